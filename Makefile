@@ -1,0 +1,37 @@
+# Two commands: make course, make test. Both build the environment on first use and start at once afterwards.
+PYTHON ?= python3
+PILOT ?= data/inbox
+PROFILE ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.PHONY: course test lab check smoke study clean
+course: ready
+	@$(PY) -m helpers.course --pilot "$(PILOT)" $(if $(PROFILE),--profile $(PROFILE))
+
+test: ready
+	@COURSE_QUIET=1 $(PY) -m pytest
+
+smoke: ready
+	@$(PY) -m helpers.course --pilot "$(PILOT)" --profile smoke --fresh
+
+lab: ready
+	@COURSE_PILOT="$(abspath $(PILOT))" $(PY) -m jupyterlab notebooks
+
+check: $(VENV)/installed
+	@$(PY) -m helpers.runtime
+
+.PHONY: ready
+ready: $(VENV)/installed
+	@$(PY) -m helpers.models > /dev/null
+
+$(VENV)/installed: requirements.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'This course needs Python 3.11 or newer; run make PYTHON=python3.11 (or newer) with one that is.')"
+	@echo "Installing the environment into $(VENV)/ (once, some minutes) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt || \
+	  { echo "The packages could not be installed: no network, or a full disk. Put that right and run the same command again." >&2; exit 1; }
+	@touch $(VENV)/installed
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,80 @@
+"""The course's pictures: a live loss curve, shares as dots with intervals, bars with their value written on."""
+
+import matplotlib.pyplot as plt
+from IPython.display import display
+from transformers import TrainerCallback
+
+INK, ACCENT, SOFT = "#22313f", "#c8553d", "#9fb3c8"
+
+
+def _axes(width=7.0, height=2.6):
+    figure, axes = plt.subplots(figsize=(width, height), dpi=110)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(colors=INK, labelsize=9)
+    return figure, axes
+
+
+class LiveLoss(TrainerCallback):
+    """Redraws the training loss in the cell while the Trainer runs; a resumed run shows its earlier part too."""
+
+    def __init__(self):
+        self.handle, self.shown = None, 0
+
+    def _draw(self, state, last=False):
+        points = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
+        if not points or (len(points) == self.shown and not last):
+            return
+        self.shown = len(points)
+        figure, axes = _axes()
+        axes.plot(*zip(*points), color=ACCENT, marker="o", markersize=3, linewidth=1.5)
+        axes.set(xlabel=f"optimizer step (of {state.max_steps})", ylabel="loss on the answer's tokens", ylim=(0, None))
+        axes.set_xlim(0, state.max_steps)
+        axes.set_title(f"step {points[-1][0]}: loss {points[-1][1]:.3f}", fontsize=10, loc="left", color=INK)
+        figure.tight_layout()
+        if self.handle is None:
+            self.handle = display(figure, display_id=True)
+        else:
+            self.handle.update(figure)
+        plt.close(figure)
+
+    def on_log(self, args, state, control, **_):
+        self._draw(state)
+
+    def on_train_end(self, args, state, control, **_):
+        self._draw(state, last=True)
+
+
+def shares(named, title="", highlight=None):
+    """Dots with 95 % intervals for {name: Share}; returns the figure."""
+    figure, axes = _axes(height=0.9 + 0.34 * len(named))
+    names = list(named)[::-1]
+    for y, name in enumerate(names):
+        s = named[name]
+        colour = ACCENT if name == highlight else INK
+        axes.plot([s.low, s.high], [y, y], color=colour, linewidth=2, solid_capstyle="round")
+        axes.plot(s.value, y, "o", color=colour, markersize=6)
+        axes.text(min(s.high + 0.015, 1.0), y, f"{s.value:.0%}", va="center", fontsize=9, color=colour)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlim(0, 1.06)
+    axes.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}" if v <= 1 else "")
+    axes.grid(axis="x", color=SOFT, alpha=0.35, linewidth=0.7)
+    axes.set_title(title, fontsize=10, loc="left", color=INK)
+    figure.tight_layout()
+    return figure
+
+
+def bars(named, title="", unit=""):
+    """Horizontal bars for {name: number}, each with its value; returns the figure."""
+    figure, axes = _axes(height=0.7 + 0.34 * len(named))
+    names = list(named)[::-1]
+    axes.barh(names, [named[n] for n in names], color=SOFT, height=0.6)
+    for y, name in enumerate(names):
+        axes.text(named[name], y, f" {named[name]:.3g} {unit}", va="center", fontsize=9, color=INK)
+    axes.set_xlim(0, max(named.values()) * 1.2)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.set_title(title, fontsize=10, loc="left", color=INK)
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,62 @@
+"""runs/<pilot>/report.html: what was measured, with its pictures, on one page that opens anywhere."""
+
+import base64
+import json
+from pathlib import Path
+
+import jinja2
+
+from helpers.runs import write_text
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{{ pilot }}: what was measured</title>
+<style>
+body{font:16px/1.5 system-ui,sans-serif;color:#22313f;max-width:56rem;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.6rem} h2{font-size:1.2rem;margin-top:2.5rem} table{border-collapse:collapse;width:100%;font-size:.9rem}
+td,th{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #dde4ea;vertical-align:top}
+td.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums} .soft{color:#66788a} img{max-width:100%}
+.lead{font-size:1.05rem;background:#f3f6f8;padding:.8rem 1rem;border-radius:.4rem}
+</style></head><body>
+<h1>Pilot <em>{{ pilot }}</em>: what was measured</h1>
+{% for chapter in chapters %}
+<h2>Chapter {{ chapter.chapter }} <span class="soft">profile {{ chapter.profile }}, {{ '%.0f'|format(chapter.seconds) }} s,
+{{ chapter.machine.cores }} cores</span></h2>
+{% for line in chapter.lead %}<p class="lead">{{ line }}</p>{% endfor %}
+{% for name, data in chapter.pictures %}<p><img alt="{{ name }}" src="data:image/png;base64,{{ data }}"></p>{% endfor %}
+<table><tr><th>figure</th><th>value</th><th>95 % interval</th><th>rows</th><th>how it was measured</th></tr>
+{% for f in chapter.figures %}<tr><td>{{ f.name }}</td><td class="n">{{ show(f.value, f.unit) }}</td>
+<td class="n">{% if f.low is not none %}{{ show(f.low, f.unit) }} to {{ show(f.high, f.unit) }}{% endif %}</td>
+<td class="n">{{ f.n if f.n is not none else '' }}</td><td class="soft">{{ f.how }}</td></tr>
+{% endfor %}</table>
+<p class="soft">{% for name, version in chapter.versions.items() %}{{ name }} {{ version }}{{ ' · ' if not loop.last }}{% endfor %}</p>
+{% endfor %}
+</body></html>
+"""
+
+
+def show(value, unit):
+    """A figure as a reader wants it: shares as per cent, the rest with at most three significant digits."""
+    if value is None:
+        return "none"
+    if unit == "share":
+        return f"{100 * value:.1f} %"
+    if unit == "points":
+        return f"{100 * value:+.1f} points"
+    number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return number if unit == "count" else f"{number} {unit}"
+
+
+def build(folder):
+    """Write report.html for every chapter with a results.json under `folder` (runs/<pilot>/); returns its path."""
+    folder, chapters = Path(folder), []
+    for path in sorted(folder.glob("*/results.json")):
+        chapter = json.loads(path.read_text(encoding="utf-8"))
+        pictures = sorted(path.parent.glob("*.png"))
+        chapter["pictures"] = [(p.stem, base64.b64encode(p.read_bytes()).decode()) for p in pictures]
+        chapter["lead"] = chapter["settings"].get("lead", [])
+        chapters.append(chapter)
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(PAGE)
+    name = chapters[0]["pilot"] if chapters else folder.name
+    write_text(folder / "report.html", template.render(pilot=name, chapters=chapters, show=show))
+    return folder / "report.html"

@@ -1,0 +1,121 @@
+"""What training needs and would hide the lesson: hardware-right arguments, guards against silent bugs, resuming."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import torch
+
+from helpers import CourseError
+
+
+def hardware_arguments(runtime):
+    """SFTConfig arguments that depend on the machine and on nothing else.
+
+    bf16 only where it is real (a T4 gets fp16), use_cpu on a CPU (SFTConfig raises without it), no pinned memory there.
+    """
+    return {"bf16": runtime.bf16, "fp16": runtime.fp16, "use_cpu": runtime.device == "cpu",
+            "dataloader_pin_memory": runtime.device == "cuda", "activation_checkpointing": runtime.device == "cuda"}
+
+
+def guard_4bit(model):
+    """Keep gradients right in 4-bit on a CPU: returns the number of layers guarded.
+
+    On a processor with AVX512-BF16, bitsandbytes repacks the weights at the first forward in eval mode; back in train mode
+    that packed kernel has no gradient. Switching the packing off layer by layer costs a little speed in generation.
+    """
+    import bitsandbytes
+
+    layers = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = False
+    return len(layers)
+
+
+def guard_adapter(model):
+    """Cast every trainable parameter to float32: returns their number.
+
+    TRL casts QLoRA adapters to bfloat16, where a small step rounds to no step, and a T4's GradScaler refuses them.
+    """
+    count = 0
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+            count += parameter.numel()
+    return count
+
+
+def last_checkpoint(folder):
+    """The newest complete checkpoint of a Trainer, or None; one that a kill left half-written is removed.
+
+    The Trainer writes trainer_state.json last, so a readable one marks a complete checkpoint.
+    """
+    found = []
+    for place in Path(folder).glob("checkpoint-*"):
+        try:
+            found.append((json.loads((place / "trainer_state.json").read_text())["global_step"], place))
+        except (OSError, ValueError, KeyError):
+            shutil.rmtree(place, ignore_errors=True)
+    return max(found)[1] if found else None
+
+
+def fit(trainer):
+    """trainer.train() that resumes from the newest complete checkpoint; returns seconds over all starts.
+
+    Raises CourseError after Ctrl-C, when memory runs out, or when the loss is no number: the checkpoint is kept.
+    """
+    folder = Path(trainer.args.output_dir)
+    resume = last_checkpoint(folder)
+    clock_file = folder / "seconds.json"
+    before = json.loads(clock_file.read_text()).get(resume.name, 0.0) if resume and clock_file.is_file() else 0.0
+    started = time.perf_counter()
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        def on_save(self, args, state, control, **_):
+            known = json.loads(clock_file.read_text()) if clock_file.is_file() else {}
+            known[f"checkpoint-{state.global_step}"] = before + time.perf_counter() - started
+            clock_file.write_text(json.dumps(known))
+
+        def on_log(self, args, state, control, logs=None, **_):
+            if logs and logs.get("loss") is not None and logs["loss"] != logs["loss"]:
+                raise CourseError(f"The loss is not a number at step {state.global_step}: lower learning_rate, or look at the rows of "
+                                  "this step. The last checkpoint is kept.")
+
+    clock = Clock()
+    trainer.add_callback(clock)
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    except KeyboardInterrupt:
+        kept = last_checkpoint(folder)
+        where = f"the checkpoint of step {kept.name.split('-')[1]} is kept; run the cell again to go on" if kept else \
+            "no checkpoint was due yet"
+        raise CourseError(f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps}: {where}.") from None
+    except (torch.OutOfMemoryError, MemoryError):
+        raise CourseError("The memory ran out while training: lower per_device_train_batch_size and raise "
+                          "gradient_accumulation_steps by the same factor, or choose a smaller base_model; the last checkpoint is "
+                          "kept.") from None
+    finally:
+        trainer.remove_callback(clock)
+    return before + time.perf_counter() - started
+
+
+def weight_bytes(model):
+    """Bytes that the parameters and buffers of a model take, quantisation constants included."""
+    total, seen = 0, set()
+
+    def add(tensor):
+        nonlocal total
+        if torch.is_tensor(tensor) and tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            total += tensor.numel() * tensor.element_size()
+
+    for tensor in [*model.parameters(), *model.buffers()]:
+        add(tensor)
+        state = getattr(tensor, "quant_state", None)
+        while state is not None:
+            for part in (state.absmax, state.code, state.offset):
+                add(part)
+            state = state.state2
+    return total
