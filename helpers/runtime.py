@@ -28,7 +28,7 @@ class Profile:
     test_rows: int
     ood_rows: int
     shots: int
-    max_tokens: int  # window for one prompt in tokens; a longer message is cut and counted
+    max_tokens: int  # window for one prompt in tokens; a longer message is cut
     batch_size: int = 8
     eval_batch_size: int = 32
 

@@ -1,0 +1,119 @@
+"""The two roads agree, the README says what the results say, and nothing of one machine is in the tree."""
+
+import json
+import re
+import subprocess
+
+import nbformat
+import pytest
+import yaml
+
+from conftest import ROOT
+from helpers import course, report, runtime
+
+
+def test_conda_and_pip_are_the_same_set():
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(d["pip"] for d in dependencies if isinstance(d, dict))
+    conda = {re.split(r"[<>=]", d)[0] for d in dependencies if isinstance(d, str)}
+    assert pip == ["-r requirements.txt"] and conda == {"python", "pip"}, "no package may come from conda beside requirements.txt"
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert len(lines) == len(runtime.requirements()), "every requirement is an exact pin"
+    assert not re.search(r"https?://", (ROOT / "requirements.txt").read_text())
+
+
+def test_what_is_installed_is_what_is_pinned():
+    wrong = [(wanted, found) for ok, wanted, found, _ in runtime.check() if ok is False and "==" not in wanted
+             and re.match(r"\S+ \d", wanted) and "GiB" not in wanted]
+    assert wrong == []
+
+
+def test_the_environment_check_names_the_fix(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
+    assert runtime.main() == 1
+    said = capsys.readouterr().out
+    assert re.search(r"FAIL +the embedded model +absent +-> python -m helpers.models", said)
+    assert re.search(r"OK +Python 3.11 or newer", said) and "1 requirement(s) failed" in said
+
+
+def test_the_readme_table_is_generated():
+    text = (ROOT / "README.md").read_text()
+    assert course.readme_table() in text, "run: python -m helpers.course --readme"
+
+
+def reference():
+    return sorted((ROOT / "data/reference/results").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", reference(), ids=lambda p: p.stem)
+def test_reference_results_have_the_published_shape(path):
+    result = json.loads(path.read_text())
+    assert set(result) == {"chapter", "pilot", "profile", "seconds", "figures", "settings", "versions", "machine"}
+    names = [f["name"] for f in result["figures"]]
+    assert len(names) == len(set(names)) and all(re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", n) for n in names)
+    for figure in result["figures"]:
+        assert set(figure) == {"name", "value", "low", "high", "n", "unit", "seeds", "how"} and figure["how"]
+        if figure["low"] is not None:
+            assert figure["low"] <= figure["value"] <= figure["high"]
+
+
+def test_the_reference_answers_give_the_reference_figures():
+    """The stored answers of the recorded run, scored again here, give the published figures."""
+    from helpers import rows, scoring
+    from helpers.pilot import Pilot
+    from helpers.runs import Journal
+
+    pilot = Pilot.load(ROOT / "data/inbox")
+    data = rows.load(pilot)
+    result = json.loads((ROOT / "data/reference/results/00.json").read_text())
+    figures = {f["name"]: f["value"] for f in result["figures"]}
+    for name, figure in (("zero_shot", "exact.zero_shot"), ("few_shot", "exact.few_shot"), ("tuned", "exact.tuned")):
+        stored = next((ROOT / "data/reference/inbox/00/answers").glob(f"{name}-*.jsonl"))
+        found = scoring.score(pilot, data.test, Journal(stored).of(data.test))
+        assert found.exact.mean() == pytest.approx(figures[figure], abs=1e-6)
+
+
+def test_notebook_prose_and_outputs_agree_with_the_results():
+    result = json.loads((ROOT / "data/reference/results/00.json").read_text())
+    notebook = nbformat.read(ROOT / "notebooks/00_first_pilot.ipynb", as_version=4)
+    shown = "\n".join(o.get("text", "") for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
+    for line in result["settings"]["lead"]:
+        assert line in shown
+    by_name = {f["name"]: f for f in result["figures"]}
+    tuned = by_name["exact.tuned"]
+    assert f"{tuned['value']:.1%}" in shown and f"[{tuned['low']:.1%}, {tuned['high']:.1%}]" in shown
+    assert report.show(by_name["training.seconds"]["value"], "count") in shown
+
+
+def test_stored_notebooks_are_clean():
+    for _, path in course.chapters():
+        notebook = nbformat.read(path, as_version=4)
+        code = [c for c in notebook.cells if c.cell_type == "code"]
+        assert [c.execution_count for c in code] == list(range(1, len(code) + 1)), "run top to bottom in one go"
+        text = json.dumps([c.outputs for c in code])
+        assert "widgets" not in notebook.metadata and '"stderr"' not in text and "Warning" not in text
+        assert not re.search(r"(?<![\w.:/])/(home|root|tmp|work|Users|content)/\w", text)
+
+
+def test_nothing_of_one_machine_and_no_pickles_in_the_tree():
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if files.returncode:
+        pytest.skip("not a git checkout")
+    for name in files.stdout.splitlines():
+        assert not name.endswith((".pkl", ".bin", ".pt", ".pth")), name
+        text = (ROOT / name).read_bytes().decode("utf-8", errors="ignore")
+        assert "trust_remote_" + "code=True" not in text, name
+        assert not re.search("/" + r"(work|farm|root)/[a-z]", text), name
+
+
+def test_rooms_import_only_from_floors_below():
+    floors = {"runtime": 1, "pilot": 1, "costs": 1, "colab": 1, "models": 2, "runs": 2, "rows": 2, "scoring": 2, "answers": 3,
+              "training": 2, "plots": 9, "report": 9, "course": 10}
+    below = {("models", "runtime"), ("costs", "runtime"), ("runs", "models")}  # said in the rooms themselves
+    for name, floor in floors.items():
+        source = (ROOT / f"helpers/{name}.py").read_text()
+        head = [line for line in source.splitlines() if re.match(r"(from|import) helpers", line)]
+        for room in re.findall(r"helpers\.(\w+) import|from helpers import ([\w, ]+)", "\n".join(head)):
+            for other in (r.strip() for r in ",".join(room).split(",") if r.strip() in floors):
+                assert floors[other] < floor or (name, other) in below, f"{name} imports {other}"
+        assert len(source.splitlines()) <= 250, f"{name} holds something that belongs elsewhere"

@@ -1,0 +1,188 @@
+"""Bad rows: each is answered in one plain sentence that says what is wrong, where, and what to do."""
+
+import time
+
+import pytest
+
+from conftest import REAL_DATA
+from helpers import CourseError, rows
+from helpers.pilot import Pilot
+from helpers.runtime import PROFILES
+
+
+def load(folder, **kw):
+    return rows.load(Pilot.load(folder), **kw)
+
+
+def edit(folder, name, old, new):
+    path = folder / name
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def refused(folder, *words):
+    with pytest.raises(CourseError) as problem:
+        load(folder)
+    for word in words:
+        assert word in str(problem.value), str(problem.value)
+    assert "\n" not in str(problem.value)
+
+
+def test_good_rows_load(folder):
+    data = load(folder)
+    assert (len(data.train), len(data.test), data.ood) == (12, 12, None)
+    assert data.train[0]["product"] == "belt" and data.train[0]["order_id"] is None
+
+
+def test_missing_column(folder):
+    edit(folder, "train.csv", "id,message,intent", "id,mesage,intent")
+    refused(folder, "train.csv", "'message'", "did you mean 'mesage'")
+
+
+def test_empty_file_and_header_only(folder):
+    (folder / "train.csv").write_text("")
+    refused(folder, "train.csv is empty")
+    (folder / "train.csv").write_text("id,message,intent,product,order_id\n")
+    refused(folder, "no rows")
+
+
+def test_missing_file(folder):
+    (folder / "test.csv").unlink()
+    refused(folder, "no test.csv or test.jsonl")
+
+
+def test_byte_order_mark_is_read(folder):
+    text = (folder / "train.csv").read_text()
+    (folder / "train.csv").write_text(text, encoding="utf-8-sig")
+    assert load(folder).train[0]["id"] == "train-0"
+
+
+def test_shift_jis_is_named(folder):
+    edit(folder, "train.csv", "What does belt 0 cost?", "ベルトはいくらですか belt")
+    (folder / "train.csv").write_bytes((folder / "train.csv").read_text(encoding="utf-8").encode("cp932"))
+    refused(folder, "train.csv", "not UTF-8", "line 2", "Shift-JIS", "save it as")
+
+
+def test_label_outside_values(folder):
+    edit(folder, "test.csv", ",quote,", ",qoute,")
+    refused(folder, "test.csv row 2", "'qoute'", "did you mean 'quote'")
+
+
+def test_many_mistakes_are_counted(folder):
+    path = folder / "train.csv"
+    path.write_text(path.read_text().replace(",quote,", ",Quote,").replace(",order,", ",Order,"))
+    refused(folder, "And 7 more.")
+
+
+def test_span_and_pattern_must_stand_in_the_text(folder):
+    edit(folder, "train.csv", ",quote,belt,", ",quote,chain,")
+    refused(folder, "row 2", "'chain'", "does not stand in the text")
+    edit(folder, "train.csv", ",quote,chain,", ",quote,belt,PO-77")
+    refused(folder, "'PO-77'", "does not match")
+
+
+def test_three_rows(folder):
+    path = folder / "train.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:4]) + "\n")
+    refused(folder, "train has 3 rows", "at least 10")
+
+
+def test_duplicate_ids(folder):
+    edit(folder, "train.csv", "train-5", "train-3")
+    refused(folder, "row 7", "'train-3'", "row 5")
+
+
+def test_one_class(folder):
+    path = folder / "train.csv"
+    path.write_text(path.read_text().replace(",order,", ",quote,"))
+    refused(folder, "only one class", "'quote'")
+
+
+def test_cells_that_spill(folder):
+    edit(folder, "train.csv", "What does belt 0 cost?", "What, does belt 0 cost?")
+    refused(folder, "row 2", "more cells than the header", "quotes")
+
+
+def test_control_characters_and_formulas_are_noted(folder):
+    edit(folder, "train.csv", "What does belt 0 cost?", "What\x07 does\x00 belt 0 cost?")
+    edit(folder, "train.csv", "What does belt 2 cost?", "=HYPERLINK(1) belt")
+    data = load(folder)
+    assert "\x07" not in data.train[0]["message"] and "\x00" not in data.train[0]["message"]
+    assert any("control characters in 1" in n for n in data.notes) and any("formula" in n for n in data.notes)
+
+
+def test_formulas_are_defused_on_the_way_out(tmp_path):
+    from helpers.runs import write_csv
+
+    write_csv(tmp_path / "out.csv", [{"text": "=1+1"}, {"text": "plain"}])
+    assert "'=1+1" in (tmp_path / "out.csv").read_text(encoding="utf-8-sig")
+
+
+def test_a_test_row_in_train_is_left_out(folder):
+    edit(folder, "train.csv", "What does belt 0 cost?", "what does BELT 100 cost")
+    edit(folder, "train.csv", ",quote,belt,", ",quote,BELT,")
+    data = load(folder)
+    assert len(data.train) == 11 and any("also stand in the test set" in n for n in data.notes)
+
+
+def test_jsonl(folder):
+    import json
+
+    data = load(folder)
+    (folder / "train.csv").unlink()
+    lines = [json.dumps({k: row[k] for k in row if row[k] is not None}) for row in data.train]
+    (folder / "train.jsonl").write_text("\n".join(lines) + "\n")
+    assert load(folder).train[:] == data.train[:]
+    (folder / "train.jsonl").write_text("\n".join(lines[:5]) + "\n{oops\n")
+    refused(folder, "train.jsonl line 6", "not JSON")
+
+
+def test_a_hundred_thousand_rows(folder):
+    lines = ["id,message,intent,product,order_id"]
+    lines += [f"r{i},What does belt {i + 500} cost?,{('quote', 'order')[i % 2]},belt," for i in range(100_000)]
+    (folder / "train.csv").write_text("\n".join(lines) + "\n")
+    started = time.perf_counter()
+    data = load(folder, profile=PROFILES["cpu"])
+    assert len(data.train) == PROFILES["cpu"].train_rows and time.perf_counter() - started < 60
+    assert any("of 100,000 rows" in n for n in data.notes)
+
+
+def test_a_very_long_message_is_cut_in_the_message_only(folder, tokenizer):
+    from helpers.answers import prompt
+
+    pilot = Pilot.load(folder)
+    text = prompt(pilot, tokenizer, "pump " * 4000, full=False, max_tokens=256)
+    assert len(tokenizer(text, add_special_tokens=False).input_ids) <= 256
+    assert text.endswith("<|im_start|>assistant\n") and pilot.instruction(full=False) in text
+
+
+def test_no_network_for_a_public_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "local_copy", lambda name: None)
+    (tmp_path / "pilot.yaml").write_text("name: x\ntext: text\nfields:\n  intent: {type: label, values: {sample: 3}}\n"
+                                         "source: {dataset: clinc150}\n")
+    with pytest.raises(CourseError, match="clinc/clinc_oos could not be loaded"):
+        load(tmp_path)
+
+
+def test_a_public_set_from_a_local_folder(tmp_path):
+    import json
+
+    place = tmp_path / "set"
+    place.mkdir()
+    for split, n in (("train", 60), ("test", 30)):
+        (place / f"{split}.jsonl").write_text("".join(
+            json.dumps({"text": f"{split} row {i}", "intent": "abc"[i % 3]}) + "\n" for i in range(n)))
+    (tmp_path / "pilot.yaml").write_text("name: x\ntext: text\nfields:\n  intent: {type: label, values: [a, c]}\n"
+                                         f"source: {{dataset: {place.as_posix()}, per_label: 6}}\n")
+    data = load(tmp_path)
+    assert len(data.train) == 12 and len(data.test) == 20 and set(data.test["intent"]) == {"a", "c"}
+
+
+@pytest.mark.skipif(not (REAL_DATA / "clinc150").is_dir(), reason="CLINC150 is not at ../shared/real_data on this machine")
+def test_clinc150_loads_and_keeps_its_splits_apart():
+    from conftest import ROOT
+
+    data = load(ROOT / "data/clinc150")
+    assert len(data.train) == 60 and len(data.test) == 300 and len(data.ood) == 60
+    assert len(set(data.train["intent"])) == 10 and not set(data.train["text"]) & set(data.test["text"])

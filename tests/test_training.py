@@ -1,0 +1,268 @@
+"""The silent bugs of QLoRA with these versions. Each test also switches the guard off and sees the bug, where the machine has it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from trl import SFTConfig, SFTTrainer
+
+from conftest import ROOT
+from helpers import CourseError, answers, runtime, training
+from helpers.pilot import Pilot
+
+
+def four_bit(path, dtype=torch.bfloat16):
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, quantization_config=config)
+
+
+def lora():
+    from peft import LoraConfig
+
+    return LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def trainer_for(path, tokenizer, rows, out, **kw):
+    here = runtime.detect("cpu")
+    settings = dict(output_dir=str(out), max_length=128, packing=True, per_device_train_batch_size=1, num_train_epochs=2,
+                    learning_rate=1e-3, report_to="none", disable_tqdm=True, logging_steps=1, save_strategy="steps", save_steps=2,
+                    seed=0, **training.hardware_arguments(here))
+    settings.update(kw)
+    torch.manual_seed(0)
+    return SFTTrainer(model=four_bit(path), args=SFTConfig(**settings), train_dataset=rows, processing_class=tokenizer,
+                      peft_config=lora())
+
+
+def toy_rows(tokenizer, n=24):
+    pilot = Pilot.load(ROOT / "data/inbox")
+    return Dataset.from_list([
+        {"prompt": answers.prompt(pilot, tokenizer, f"Where is pump number {i}?", full=False),
+         "completion": f'{{"intent": "order_status", "urgency": "normal", "product": "pump", "order_id": null, "n": {i}}}'}
+        for i in range(n)])
+
+
+# 1. gradients right after an eval in 4-bit ---------------------------------------------------------------------
+
+
+def gradient_after_eval(path, guarded):
+    """(gradient of the embedding input before an eval, after an eval), flattened."""
+    torch.manual_seed(0)
+    model = four_bit(path)
+    if guarded:
+        assert training.guard_4bit(model) > 0
+    ids = torch.arange(3, 67).reshape(1, -1)
+
+    def gradient():
+        model.train()
+        inputs = model.get_input_embeddings()(ids).detach().requires_grad_(True)
+        loss = model(inputs_embeds=inputs, labels=ids).loss
+        loss.backward()
+        return inputs.grad.flatten().float().clone()
+
+    before = gradient()
+    model.eval()
+    with torch.no_grad():
+        model(input_ids=ids)
+    return before, gradient()
+
+
+def test_gradients_after_an_eval_in_4bit_are_the_same_with_the_guard(embedded):
+    before, after = gradient_after_eval(embedded.path, guarded=True)
+    assert torch.nn.functional.cosine_similarity(before, after, dim=0) > 0.999
+
+
+@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no AVX512-BF16, so the trap is not there")
+def test_without_the_guard_the_gradients_are_wrong(embedded):
+    try:
+        before, after = gradient_after_eval(embedded.path, guarded=False)
+    except RuntimeError as problem:  # no graph at all is the same loss of gradients, said louder
+        assert "grad" in str(problem)
+        return
+    assert torch.nn.functional.cosine_similarity(before, after, dim=0) < 0.99
+
+
+# 2. adapters in float32 ---------------------------------------------------------------------------------------
+
+
+def moved(path, tokenizer, out, guarded):
+    """Share of lora_A weights that ten steps at a small learning rate changed."""
+    trainer = trainer_for(path, tokenizer, toy_rows(tokenizer), out, learning_rate=2e-5, max_steps=10, save_strategy="no",
+                          lr_scheduler_type="constant")
+    training.guard_4bit(trainer.model)
+    dtypes = {p.dtype for p in trainer.model.parameters() if p.requires_grad}
+    if guarded:
+        assert training.guard_adapter(trainer.model) > 0
+        dtypes = {p.dtype for p in trainer.model.parameters() if p.requires_grad}
+        assert dtypes == {torch.float32}
+    else:
+        assert dtypes == {torch.bfloat16}, "TRL no longer casts adapters: the guard may go"
+    before = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if "lora_A" in n}
+    trainer.train()
+    after = dict(trainer.model.named_parameters())
+    changed = sum(int((after[n] != p).sum()) for n, p in before.items())
+    return changed / sum(p.numel() for p in before.values())
+
+
+def test_adapters_in_float32_move_and_in_bfloat16_hardly(tiny, tokenizer, tmp_path):
+    assert moved(tiny, tokenizer, tmp_path / "a", guarded=True) > 0.95
+    assert moved(tiny, tokenizer, tmp_path / "b", guarded=False) < 0.7
+
+
+# 3. the loss mask ---------------------------------------------------------------------------------------------
+
+
+def test_the_loss_covers_exactly_the_answer_and_its_end_token(tiny, tokenizer, tmp_path):
+    rows = toy_rows(tokenizer, 8)
+    trainer = trainer_for(tiny, tokenizer, rows, tmp_path)
+    wanted = {row["completion"] + tokenizer.eos_token for row in rows}
+    trained = []
+    for batch in trainer.get_train_dataloader():
+        ids, labels = batch["input_ids"][0], batch["labels"][0]
+        assert torch.equal(ids[labels >= 0], labels[labels >= 0])
+        text = tokenizer.decode(labels[labels >= 0])
+        trained += [part + tokenizer.eos_token for part in text.split(tokenizer.eos_token) if part]
+    assert sorted(trained) == sorted(wanted)
+
+
+def test_a_chat_template_would_train_more_than_the_end_token(tiny, tokenizer, tmp_path):
+    """Why the chapter hands over text: with chat messages the template's line break after the end token is trained too."""
+    rows = Dataset.from_list([{"prompt": [{"role": "user", "content": f"pump {i}"}],
+                               "completion": [{"role": "assistant", "content": "yes"}]} for i in range(8)])
+    trainer = trainer_for(tiny, tokenizer, rows, tmp_path)
+    labels = next(iter(trainer.get_train_dataloader()))["labels"][0]
+    first = tokenizer.decode(labels[labels >= 0])
+    assert not first.startswith("yes" + tokenizer.eos_token + "yes")
+
+
+# 4. resume after kill -9 ----------------------------------------------------------------------------------------
+
+SCRIPT = """
+import sys, torch
+sys.path[:0] = [{root!r}, {tests!r}]
+from test_training import *
+from transformers import AutoTokenizer, TrainerCallback
+class Slow(TrainerCallback):
+    def on_step_end(self, args, state, control, **kw):
+        print("step", state.global_step, flush=True)
+        time.sleep({pause})
+runtime.quiet()
+tokenizer = AutoTokenizer.from_pretrained({model!r})
+trainer = trainer_for({model!r}, tokenizer, toy_rows(tokenizer), {out!r})
+training.guard_4bit(trainer.model); training.guard_adapter(trainer.model)
+trainer.add_callback(Slow())
+training.fit(trainer)
+trainer.model.save_pretrained({out!r} + "/final")
+"""
+
+
+def start(model, out, pause=0.0):
+    code = SCRIPT.format(root=str(ROOT), tests=str(ROOT / "tests"), model=str(model), out=str(out), pause=pause)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_killed_training_ends_in_the_same_adapter(tiny, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    done = start(tiny, whole)
+    said, _ = done.communicate(timeout=300)
+    assert done.returncode == 0, said[-2000:]
+    victim = start(tiny, broken, pause=0.3)
+    for line in victim.stdout:
+        if line.startswith("step 5"):
+            os.kill(victim.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+            break
+    victim.wait(timeout=60)
+    assert not (broken / "final").exists() and training.last_checkpoint(broken).name == "checkpoint-4"
+    (broken / "checkpoint-6").mkdir()  # as a kill in the middle of saving would leave it
+    (broken / "checkpoint-6" / "trainer_state.json").write_text('{"global_st')
+    again = start(tiny, broken)
+    said, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, said[-2000:]
+    assert "step 5\n" in said and "step 4\n" not in said, "it went on from step 4, and did not begin again"
+    a, b = (load_file(p / "final/adapter_model.safetensors") for p in (whole, broken))
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a), "bit-equal"
+
+
+def test_ctrl_c_keeps_the_checkpoint_and_says_so(tiny, tokenizer, tmp_path):
+    from transformers import TrainerCallback
+
+    class Impatient(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == 5:
+                raise KeyboardInterrupt
+
+    trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path)
+    trainer.add_callback(Impatient())
+    with pytest.raises(CourseError, match="Stopped at step 5 of .*checkpoint of step 4 is kept; run the cell again"):
+        training.fit(trainer)
+
+
+def test_memory_that_runs_out_names_the_argument(tiny, tokenizer, tmp_path, monkeypatch):
+    trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path)
+
+    def burst(*args, **kw):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer, "train", burst)
+    with pytest.raises(CourseError, match="per_device_train_batch_size"):
+        training.fit(trainer)
+
+
+# 5. fp16 on a T4 ------------------------------------------------------------------------------------------------
+
+
+def fake_card(monkeypatch, capability, gib, name):
+    class Properties:
+        total_memory = int(gib * 2**30)
+        major, minor = capability
+
+    monkeypatch.delenv("COURSE_PROFILE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *a: name)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *a: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *a: Properties)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    if hasattr(torch.cuda, "_check_bf16_tensor_supported"):  # emulation works on a T4: this is the trap
+        monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda *a: True)
+
+
+def test_a_t4_gets_fp16_although_torch_offers_emulated_bf16(monkeypatch):
+    fake_card(monkeypatch, (7, 5), 14.7, "Tesla T4")
+    assert torch.cuda.is_bf16_supported() is True, "the trap: emulation counts as support"
+    here = runtime.detect()
+    assert (here.device, here.dtype, here.fp16, here.bf16, here.profile.name) == ("cuda", "float16", True, False, "t4")
+    assert training.hardware_arguments(here)["fp16"] and not training.hardware_arguments(here)["use_cpu"]
+
+
+def test_an_ampere_card_gets_bf16(monkeypatch):
+    fake_card(monkeypatch, (8, 6), 23.7, "A10G")
+    here = runtime.detect()
+    assert (here.dtype, here.bf16, here.profile.name) == ("bfloat16", True, "gpu")
+
+
+def test_an_unknown_profile_is_refused(monkeypatch):
+    monkeypatch.setenv("COURSE_PROFILE", "huge")
+    with pytest.raises(CourseError, match="smoke, cpu, t4, gpu"):
+        runtime.detect()
+
+
+# bytes ----------------------------------------------------------------------------------------------------------
+
+
+def test_bytes_per_parameter_add_up(tiny):
+    dense = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    assert training.weight_bytes(dense) == pytest.approx(4 * sum(p.numel() for p in dense.parameters()), rel=0.001)
+    small = four_bit(tiny)
+    linear = sum(p.numel() for n, p in dense.named_parameters() if "proj" in n)
+    rest = sum(p.numel() for n, p in dense.named_parameters() if "proj" not in n)
+    # half a byte a weight, a float32 scale for every 64 weights, two bytes for what stays dense
+    assert training.weight_bytes(small) == pytest.approx(linear / 2 + linear / 64 * 4 + rest * 2, rel=0.01)
