@@ -61,7 +61,8 @@ def prompt(pilot, tokenizer, text, shots=(), full=True, max_tokens=None):
     return build(text[: offsets[keep][0]])
 
 
-def generate(model, tokenizer, pilot, rows, journal, full=False, hold=True, batch_size=32, max_tokens=512, max_new_tokens=160):
+def generate(model, tokenizer, pilot, rows, journal, shots=(), full=False, hold=True, batch_size=32, max_tokens=512,
+             max_new_tokens=160):
     """Greedy answers of a transformers model to `rows`, shortest first, batch by batch; returns the answers in row order.
 
     With hold=True every answer follows the pilot's grammar: labels from the list, spans and patterns from the text.
@@ -70,11 +71,11 @@ def generate(model, tokenizer, pilot, rows, journal, full=False, hold=True, batc
     was_training = model.training
     model.eval()
     todo = sorted(journal.missing(rows), key=lambda row: len(row[pilot.text]))
-    half = getattr(torch, "bfloat16") if model.device.type == "cpu" else model.dtype
+    half = torch.bfloat16 if model.device.type == "cpu" else model.dtype
     try:
         for start in progress(range(0, len(todo), batch_size), "answering"):
             clock, batch = time.perf_counter(), todo[start : start + batch_size]
-            texts = [prompt(pilot, tokenizer, row[pilot.text], full=full, max_tokens=max_tokens) for row in batch]
+            texts = [prompt(pilot, tokenizer, row[pilot.text], shots, full, max_tokens) for row in batch]
             inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
             length = inputs.input_ids.shape[1]
             processors = LogitsProcessorList()
@@ -87,7 +88,7 @@ def generate(model, tokenizer, pilot, rows, journal, full=False, hold=True, batc
             journal.add({row["id"]: answer for row, answer in zip(batch, answers)}, time.perf_counter() - clock)
     except torch.OutOfMemoryError:
         raise CourseError(f"The GPU ran out of memory while answering; {len(journal.answers)} answers are kept. Lower "
-                          "eval_batch_size (now "f"{batch_size}) and run the cell again.") from None
+                          f"eval_batch_size (now {batch_size}) and run the cell again.") from None
     finally:
         tokenizer.padding_side = side
         model.train(was_training)

@@ -16,7 +16,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from helpers import CourseError, report
 from helpers.pilot import Pilot
 from helpers.runs import clear, write_text
-from helpers.runtime import PROFILES, ROOT, quiet
+from helpers.runtime import PROFILES, ROOT
 
 
 def chapters():
@@ -36,7 +36,7 @@ def run_chapter(path, say):
             done += 1
             say(f"{path.stem:20} cell {done:2}/{total}  {time.perf_counter() - started:5.0f} s")
 
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", on_cell_executed=after,
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3", on_cell_executed=after, extra_arguments=["--log-level=ERROR"],
                             resources={"metadata": {"path": str(path.parent)}})
     try:
         client.execute()
@@ -110,7 +110,6 @@ def main(arguments=None):
     if options.readme:
         write_readme()
         return 0
-    quiet()
     live = sys.stdout.isatty()
 
     def say(line, end=False):

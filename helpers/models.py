@@ -221,7 +221,7 @@ def llama_server(gguf, parallel=8, context=2048, threads=None):
     params.model.path = str(gguf)
     params.n_parallel, params.n_ctx = parallel, context * parallel
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads or os.cpu_count()
-    params.hostname, params.port, params.verbosity = "127.0.0.1", port, -1
+    params.port, params.verbosity = port, -1  # listens on this machine only
     server = xllamacpp.Server(params)
     try:
         yield f"{server.listening_address}/v1"

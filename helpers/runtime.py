@@ -120,7 +120,8 @@ def quiet():
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message=".*pin_memory.*|.*lm_head.*tie.*|.*kernels.*")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    for name in ("bitsandbytes", "bitsandbytes.backends.cpu.ops", "httpx", "llguidance.torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     import datasets
     import transformers
 
