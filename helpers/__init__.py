@@ -1,6 +1,9 @@
 """The small package behind the course. Rooms import only from floors below their own."""
 
+from pathlib import Path
+
 __version__ = "0.1.0"
+ROOT = Path(__file__).resolve().parent.parent  # the folder of the course
 
 
 class CourseError(Exception):

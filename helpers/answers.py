@@ -3,8 +3,12 @@
 Both hold the answer to the pilot's grammar, both write every answer down as it arrives and go on after a kill.
 """
 
+import copy
+import os
+import socket
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -61,23 +65,49 @@ def prompt(pilot, tokenizer, text, shots=(), full=True, max_tokens=None):
     return build(text[: offsets[keep][0]])
 
 
+def _inputs(model, tokenizer, texts, known=None, shortest=64):
+    """(arguments of model.generate for a batch of prompts, the prefix to hand in with the next batch).
+
+    A start that all prompts share (instruction and examples) is read once and its keys and values are copied to every row.
+    Shorter texts are padded between that start and the message, or on the left when nothing is shared; the mask hides it.
+    """
+    ids = tokenizer(texts, add_special_tokens=False).input_ids
+    same = next((i for i, column in enumerate(zip(*ids)) if len(set(column)) > 1), min(map(len, ids)) - 1)
+    if known and all(row[: len(known[0])] == known[0] and len(row) > len(known[0]) for row in ids):
+        same = len(known[0])
+    elif same >= shortest and len(ids) > 1:
+        with torch.inference_mode():
+            start = torch.tensor([ids[0][:same]], device=model.device)
+            known = ids[0][:same], model(input_ids=start, use_cache=True).past_key_values
+    else:
+        same, known = 0, None
+    width = max(map(len, ids))
+    filled = [row[:same] + [tokenizer.pad_token_id] * (width - len(row)) + row[same:] for row in ids]
+    mask = [[1] * same + [0] * (width - len(row)) + [1] * (len(row) - same) for row in ids]
+    inputs = {"input_ids": torch.tensor(filled, device=model.device), "attention_mask": torch.tensor(mask, device=model.device)}
+    if known:
+        inputs["past_key_values"] = copy.deepcopy(known[1])
+        inputs["past_key_values"].batch_repeat_interleave(len(ids))
+    return inputs, known
+
+
 def generate(model, tokenizer, pilot, rows, journal, shots=(), full=False, hold=True, batch_size=32, max_tokens=512,
              max_new_tokens=160):
     """Greedy answers of a transformers model to `rows`, shortest first, batch by batch; returns the answers in row order.
 
     With hold=True every answer follows the pilot's grammar: labels from the list, spans and patterns from the text.
     """
-    side, tokenizer.padding_side = tokenizer.padding_side, "left"  # a decoder must see the prompt end beside the answer
     was_training = model.training
     model.eval()
     todo = sorted(journal.missing(rows), key=lambda row: len(row[pilot.text]))
+    prefix = None
     half = torch.bfloat16 if model.device.type == "cpu" else model.dtype
     try:
         for start in progress(range(0, len(todo), batch_size), "answering"):
             clock, batch = time.perf_counter(), todo[start : start + batch_size]
             texts = [prompt(pilot, tokenizer, row[pilot.text], shots, full, max_tokens) for row in batch]
-            inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
-            length = inputs.input_ids.shape[1]
+            inputs, prefix = _inputs(model, tokenizer, texts, prefix)
+            length = inputs["input_ids"].shape[1]
             processors = LogitsProcessorList()
             if hold:
                 grammars = [pilot.grammar(row[pilot.text][:4000]) for row in batch]
@@ -87,12 +117,34 @@ def generate(model, tokenizer, pilot, rows, journal, shots=(), full=False, hold=
             answers = tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)
             journal.add({row["id"]: answer for row, answer in zip(batch, answers)}, time.perf_counter() - clock)
     except torch.OutOfMemoryError:
-        raise CourseError(f"The GPU ran out of memory while answering; {len(journal.answers)} answers are kept. Lower "
-                          f"eval_batch_size (now {batch_size}) and run the cell again.") from None
+        raise CourseError(f"The GPU ran out of memory while answering; {len(journal.answers)} answers are kept. Lower batch_size "
+                          f"(now {batch_size}) and run the cell again.") from None
     finally:
-        tokenizer.padding_side = side
         model.train(was_training)
     return journal.of(rows)
+
+
+@contextmanager
+def llama_server(gguf, parallel=8, context=2048, threads=None):
+    """A llama.cpp server in this process; yields its OpenAI-compatible address (…/v1).
+
+    `context` is the window in tokens for each of `parallel` slots.
+    """
+    import xllamacpp
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    params = xllamacpp.CommonParams()
+    params.model.path = str(gguf)
+    params.n_parallel, params.n_ctx = parallel, context * parallel
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads or os.cpu_count()
+    params.port, params.verbosity = port, -1  # listens on this machine only
+    server = xllamacpp.Server(params)
+    try:
+        yield f"{server.listening_address}/v1"
+    finally:
+        del server
 
 
 def ask(address, pilot, rows, journal, shots=(), parallel=8, max_new_tokens=160, model="default", key="none"):

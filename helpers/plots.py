@@ -16,10 +16,13 @@ def _axes(width=7.0, height=2.6):
 
 
 class LiveLoss(TrainerCallback):
-    """Redraws the training loss in the cell while the Trainer runs; a resumed run shows its earlier part too."""
+    """Redraws the training loss in the cell while the Trainer runs, and saves it at the end to `path`.
 
-    def __init__(self):
-        self.handle, self.shown = None, 0
+    A resumed run shows its earlier part too.
+    """
+
+    def __init__(self, path=None):
+        self.handle, self.shown, self.path = None, 0, path
 
     def _draw(self, state, last=False):
         points = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
@@ -36,6 +39,8 @@ class LiveLoss(TrainerCallback):
             self.handle = display(figure, display_id=True)
         else:
             self.handle.update(figure)
+        if last and self.path:
+            figure.savefig(self.path)
         plt.close(figure)
 
     def on_log(self, args, state, control, **_):

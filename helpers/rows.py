@@ -4,17 +4,14 @@ import csv
 import difflib
 import io
 import json
-import os
 import random
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from datasets import Dataset
 
-from helpers import CourseError
+from helpers import CourseError, public
 from helpers.pilot import Sample
-from helpers.runtime import ROOT
 
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")
 FORMULA = ("=", "+", "-", "@")
@@ -200,21 +197,13 @@ def _drop_leaks(pilot, tables, notes):
         tables["train"] = kept
 
 
-def local_copy(name):
-    """A local copy of a public set: `COURSE_DATASETS`/name, or shared/real_data/name beside the repository, or None."""
-    for place in (os.environ.get("COURSE_DATASETS"), ROOT.parent / "shared/real_data"):
-        if place and (Path(place) / name).is_dir():
-            return Path(place) / name
-    return None
-
-
 def _from_source(pilot):
     """Train, test and, where the set has one, out-of-scope rows of a public set with one label field."""
     source, fields = pilot.source, list(pilot.fields.items())
     if len(fields) != 1 or fields[0][1].type != "label":
         raise CourseError("A pilot with a 'source' has exactly one field, a label.")
     name, spec = fields[0]
-    splits = _public(source, pilot.text, name)
+    splits = public.splits_of(source, pilot.text, name)
     if isinstance(spec.values, Sample):
         known = sorted({label for _, label in splits["train"]} - {"oos"})
         if spec.values.sample > len(known):
@@ -233,29 +222,3 @@ def _from_source(pilot):
     draw.shuffle(tables["train"])
     return {split: [{"id": f"{split}-{i}", pilot.text: text, name: label, "tags": ""} for i, (text, label) in enumerate(pairs)]
             for split, pairs in tables.items()}
-
-
-def _public(source, text, label):
-    """{split: [(text, label), ...]} from the local copy of CLINC150 or from any set that `load_dataset` reads."""
-    here = local_copy("clinc150") if source.dataset in ("clinc150", "clinc/clinc_oos") else None
-    if here:
-        raw = json.loads((here / "data_full.json").read_text(encoding="utf-8"))
-        return {"train": raw["train"], "test": raw["test"], "ood": raw["oos_test"]}
-    from datasets import load_dataset
-
-    hub_id, config = ("clinc/clinc_oos", "plus") if source.dataset == "clinc150" else (source.dataset, source.config)
-    try:
-        data = load_dataset(hub_id, config)
-    except Exception as problem:  # the hub client raises a dozen kinds; all mean the same to the reader
-        raise CourseError(f"The data set {hub_id} could not be loaded ({' '.join(str(problem).split())[:120]}); check the name and the "
-                          "network, or put a copy into the folder that COURSE_DATASETS names.") from problem
-    test = "test" if "test" in data else "validation"
-    splits = {}
-    for ours, theirs in (("train", "train"), ("test", test)):
-        if theirs not in data or not {text, label} <= set(data[theirs].column_names):
-            raise CourseError(f"{hub_id} has no split {theirs!r} with the columns {text!r} and {label!r}.")
-        labels = data[theirs].features[label]
-        names = getattr(labels, "names", None)
-        splits[ours] = [(t, names[v] if names else str(v)) for t, v in zip(data[theirs][text], data[theirs][label])]
-    splits["ood"] = [pair for pair in splits["test"] if pair[1] == "oos"]
-    return splits

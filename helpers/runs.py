@@ -9,9 +9,8 @@ import time
 from datetime import date
 from pathlib import Path
 
-from helpers import CourseError
-from helpers.models import sha256
-from helpers.runtime import ROOT, machine, versions
+from helpers import ROOT, CourseError
+from helpers.runtime import machine, sha256, versions
 
 
 def write_text(path, text):

@@ -3,6 +3,7 @@
 `python -m helpers.runtime` prints OK or FAIL per requirement.
 """
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -11,11 +12,8 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-from helpers import CourseError
-
-ROOT = Path(__file__).resolve().parent.parent
+from helpers import ROOT, CourseError
 
 
 @dataclass(frozen=True)
@@ -149,6 +147,12 @@ def progress(things, title, total=None):
     from tqdm.auto import tqdm
 
     return tqdm(things, desc=title, total=total, leave=False, disable=bool(os.environ.get("COURSE_QUIET")))
+
+
+def sha256(path):
+    """Hex SHA-256 of a file, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # The environment check -------------------------------------------------------------------------------------

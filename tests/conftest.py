@@ -1,11 +1,14 @@
 """Shared pieces: a small pilot on disk, the embedded model, and a place for runs that is thrown away."""
 
 import os
+import tempfile
 import textwrap
 from pathlib import Path
 
 os.environ.setdefault("COURSE_QUIET", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("COURSE_PROFILE", "smoke")  # nbval runs the chapters in their small version
+os.environ.setdefault("COURSE_RUNS", tempfile.mkdtemp(prefix="course-runs-"))
 
 import pytest
 

@@ -5,9 +5,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from conftest import ROOT
 from helpers import rows
 from helpers.pilot import Pilot
 

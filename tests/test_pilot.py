@@ -3,8 +3,8 @@
 import json
 
 import pytest
-
 from conftest import PILOT, ROOT
+
 from helpers import CourseError
 from helpers.pilot import Pilot
 
@@ -82,14 +82,38 @@ def test_the_grammar_only_lets_true_copies_through(folder, tokenizer, intent, pr
 
 
 def test_llama_cpp_takes_the_same_grammar(folder, embedded):
-    from helpers import answers, models
+    from helpers import answers
     from helpers.runs import Journal
 
     pilot = Pilot.load(folder)
     rows = [{"id": "a", "message": MESSAGE}, {"id": "b", "message": "?!"}]
-    with models.llama_server(embedded.gguf, parallel=2, context=1024) as address:
+    with answers.llama_server(embedded.gguf, parallel=2, context=1024) as address:
         found = answers.ask(address, pilot, rows, Journal(folder / "j.jsonl"))
     first, second = map(json.loads, found)
     assert list(first) == list(pilot.fields) and first["intent"] in ("order", "quote")
     assert first["product"] is None or first["product"] in MESSAGE
     assert second["product"] is None and second["order_id"] is None
+
+
+def test_a_shared_start_read_once_gives_the_same_answers(folder, tiny, tokenizer):
+    """Instruction and examples are read once per call and copied to every row; padding then lies between them and the message."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from helpers import answers, rows
+
+    pilot = Pilot.load(folder)
+    data = rows.load(pilot)
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
+    prompts = [answers.prompt(pilot, tokenizer, text, shots=list(data.train)[:3]) for text in ("pump?", "What does the long belt cost?")]
+    shared, known = answers._inputs(model, tokenizer, prompts)
+    assert known and len(known[0]) > 64
+    alone, nothing = answers._inputs(model, tokenizer, prompts, shortest=10**9)
+    assert nothing is None
+    with torch.inference_mode():
+        first = model.generate(**shared, max_new_tokens=8, do_sample=False)[:, shared["input_ids"].shape[1]:]
+        second = model.generate(**alone, max_new_tokens=8, do_sample=False)[:, alone["input_ids"].shape[1]:]
+        broken = {**shared, "attention_mask": torch.ones_like(shared["attention_mask"])}
+        broken["past_key_values"] = answers._inputs(model, tokenizer, prompts)[0]["past_key_values"]
+        third = model.generate(**broken, max_new_tokens=8, do_sample=False)[:, shared["input_ids"].shape[1]:]
+    assert torch.equal(first, second) and not torch.equal(first, third)

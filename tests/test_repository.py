@@ -7,8 +7,8 @@ import subprocess
 import nbformat
 import pytest
 import yaml
-
 from conftest import ROOT
+
 from helpers import course, report, runtime
 
 

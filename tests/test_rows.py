@@ -3,9 +3,9 @@
 import time
 
 import pytest
-
 from conftest import REAL_DATA
-from helpers import CourseError, rows
+
+from helpers import CourseError, public, rows
 from helpers.pilot import Pilot
 from helpers.runtime import PROFILES
 
@@ -158,7 +158,7 @@ def test_a_very_long_message_is_cut_in_the_message_only(folder, tokenizer):
 
 
 def test_no_network_for_a_public_set(tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "local_copy", lambda name: None)
+    monkeypatch.setattr(public, "local_copy", lambda name: None)
     (tmp_path / "pilot.yaml").write_text("name: x\ntext: text\nfields:\n  intent: {type: label, values: {sample: 3}}\n"
                                          "source: {dataset: clinc150}\n")
     with pytest.raises(CourseError, match="clinc/clinc_oos could not be loaded"):

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-
 from conftest import ROOT
+
 from helpers import CourseError, colab, report, runs, runtime
 from helpers.pilot import Pilot
 

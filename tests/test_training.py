@@ -1,21 +1,19 @@
 """The silent bugs of QLoRA with these versions. Each test also switches the guard off and sees the bug, where the machine has it."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
+import time  # noqa: F401 - used by SCRIPT
 
 import pytest
 import torch
+from conftest import ROOT
 from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from trl import SFTConfig, SFTTrainer
 
-from conftest import ROOT
 from helpers import CourseError, answers, runtime, training
 from helpers.pilot import Pilot
 

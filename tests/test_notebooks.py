@@ -1,0 +1,68 @@
+"""The chapters on someone else's pilot, on another model, and with words instead of tracebacks. nbval runs them on the inbox."""
+
+import json
+import re
+
+import nbformat
+import pytest
+
+from helpers import course
+
+
+def label_pilot(tmp_path, base):
+    """The smallest pilot: one label field, CSV, another base model."""
+    place = tmp_path / "mine"
+    place.mkdir()
+    (place / "pilot.yaml").write_text("name: mine\ntext: body\nfields:\n  topic: {type: label, values: [order, complaint]}\n"
+                                      f"base_model: {json.dumps(str(base))}\n")
+    for split, n in (("train", 14), ("test", 12)):
+        lines = ["body,topic"] + [f"{'please send part' if i % 2 else 'I am unhappy with part'} {split} {i},"
+                                  f"{('complaint', 'order')[i % 2]}" for i in range(n)]
+        (place / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    return place
+
+
+def test_chapter_00_runs_on_a_folder_and_a_model_of_ones_own(tmp_path, tiny, monkeypatch, capsys):
+    monkeypatch.setenv("COURSE_PILOT", "")
+    place = label_pilot(tmp_path, tiny)
+    assert course.main(["--pilot", str(place), "--profile", "smoke", "--only", "00"]) == 0, capsys.readouterr().err
+    folder = tmp_path / "runs/mine/smoke"
+    result = json.loads((folder / "00/results.json").read_text())
+    names = {f["name"] for f in result["figures"]}
+    assert {"exact.tuned", "exact.zero_shot", "exact.few_shot", "topic.tuned_minus_tfidf"} <= names
+    assert "mine" in (folder / "report.html").read_text()
+    said = capsys.readouterr().out
+    assert re.search(r"00_first_pilot +done in \d+ s", said) and "report.html" in said
+    # run again: nothing is asked or trained twice, the figures stay
+    before = {p.name: p.read_bytes() for p in (folder / "00/answers").iterdir()}
+    assert course.main(["--pilot", str(place), "--profile", "smoke", "--only", "00"]) == 0
+    assert {p.name: p.read_bytes() for p in (folder / "00/answers").iterdir()} == before
+    again = json.loads((folder / "00/results.json").read_text())
+    drop = ("seconds", "date")
+    assert {k: v for k, v in again.items() if k not in drop} == {k: v for k, v in result.items() if k not in drop}
+
+
+def test_a_mistake_in_the_pilot_is_one_sentence_without_a_traceback(tmp_path, tiny, capsys):
+    place = label_pilot(tmp_path, tiny)
+    (place / "train.csv").write_text((place / "train.csv").read_text().replace(",order", ",ordr", 1))
+    assert course.main(["--pilot", str(place), "--profile", "smoke"]) == 1
+    said = capsys.readouterr().err
+    assert "did you mean 'order'" in said and "Traceback" not in said and len(said.strip().splitlines()) == 1
+
+
+def test_unknown_pilot_and_chapter(tmp_path, capsys):
+    assert course.main(["--pilot", str(tmp_path / "nowhere")]) == 1
+    assert "no pilot.yaml" in capsys.readouterr().err
+    assert course.main(["--only", "99"]) == 1
+    assert "no chapter '99'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", [p for _, p in course.chapters()], ids=lambda p: p.stem)
+def test_cells_are_short_and_stored_outputs_small(path):
+    notebook = nbformat.read(path, as_version=4)
+    code = [c.source for c in notebook.cells if c.cell_type == "code"]
+    lines = sorted(len([x for x in s.splitlines() if x.strip()]) for s in code)
+    assert lines[len(lines) // 2] <= 9 and lines[int(len(lines) * 0.9) - 1] <= 22
+    assert path.stat().st_size < 1_000_000
+
+
