@@ -5,7 +5,7 @@ PROFILE ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: course test lab check smoke study clean
+.PHONY: course test lab check smoke clean
 course: ready
 	@$(PY) -m helpers.course --pilot "$(PILOT)" $(if $(PROFILE),--profile $(PROFILE))
 

@@ -33,13 +33,15 @@ class HoldToGrammar(LogitsProcessor):
         for matcher in self.matchers:
             if matcher.get_error():
                 raise CourseError(f"The pilot's grammar was refused: {matcher.get_error().splitlines()[0]}")
-        self.prompt_length = prompt_length
+        self.prompt_length, self.end = prompt_length, tokenizer.eos_token_id
 
     def __call__(self, input_ids, scores):
         for i, matcher in enumerate(self.matchers):
             if input_ids.shape[1] > self.prompt_length and not matcher.is_stopped():
                 matcher.consume_token(int(input_ids[i, -1]))
-            if matcher.is_stopped():
+            if matcher.is_stopped():  # the record is complete: nothing but the end token may follow
+                scores[i].fill_(float("-inf"))
+                scores[i, self.end] = 0.0
                 continue
             bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
             allowed = torch.from_numpy(np.unpackbits(bits, bitorder="little")[: scores.shape[1]].astype(bool))

@@ -213,6 +213,8 @@ def main(arguments):
     if "--repair" in arguments:
         shutil.rmtree(cache_folder() / "embedded", ignore_errors=True)
     try:
+        if not is_present():
+            print("Fetching and converting the embedded model (93 MB, once) ...", file=sys.stderr, flush=True)
         place = embedded_folder()
     except CourseError as problem:
         print(problem, file=sys.stderr)

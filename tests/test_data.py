@@ -39,7 +39,7 @@ def test_every_trap_is_in_the_test_set(inbox):
     missing = [trap for trap in TRAPS if not tags[trap]]
     assert not missing
     lengths = [len(m.split()) for m in inbox.test["message"]]
-    assert min(lengths) <= 9 and max(lengths) >= 70
+    assert min(lengths) <= 10 and max(lengths) >= 70
 
 
 def test_no_near_copies_between_or_within_the_splits(inbox):

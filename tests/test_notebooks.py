@@ -29,7 +29,7 @@ def test_chapter_00_runs_on_a_folder_and_a_model_of_ones_own(tmp_path, tiny, mon
     folder = tmp_path / "runs/mine/smoke"
     result = json.loads((folder / "00/results.json").read_text())
     names = {f["name"] for f in result["figures"]}
-    assert {"exact.tuned", "exact.zero_shot", "exact.few_shot", "topic.tuned_minus_tfidf"} <= names
+    assert {"exact.tuned", "exact.zero_shot", "exact.few_shot", "topic.tuned_minus_tf_idf"} <= names
     assert "mine" in (folder / "report.html").read_text()
     said = capsys.readouterr().out
     assert re.search(r"00_first_pilot +done in \d+ s", said) and "report.html" in said

@@ -117,3 +117,21 @@ def test_a_shared_start_read_once_gives_the_same_answers(folder, tiny, tokenizer
         broken["past_key_values"] = answers._inputs(model, tokenizer, prompts)[0]["past_key_values"]
         third = model.generate(**broken, max_new_tokens=8, do_sample=False)[:, shared["input_ids"].shape[1]:]
     assert torch.equal(first, second) and not torch.equal(first, third)
+
+
+def test_a_held_answer_is_always_a_whole_record(folder, tiny, tokenizer):
+    """Even a model of random weights can only answer with a record of the right form, and nothing may follow it."""
+    from transformers import AutoModelForCausalLM
+
+    from helpers import answers, rows, scoring
+    from helpers.runs import Journal
+
+    pilot = Pilot.load(folder)
+    data = rows.load(pilot)
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    held = answers.generate(model, tokenizer, pilot, data.test, Journal(folder / "held.jsonl"), batch_size=6, max_new_tokens=80)
+    found = scoring.score(pilot, data.test, held)
+    assert found.valid.all() and not found.invented.any()
+    assert all(set(record) == set(pilot.fields) and record["intent"] in ("order", "quote") for record in found.records)
+    free = answers.generate(model, tokenizer, pilot, data.test, Journal(folder / "free.jsonl"), hold=False, max_new_tokens=8)
+    assert not scoring.score(pilot, data.test, free).valid.any()
