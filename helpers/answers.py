@@ -7,6 +7,7 @@ import copy
 import os
 import socket
 import time
+import weakref
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
@@ -18,6 +19,9 @@ from helpers import CourseError
 from helpers.runtime import progress
 
 
+_KNOWN = weakref.WeakKeyDictionary()  # reading a vocabulary takes a second: once per tokenizer
+
+
 class HoldToGrammar(LogitsProcessor):
     """Masks every token that would leave the grammar of its row (llguidance does the work)."""
 
@@ -26,10 +30,9 @@ class HoldToGrammar(LogitsProcessor):
         from llguidance import LLMatcher
         from llguidance.gbnf_to_lark import gbnf_to_lark
 
-        cached = getattr(tokenizer, "_llguidance", None)
-        if cached is None:
-            cached = tokenizer._llguidance = llguidance.hf.from_tokenizer(tokenizer, n_vocab=len(tokenizer))
-        self.matchers = [LLMatcher(cached, gbnf_to_lark(grammar)) for grammar in grammars]
+        if tokenizer not in _KNOWN:
+            _KNOWN[tokenizer] = llguidance.hf.from_tokenizer(tokenizer, n_vocab=len(tokenizer))
+        self.matchers = [LLMatcher(_KNOWN[tokenizer], gbnf_to_lark(grammar)) for grammar in grammars]
         for matcher in self.matchers:
             if matcher.get_error():
                 raise CourseError(f"The pilot's grammar was refused: {matcher.get_error().splitlines()[0]}")

@@ -13,7 +13,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-from helpers import ROOT, CourseError, report
+from helpers import ROOT, CourseError, report, rows
 from helpers.pilot import Pilot
 from helpers.runs import clear, write_text
 from helpers.runtime import PROFILES
@@ -24,8 +24,11 @@ def chapters():
     return [(p.name[:2], p) for p in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
 
 
-def run_chapter(path, say):
-    """Execute a notebook from top to bottom; returns the executed notebook. Raises CourseError with the failing cell's words."""
+def run_chapter(path, say, environment):
+    """Execute a notebook from top to bottom with these environment variables; returns the executed notebook.
+
+    Raises CourseError with the failing cell's words.
+    """
     notebook = nbformat.read(path, as_version=4)
     total, started = sum(c.cell_type == "code" for c in notebook.cells), time.perf_counter()
     done = 0
@@ -39,7 +42,7 @@ def run_chapter(path, say):
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", on_cell_executed=after, extra_arguments=["--log-level=ERROR"],
                             resources={"metadata": {"path": str(path.parent)}})
     try:
-        client.execute()
+        client.execute(env=environment)
     except CellExecutionError as problem:
         words = re.sub(r"\x1b\[[0-9;]*m", "", problem.evalue or str(problem))
         raise CourseError(f"{path.stem} stopped: {words}" if problem.ename == "CourseError" else
@@ -100,7 +103,7 @@ def readme_table():
 def write_readme():
     """Refresh the generated part of the README."""
     path = ROOT / "README.md"
-    text = re.sub(r"(<!-- chapters -->\n).*?(\n<!-- /chapters -->)", lambda m: m[1] + readme_table() + m[2],
+    text = re.sub(r"(<!-- chapters -->\n).*?(<!-- /chapters -->)", lambda m: m[1] + readme_table() + "\n" + m[2],
                   path.read_text(encoding="utf-8"), flags=re.S)
     write_text(path, text)
 
@@ -124,12 +127,14 @@ def main(arguments=None):
 
     try:
         pilot = Pilot.load(Path(options.pilot).resolve())
-        os.environ.update(COURSE_PILOT=str(pilot.folder), COURSE_QUIET="1",
-                          PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
+        if pilot.name == "inbox" and pilot.folder != ROOT / "data/inbox":
+            raise CourseError("pilot.yaml: the name 'inbox' belongs to the bundled pilot; give yours a name of its own.")
+        notes = rows.load(pilot).notes  # mistakes in the rows are said at once, before a kernel starts
+        environment = {**os.environ, "COURSE_PILOT": str(pilot.folder), "COURSE_QUIET": "1"}
         if options.profile:
-            os.environ["COURSE_PROFILE"] = options.profile
+            environment["COURSE_PROFILE"] = options.profile
         runs = Path(os.environ.get("COURSE_RUNS") or ROOT / "runs")
-        smoke = os.environ.get("COURSE_PROFILE") == "smoke"
+        smoke = environment.get("COURSE_PROFILE") == "smoke"
         folder = runs / pilot.name / "smoke" if smoke else runs / pilot.name
         chosen = [(n, p) for n, p in chapters() if options.only in (None, n)]
         if not chosen:
@@ -138,12 +143,14 @@ def main(arguments=None):
             if options.fresh:
                 clear(folder / number)
             clock = time.perf_counter()
-            notebook = run_chapter(path, say)
+            notebook = run_chapter(path, say, environment)
             nbformat.write(notebook, folder / number / path.name)
             if options.record:
                 record(number, path, notebook, folder)
             result = json.loads((folder / number / "results.json").read_text())
             say(f"{path.stem:20} done in {time.perf_counter() - clock:.0f} s, {len(result['figures'])} figures", end=True)
+        for note in notes:
+            print(f"Note: {note}")
         page = report.build(folder)
         print(f"Report: {page.relative_to(ROOT) if page.is_relative_to(ROOT) else page}")
         for chapter in sorted(folder.glob("*/results.json")):

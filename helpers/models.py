@@ -190,7 +190,14 @@ def _convert(building):
     model = AutoModelForCausalLM.from_pretrained(str(building), gguf_file=GGUF_NAME, dtype=torch.bfloat16,
                                                  quantization_config=GgufConfig(dequantize=True))
     tokenizer = AutoTokenizer.from_pretrained(str(building), gguf_file=GGUF_NAME)
-    model.save_pretrained(building / "model")
+    from safetensors import SafetensorError
+
+    try:
+        model.save_pretrained(building / "model")
+    except SafetensorError as problem:  # it hides the operating system's error
+        if "os error 28" in str(problem) or "No space" in str(problem):
+            raise OSError(errno.ENOSPC, "No space left on device") from None
+        raise
     tokenizer.save_pretrained(building / "model")
 
 

@@ -35,10 +35,12 @@ class FieldSpec(BaseModel):
     @field_validator("values", mode="before")
     @classmethod
     def text_values(cls, values):
+        if values is not None and not isinstance(values, (list, dict, Sample)):
+            raise ValueError("'values' must be a list, for example [order, complaint]")
         if isinstance(values, list):
             odd = [v for v in values if not isinstance(v, str)]
             if odd:  # YAML reads a bare yes, no or 1 as something else than text
-                raise ValueError(f"{odd[0]!r} is not text; put it in quotes")
+                raise ValueError(f"{odd[0]!r} is not text; put every value in quotes, for example [\"1\", \"2\"]")
         return values
 
     @model_validator(mode="after")
@@ -106,7 +108,7 @@ class Pilot(BaseModel):
             if not NAME.fullmatch(name):
                 raise ValueError(f"the field name {name!r} may have letters, digits, - and _ only")
             if name in (self.text, "id", "tags"):
-                raise ValueError(f"the field name {name!r} is taken by another column")
+                raise ValueError(f"the field name {name!r} is taken: it is the text column, or id or tags; rename the field")
             if isinstance(field.values, Sample) and self.source is None:
                 raise ValueError(f"field {name!r} samples its values, which needs a 'source' to sample from")
         return self
@@ -128,13 +130,24 @@ class Pilot(BaseModel):
             raise CourseError(f"{path.name} is not UTF-8 text; save it again as UTF-8.") from None
         except yaml.YAMLError as problem:
             line = getattr(getattr(problem, "problem_mark", None), "line", -1) + 1
+            text = path.read_text(encoding="utf-8-sig")
+            if "\t" in text:
+                number = text[: text.index("\t")].count("\n") + 1
+                raise CourseError(f"pilot.yaml line {number} has a tab; YAML wants spaces.") from None
+            if re.search("[：，　]", text):
+                number = text[: re.search("[：，　]", text).start()].count("\n") + 1
+                raise CourseError(f"pilot.yaml line {number} has a full-width colon, comma or space; use the half-width one.") from None
             raise CourseError(f"pilot.yaml is not valid YAML near line {line}: {getattr(problem, 'problem', problem)}.") from None
         if not isinstance(raw, dict):
             raise CourseError("pilot.yaml is empty or not a list of 'key: value' lines.")
         try:
             pilot = cls.model_validate(raw)
         except ValidationError as problem:
-            raise CourseError(" ".join(_sentence(e, raw) for e in problem.errors())) from None
+            found = problem.errors()
+            typos = [e for e in found if e["type"] == "extra_forbidden"]
+            if typos:  # a misspelt key is also a missing key: say it once
+                found = typos + [e for e in found if e["type"] not in ("extra_forbidden", "missing")]
+            raise CourseError(" ".join(dict.fromkeys(_sentence(e, raw) for e in found))) from None
         pilot.folder = folder
         return pilot
 
@@ -201,15 +214,11 @@ def _span_rules(text):
     rules, last = [], len(pieces) - 1
     for i, (space, word) in enumerate(pieces):
         tail = f" c{i + 1}?" if i < last else ""
-        rules.append(f"w{i} ::= {_literal(_escaped(word))}{tail}")
+        rules.append(f"w{i} ::= {_literal(json.dumps(word, ensure_ascii=False)[1:-1])}{tail}")
         if i:
-            rules.append(f"c{i} ::= {_literal(_escaped(space + word))}{tail}")
+            rules.append(f"c{i} ::= {_literal(json.dumps(space + word, ensure_ascii=False)[1:-1])}{tail}")
     starts = [f"w{i}" for i, (_, word) in enumerate(pieces) if re.match(r"\w", word)]
     return [f"span ::= {' | '.join(starts)}", *rules] if starts else []
-
-
-def _escaped(text):
-    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _literal(text):
@@ -228,5 +237,11 @@ def _sentence(error, raw):
         return f"pilot.yaml: unknown key {place[-1]!r}{' in ' + ' > '.join(place[:-1]) if place[:-1] else ''}; {hint}"
     if error["type"] == "missing":
         return f"pilot.yaml: the key {where!r} is missing."
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        near = difflib.get_close_matches(error["input"], re.findall(r"'(\w+)'", error["ctx"]["expected"]), 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it can be {error['ctx']['expected']}."
+        return f"pilot.yaml: {where} is {error['input']!r}; {hint}"
+    if error["type"] in ("dict_type", "model_type", "model_attributes_type"):
+        return f"pilot.yaml: {where} must be 'key: value' lines, without a dash in front."
     text = error["msg"].removeprefix("Value error, ")
     return f"pilot.yaml: {where}: {text}."

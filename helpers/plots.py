@@ -59,10 +59,10 @@ def shares(named, title="", highlight=None):
         colour = ACCENT if name == highlight else INK
         axes.plot([s.low, s.high], [y, y], color=colour, linewidth=2, solid_capstyle="round")
         axes.plot(s.value, y, "o", color=colour, markersize=6)
-        axes.text(min(s.high + 0.015, 1.0), y, f"{s.value:.0%}", va="center", fontsize=9, color=colour)
+        axes.text(s.high + 0.02, y, f"{s.value:.1%}", va="center", fontsize=9, color=colour)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.6, len(names) - 0.4)
-    axes.set_xlim(0, 1.06)
+    axes.set_xlim(0, 1.14)
     axes.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}" if v <= 1 else "")
     axes.grid(axis="x", color=SOFT, alpha=0.35, linewidth=0.7)
     axes.set_title(title, fontsize=10, loc="left", color=INK)

@@ -23,12 +23,17 @@ td.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums} .sof
 <h2>Chapter {{ chapter.chapter }} <span class="soft">profile {{ chapter.profile }}, {{ '%.0f'|format(chapter.seconds) }} s,
 {{ chapter.machine.cores }} cores</span></h2>
 {% for line in chapter.lead %}<p class="lead">{{ line }}</p>{% endfor %}
+{% for note in chapter.notes %}<p>Note: {{ note }}</p>{% endfor %}
+<p class="soft">Base model {{ chapter.settings.base }}, seed {{ chapter.settings.seed }}. An exact record has every field right. An interval
+(in brackets, or the line beside a dot) says where the share would lie for this one trained model if other messages of the same kind had
+been tested, 19 times of 20; another seed or other training rows move it further. A baseline is a cheaper way to do the same.</p>
 {% for name, data in chapter.pictures %}<p><img alt="{{ name }}" src="data:image/png;base64,{{ data }}"></p>{% endfor %}
+<details><summary>All figures</summary>
 <table><tr><th>figure</th><th>value</th><th>95 % interval</th><th>rows</th><th>how it was measured</th></tr>
 {% for f in chapter.figures %}<tr><td>{{ f.name }}</td><td class="n">{{ show(f.value, f.unit) }}</td>
 <td class="n">{% if f.low is not none %}{{ show(f.low, f.unit) }} to {{ show(f.high, f.unit) }}{% endif %}</td>
 <td class="n">{{ f.n if f.n is not none else '' }}</td><td class="soft">{{ f.how }}</td></tr>
-{% endfor %}</table>
+{% endfor %}</table></details>
 <p class="soft">{% for name, version in chapter.versions.items() %}{{ name }} {{ version }}{{ ' · ' if not loop.last }}{% endfor %}</p>
 {% endfor %}
 </body></html>
@@ -41,7 +46,7 @@ def show(value, unit):
         return "none"
     if unit == "share":
         return f"{100 * value:.1f} %"
-    if unit == "points":
+    if unit == "difference":
         return f"{100 * value:+.1f} points"
     number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return number if unit == "count" else f"{number} {unit}"
@@ -54,9 +59,9 @@ def build(folder):
         chapter = json.loads(path.read_text(encoding="utf-8"))
         pictures = sorted(path.parent.glob("*.png"))
         chapter["pictures"] = [(p.stem, base64.b64encode(p.read_bytes()).decode()) for p in pictures]
-        chapter["lead"] = chapter["settings"].get("lead", [])
+        chapter["lead"], chapter["notes"] = chapter["settings"].get("lead", []), chapter["settings"].get("notes", [])
         chapters.append(chapter)
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(PAGE)
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.Undefined).from_string(PAGE)
     name = chapters[0]["pilot"] if chapters else folder.name
     write_text(folder / "report.html", template.render(pilot=name, chapters=chapters, show=show))
     return folder / "report.html"

@@ -63,6 +63,19 @@ def load(pilot, profile=None):
     return Rows(*(Dataset.from_list(tables[s]) if s in tables else None for s in ("train", "test", "ood")), notes)
 
 
+def spread(rows, labels, number, seed=0):
+    """`number` rows drawn with a seed so that the values of the first label field take turns; a sorted file does no harm."""
+    order = list(rows)
+    random.Random(seed).shuffle(order)
+    if labels:
+        seen = {}
+        turns = [seen.setdefault(row[labels[0]], []) for row in order]
+        for row, turn in zip(order, turns):
+            turn.append(row)
+        order = [turn[i] for i in range(len(order)) for turn in seen.values() if i < len(turn)]
+    return order[:number]
+
+
 def _file(pilot, split):
     name = getattr(pilot, split)
     if name:
@@ -74,7 +87,8 @@ def _file(pilot, split):
     if len(found) > 1:
         raise CourseError(f"{pilot.folder.name}/ has both {found[0].name} and {found[1].name}; say in pilot.yaml which is '{split}'.")
     if not found and split != "ood":
-        raise CourseError(f"There is no {split}.csv or {split}.jsonl in {pilot.folder.name}/.")
+        raise CourseError(f"There is no {split}.csv or {split}.jsonl in {pilot.folder.name}/; save the rows there as CSV UTF-8 (an Excel "
+                          "workbook is not read).")
     return found[0] if found else None
 
 
@@ -83,6 +97,8 @@ def _read(path):
     data = path.read_bytes()
     if not data.strip():
         raise CourseError(f"{path.name} is empty.")
+    if data[:4] == b"PK\x03\x04":
+        raise CourseError(f"{path.name} is an Excel workbook under another name; in Excel choose Save as, CSV UTF-8.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
@@ -100,6 +116,10 @@ def _read(path):
                 if not isinstance(rows[-1], dict):
                     raise CourseError(f"{path.name} line {number} is not a JSON object with the columns as keys.")
         return rows
+    header = text.split("\n", 1)[0]
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        if mark in header and "," not in header:
+            raise CourseError(f"{path.name} is separated by {name}; save it with commas between the columns.")
     csv.field_size_limit(10_000_000)
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -107,9 +127,11 @@ def _read(path):
     except csv.Error as problem:
         raise CourseError(f"{path.name} cannot be read as CSV near line {reader.line_num}: {problem}.") from None
     for number, row in enumerate(rows, 2):
+        if not any(row.values()):
+            continue  # a line of empty cells, as Excel leaves them
         if None in row or any(v is None for v in row.values()):
             raise CourseError(f"{path.name} row {number} has {'more' if None in row else 'fewer'} cells than the header; "
-                              "a text with a comma or a line break needs quotes around it.")
+                              "a text with a comma or a line break needs quotes around it, and every quote its end.")
     return rows
 
 
@@ -134,10 +156,13 @@ def _check(pilot, rows, name, split, notes):
     for wanted in (pilot.text, *pilot.fields):
         if not any(wanted in row for row in rows[:50]):
             near = difflib.get_close_matches(wanted, columns, 1)
-            hint = f" (did you mean {near[0]!r}? rename it)" if near else ""
-            raise CourseError(f"{name} has no column {wanted!r}{hint}; its columns are {', '.join(map(str, columns))}.")
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise CourseError(f"{name} has no column {wanted!r}{hint}; its columns are {', '.join(map(str, columns))}. Rename the column, "
+                              "or change pilot.yaml.")
     wrong, clean, seen, controls, formulas = [], [], {}, 0, 0
     for number, row in enumerate(rows, 1 if name.endswith(".jsonl") else 2):
+        if not any(row.values()):
+            continue
         place = f"{name} row {number}"
         text = row.get(pilot.text)
         if not isinstance(text, str) or not text.strip():
@@ -177,7 +202,8 @@ def _wrong_value(name, spec, value, text):
         return f"{name} is {value!r}, which is not text."
     if spec.type == "label" and value not in spec.values:
         near = difflib.get_close_matches(value, spec.values, 1)
-        return f"{name} is {value!r}, which is not among the values" + (f" (did you mean {near[0]!r}?)." if near else ".")
+        hint = f" (did you mean {near[0]!r}?)" if near else f" ({', '.join(spec.values[:12])})"
+        return f"{name} is {value!r}, which is not among the values{hint}."
     if spec.type == "pattern" and not re.fullmatch(spec.regex, value):
         return f"{name} is {value!r}, which does not match {spec.regex}."
     if spec.type != "label" and value not in text:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from helpers import ROOT, CourseError
 from helpers.runtime import machine, sha256, versions
+from helpers.scoring import share
 
 
 def write_text(path, text):
@@ -109,13 +110,27 @@ class Run:
     def figure(self, name, value, low=None, high=None, n=None, unit="share", how=""):
         """Enter a figure for results.json; a Share or a Comparison fills interval and n by itself."""
         if hasattr(value, "difference"):
-            value, low, high, n = value.difference, value.low, value.high, value.n
+            value, low, high, n, unit = value.difference, value.low, value.high, value.n, "difference"
         elif hasattr(value, "value"):
             value, low, high, n = value.value, value.low, value.high, value.n
         self.figures = [f for f in self.figures if f["name"] != name]
         rounded = [None if x is None else float(f"{x:.6g}") for x in (value, low, high)]
         self.figures.append({"name": name, "value": rounded[0], "low": rounded[1], "high": rounded[2], "n": n, "unit": unit,
                              "seeds": [self.seed], "how": how})
+
+    def scored(self, name, scored):
+        """Enter a strategy's Scored: `exact.<name>` and one `<field>.<type>.<name>` per field, Wilson intervals."""
+        name = name.replace("-", "_").lower()
+        self.figure(f"exact.{name}", share(scored.exact), how="exact record on test, Wilson 95 %")
+        for field, right in scored.right.items():
+            kind = self.pilot.fields[field].type
+            self.figure(f"{field}.{kind}.{name}", share(right), how=f"{field} on test, Wilson 95 %")
+
+    def versus(self, name, comparison):
+        """Enter the paired comparison of the tuned model with another strategy: difference and exact McNemar p."""
+        name = name.replace("-", "_").lower()
+        self.figure(f"exact.tuned_minus_{name}", comparison, how="paired difference on test, bootstrap 95 %")
+        self.figure(f"mcnemar_p.tuned_{name}", comparison.p, n=comparison.n, unit="p", how="exact McNemar test")
 
     def finish(self, settings=None):
         """Write results.json and return its path."""
@@ -155,7 +170,8 @@ class Journal:
 
     def add(self, answers, seconds):
         """Append {id: answer text} and the seconds they took. Raises CourseError when the disk is full."""
-        line = json.dumps({"answers": answers, "seconds": round(seconds, 3)}, ensure_ascii=False) + "\n"
+        seconds = round(seconds, 3)
+        line = json.dumps({"answers": answers, "seconds": seconds}, ensure_ascii=False) + "\n"
         try:
             with open(self.path, "ab") as file:
                 file.write(line.encode())

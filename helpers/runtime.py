@@ -125,6 +125,7 @@ def quiet():
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    datasets.logging.set_verbosity_error()
     datasets.disable_progress_bars()
 
 

@@ -22,8 +22,7 @@ def label_pilot(tmp_path, base):
     return place
 
 
-def test_chapter_00_runs_on_a_folder_and_a_model_of_ones_own(tmp_path, tiny, monkeypatch, capsys):
-    monkeypatch.setenv("COURSE_PILOT", "")
+def test_chapter_00_runs_on_a_folder_and_a_model_of_ones_own(tmp_path, tiny, capsys):
     place = label_pilot(tmp_path, tiny)
     assert course.main(["--pilot", str(place), "--profile", "smoke", "--only", "00"]) == 0, capsys.readouterr().err
     folder = tmp_path / "runs/mine/smoke"

@@ -104,6 +104,17 @@ def test_cells_that_spill(folder):
     refused(folder, "row 2", "more cells than the header", "quotes")
 
 
+def test_files_that_excel_makes(folder):
+    path = folder / "train.csv"
+    text = path.read_text()
+    path.write_text(text.replace(",", ";"))
+    refused(folder, "separated by semicolons", "with commas")
+    path.write_bytes(b"PK\x03\x04" + b"x" * 100)
+    refused(folder, "Excel workbook", "CSV UTF-8")
+    path.write_text(text + ",,,,\n\n")
+    assert len(load(folder).train) == 12
+
+
 def test_control_characters_and_formulas_are_noted(folder):
     edit(folder, "train.csv", "What does belt 0 cost?", "What\x07 does\x00 belt 0 cost?")
     edit(folder, "train.csv", "What does belt 2 cost?", "=HYPERLINK(1) belt")
@@ -186,3 +197,12 @@ def test_clinc150_loads_and_keeps_its_splits_apart():
     data = load(ROOT / "data/clinc150")
     assert len(data.train) == 60 and len(data.test) == 300 and len(data.ood) == 60
     assert len(set(data.train["intent"])) == 10 and not set(data.train["text"]) & set(data.test["text"])
+
+
+def test_examples_for_the_prompt_take_turns_even_from_a_sorted_file(folder):
+    from helpers.rows import spread
+
+    ordered = load(folder).train.sort("intent")
+    drawn = spread(ordered, ["intent"], 4)
+    assert sorted(row["intent"] for row in drawn) == ["order", "order", "quote", "quote"]
+    assert spread(ordered, ["intent"], 4) == drawn and len(spread(ordered, [], 100)) == 12
