@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import re
 import shutil
@@ -39,7 +40,9 @@ def run_chapter(path, say, environment):
             done += 1
             say(f"{path.stem:20} cell {done:2}/{total}  {time.perf_counter() - started:5.0f} s")
 
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", on_cell_executed=after, extra_arguments=["--log-level=ERROR"],
+    for name in ("asyncio", "tornado.application", "traitlets"):  # their tracebacks after Ctrl-C say nothing to a reader
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3", on_cell_executed=after, extra_arguments=["--log-level=CRITICAL"],
                             resources={"metadata": {"path": str(path.parent)}})
     try:
         client.execute(env=environment)
@@ -47,6 +50,10 @@ def run_chapter(path, say, environment):
         words = re.sub(r"\x1b\[[0-9;]*m", "", problem.evalue or str(problem))
         raise CourseError(f"{path.stem} stopped: {words}" if problem.ename == "CourseError" else
                           f"{path.stem} stopped with {problem.ename}: {words}") from None
+    except AssertionError:
+        if client.km is None:  # Ctrl-C: nbclient has put its kernel away and trips over that
+            raise KeyboardInterrupt from None
+        raise
     except DeadKernelError:
         raise CourseError(f"{path.stem}: the kernel died, most often because memory ran out; close other programs and run the "
                           "same command again: finished work is kept.") from None

@@ -1,7 +1,12 @@
 """The chapters on someone else's pilot, on another model, and with words instead of tracebacks. nbval runs them on the inbox."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import nbformat
 import pytest
@@ -65,3 +70,17 @@ def test_cells_are_short_and_stored_outputs_small(path):
     assert path.stat().st_size < 1_000_000
 
 
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal to a process group")
+def test_ctrl_c_ends_in_a_sentence_and_keeps_what_was_answered(tmp_path, tiny):
+    place = label_pilot(tmp_path, tiny)
+    command = [sys.executable, "-m", "helpers.course", "--pilot", str(place), "--profile", "smoke"]
+    victim = subprocess.Popen(command, cwd=ROOT, start_new_session=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    answers, deadline = tmp_path / "runs/mine/smoke/00/answers", time.time() + 120
+    while not list(answers.glob("zero_shot-*.jsonl")) and victim.poll() is None and time.time() < deadline:
+        time.sleep(0.1)
+    os.killpg(victim.pid, signal.SIGINT)
+    said = victim.communicate(timeout=60)[1]
+    assert victim.returncode == 130 and "Stopped." in said and "Traceback" not in said, said
+    assert list(answers.glob("zero_shot-*.jsonl"))
