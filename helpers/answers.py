@@ -18,7 +18,6 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from helpers import CourseError
 from helpers.runtime import progress
 
-
 _KNOWN = weakref.WeakKeyDictionary()  # reading a vocabulary takes a second: once per tokenizer
 
 

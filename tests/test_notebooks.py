@@ -11,7 +11,7 @@ import time
 import nbformat
 import pytest
 
-from helpers import course
+from helpers import ROOT, course
 
 
 def label_pilot(tmp_path, base):
