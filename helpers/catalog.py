@@ -1,0 +1,248 @@
+"""Which model may be used for what: the catalogue of models, data and licences, and the licence gate.
+
+A reading aid, not legal advice. Every fact in data/catalog/ carries a source, a date and a confidence.
+"""
+
+import csv
+from dataclasses import asdict, dataclass, field
+from functools import cache
+
+import yaml
+
+from helpers import ROOT, CourseError
+
+FOLDER = ROOT / "data/catalog"
+ALLOWED, DUTIES, BLOCKED, UNKNOWN = "allowed", "allowed with duties", "blocked", "unknown: read the licence"
+PURPOSES = ("research", "internal", "product", "published")
+CONDITIONS = ("purpose", "commercial", "users_over", "revenue_over", "region", "multimodal", "base_not_under", "name_lacks")
+
+
+@dataclass(frozen=True)
+class Use:
+    """What the tuned model is for.
+
+    purpose: research · internal (your own staff) · product (customers use it, the weights stay with you) · published (weights
+    given away). revenue: yearly revenue of the whole company, affiliates included, in `currency`; None when not stated.
+    monthly_users: of all your products. region: where the company has its principal place of business (EU, JP, US …).
+    """
+
+    purpose: str = "internal"
+    commercial: bool | None = None
+    revenue: float | None = None
+    currency: str = "USD"
+    monthly_users: int = 0
+    region: str = ""
+
+    def __post_init__(self):
+        if self.purpose not in PURPOSES:
+            raise CourseError(f"The purpose {self.purpose!r} is not known; it can be {', '.join(PURPOSES)}.")
+        if self.commercial is None:
+            object.__setattr__(self, "commercial", self.purpose != "research")
+        if (self.revenue or 0) < 0 or self.monthly_users < 0:
+            raise CourseError("Revenue and users cannot be negative.")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One reason: the part (base, teacher …), the model or data set, the licence, the clause, what it says, and its source."""
+
+    part: str
+    item: str
+    verdict: str  # ok, duty, blocked, unknown, note
+    licence: str
+    clause: str
+    says: str
+    source: str
+    confidence: str
+
+    def __str__(self):
+        return f"{self.verdict:8} {self.part} {self.item}: {self.says} [{self.licence}, {self.clause}; {self.confidence}]"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says: `verdict`, and every line that led to it. Prints as text; `table()` gives rows for a data frame."""
+
+    verdict: str
+    lines: list = field(default_factory=list)
+
+    def __str__(self):
+        order = {"blocked": 0, "unknown": 1, "duty": 2, "note": 3, "ok": 4}
+        return "\n".join([self.verdict.upper(), *(f"  {line}" for line in sorted(self.lines, key=lambda x: order[x.verdict]))])
+
+    def table(self):
+        return [asdict(line) for line in self.lines]
+
+    @property
+    def deciding(self):
+        """The lines that made the verdict what it is."""
+        kind = {BLOCKED: "blocked", UNKNOWN: "unknown", DUTIES: "duty"}.get(self.verdict, "ok")
+        return [line for line in self.lines if line.verdict == kind]
+
+
+# The catalogue ---------------------------------------------------------------------------------------------
+
+
+def _sourced(rows, name, key):
+    """Refuse a row that does not say where its facts come from, when they were read and how sure they are."""
+    for row in rows:
+        for need in ("source", "date", "confidence"):
+            if not str(row.get(need) or "").strip():
+                raise CourseError(f"data/catalog/{name}: {row.get(key) or 'a row without a name'} has no {need}; "
+                                  "every fact needs a source, a date and a confidence (high, medium, low).")
+        if row["confidence"] not in ("high", "medium", "low"):
+            raise CourseError(f"data/catalog/{name}: the confidence of {row[key]} is {row['confidence']!r}; it can be high, medium or low.")
+    return rows
+
+
+def _csv(name, key, folder):
+    try:
+        with open(folder / name, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except UnicodeDecodeError:
+        raise CourseError(f"data/catalog/{name} is not UTF-8 text; save it again as UTF-8.") from None
+    keys = [row[key] for row in rows]
+    twice = next((k for k in keys if keys.count(k) > 1), None)
+    if twice:
+        raise CourseError(f"data/catalog/{name} has two rows for {twice}.")
+    return _sourced(rows, name, key)
+
+
+@cache
+def models(folder=FOLDER):
+    """Rows of models.csv: base models, teachers, cautionary tales and services. Empty cells are facts not seen in a source."""
+    return _csv("models.csv", "hub_id", folder)
+
+
+@cache
+def datasets(folder=FOLDER):
+    """Rows of datasets.csv: id, licence, languages, note."""
+    return _csv("datasets.csv", "id", folder)
+
+
+@cache
+def licences(folder=FOLDER):
+    """{licence id: profile} from licences.yaml; a profile has a name, a class and rules with their clauses."""
+    found = yaml.safe_load((folder / "licences.yaml").read_text(encoding="utf-8"))
+    _sourced([{"id": k, **v} for k, v in found.items()], "licences.yaml", "id")
+    for name, profile in found.items():
+        for rule in profile["rules"]:
+            odd = set(rule.get("when", {})) - set(CONDITIONS)
+            if odd or not rule.get("clause") or rule.get("verdict") not in ("ok", "duty", "blocked", "unknown"):
+                raise CourseError(f"data/catalog/licences.yaml: a rule of {name} has no clause, an unknown verdict or condition: {rule}.")
+    return found
+
+
+def find(name):
+    """The catalogue row of a model by hub id, short name, or an id that its maker's licence statement also covers; else None."""
+    wanted = str(name).strip().lower()
+    for row in models():
+        if wanted in (row["hub_id"].lower(), row["short"].lower(), *row["also"].lower().split()) and wanted:
+            return row
+    return None
+
+
+# The gate --------------------------------------------------------------------------------------------------
+
+
+def _holds(when, use, about):
+    """True, False, or a sentence that says what must be stated before the condition can be judged."""
+    for key, wanted in when.items():
+        if key == "revenue_over":
+            if use.revenue is None:
+                return f"state the whole company's yearly revenue in {wanted['currency']}: there is a limit of {wanted['amount']:,}"
+            if use.currency != wanted["currency"]:
+                return f"state the revenue in {wanted['currency']}, not {use.currency}: there is a limit of {wanted['amount']:,}"
+            holds = use.revenue > wanted["amount"] or (use.revenue == wanted["amount"] and wanted.get("inclusive", False))
+        elif key == "region":
+            if not use.region:
+                return f"state the region of the company: there is a rule for {', '.join(wanted)}"
+            holds = use.region in wanted
+        else:
+            holds = {"purpose": lambda: use.purpose in wanted, "commercial": lambda: use.commercial == wanted,
+                     "users_over": lambda: use.monthly_users > wanted, "multimodal": lambda: about["multimodal"] == wanted,
+                     "base_not_under": lambda: not set(wanted) & about["base_licences"],
+                     "name_lacks": lambda: about["name"] is not None and not about["name"].startswith(wanted)}[key]()
+        if not holds:
+            return False
+    return True
+
+
+def _read(part, item, licence, use, about, known="high"):
+    """The lines of one licence for one part; no line is surer than what is known of the part's licence."""
+    profile = licences().get(licence)
+    if profile is None:
+        return [Line(part, item, "unknown", licence or "none stated", "no profile",
+                     "this licence has no profile here: read it and ask", "none", "low")]
+    lines, sure = [], max(known, profile["confidence"], key=("high", "medium", "low").index)
+    for rule in profile["rules"]:
+        if part not in rule["as"]:
+            continue
+        # what can be settled without missing facts is settled first, so that nobody is asked for a revenue in vain
+        open_ends = {k: v for k, v in rule.get("when", {}).items() if k in ("revenue_over", "region")}
+        holds = _holds({k: v for k, v in rule.get("when", {}).items() if k not in open_ends}, use, about)
+        holds = holds and _holds(open_ends, use, about)
+        if holds:
+            says, verdict = (rule["says"], rule["verdict"]) if holds is True else (f"{holds} ({rule['says']})", "unknown")
+            lines.append(Line(part, item, verdict, licence, rule["clause"], says, profile["source"], sure))
+    if not lines:
+        lines.append(Line(part, item, "unknown", licence, "no rule", f"its profile says nothing about use as {part}", profile["source"], "low"))
+    return lines
+
+
+def _part(part, name, use, about, seen):
+    """The lines of one base, teacher, judge or data set, with what it was made from."""
+    if part == "data":
+        row = next((r for r in datasets() if name.lower() == r["id"].lower()), None)
+        row = row or ({"id": name, "licence": name} if name in licences() else None)
+        return _read(part, name, row["licence"], use, about, row.get("confidence", "high")) if row else [_stranger(part, name)]
+    row = find(name)
+    if row is None:
+        return [_stranger(part, name)]
+    about = {**about, "multimodal": row["multimodal"] == "yes"}
+    held = row["licence"].split(" + ")
+    lines = [line for licence in held for line in _read(part, row["hub_id"], licence, use, about, row["confidence"])]
+    if row["hub_tag"] and row["hub_tag"] not in held or row["hub_tag"] and len(held) > 1:
+        lines.append(Line(part, row["hub_id"], "note", row["licence"], "files against tag",
+                          f"the hub tag says {row['hub_tag']}, the files or the makers say {row['licence']}: the stricter reading counts",
+                          row["source"], row["confidence"]))
+    if row["card"] and use.commercial:
+        lines.append(Line(part, row["hub_id"], "blocked", row["licence"], "model card", f"the card says: {row['card']}", row["source"],
+                          row["confidence"]))
+    for made in filter(None, (row["taught_by"], row["data"])):
+        lines.append(_heritage(part, row, made))
+    if row["based_on"] and row["based_on"] not in seen:
+        lines += _part(part, row["based_on"], use, about, seen | {row["based_on"]})
+    return lines
+
+
+def _heritage(part, row, made):
+    """A line on what a model was trained on: a note, or an open question when those terms restrict outputs or are unknown."""
+    source = find(made) or next((r for r in datasets() if r["id"] == made), {"licence": "unverified"})
+    kind = licences().get(source["licence"], {}).get("class")
+    settled = kind in ("permissive", "share-alike", "own")
+    return Line(part, row["hub_id"], "note" if settled else "unknown", source["licence"], "training data",
+                f"its makers trained it on {made} ({source['licence']})" + ("" if settled else "; whether those terms reach you is not settled"),
+                row["source"], row["confidence"])
+
+
+def _stranger(part, name):
+    return Line(part, name, "unknown", "not in the catalogue", "no row", "not in data/catalog: read its licence, then add a row with its source",
+                "none", "low")
+
+
+def gate(base, teachers=(), data=("own",), judges=(), use=None, name=None):
+    """May a model tuned from these parts be used like this? Returns a Verdict with the clause and source of every line.
+
+    base, teachers, judges: hub ids or catalogue names; data: ids from datasets.csv or licence ids ("own" is your own rows);
+    name: what the tuned model will be called. A part without a row or a profile is "unknown: read the licence", never allowed.
+    """
+    use = use or Use()
+    if not base:
+        raise CourseError("The gate needs a base model.")
+    row = find(base)
+    about = {"name": name, "multimodal": False, "base_licences": set(row["licence"].split(" + ")) if row else set()}
+    parts = [("base", base), *(("teacher", t) for t in teachers), *(("data", d) for d in data), *(("judge", j) for j in judges)]
+    lines = list(dict.fromkeys(line for part, item in parts for line in _part(part, str(item), use, about, {str(item)})))
+    found = {line.verdict for line in lines}
+    return Verdict(BLOCKED if "blocked" in found else UNKNOWN if "unknown" in found else DUTIES if "duty" in found else ALLOWED, lines)
