@@ -36,7 +36,7 @@ def keywords(pilot):
             if label not in pilot.fields[field].values:
                 raise CourseError(f"rules.yaml: {field} has no value {label!r}{_near(label, pilot.fields[field].values)}.")
             if not isinstance(words, list) or not words or not all(isinstance(w, str) and w for w in words):
-                raise CourseError(f"rules.yaml: {field} > {label} must be a list of words or regular expressions, for example [late, lost].")
+                raise CourseError(f"rules.yaml: {field} > {label} must be a list of words or regular expressions, such as [late, lost].")
             for word in words:
                 try:
                     re.compile(word)
