@@ -193,10 +193,11 @@ class Verdict:
     made: list
 
     def __str__(self):
-        why = [f"{name} {side}" for name, side in self.parts.items() if side != "shown" and name != "exact record"]
+        why = {side: [name for name, found in self.parts.items() if found == side] for side in ("missed", "open")}
         low, high = 100 * self.exact.low, 100 * self.exact.high
         return (f"{self.status.upper()}: exact record {100 * self.exact.difference:+.1f} points [{low:+.1f}, {high:+.1f}] against "
-                f"{self.bar.baseline}, asked {100 * self.bar.margin:+g}" + (f"; {', '.join(why)}" if why else "")
+                f"{self.bar.baseline}, asked {100 * self.bar.margin:+g}" + "".join(
+                    f"; {word}: {', '.join(why[side])}" for side, word in (("missed", "missed"), ("open", "not shown")) if why[side])
                 + f"; {self.n} of {self.bar.rows} rows" + "".join(f"; {r}" for r in self.made + self.bar.remarks))
 
 
