@@ -91,7 +91,11 @@ def curves(named, title="", x="", y="", level=None, percent=True):
     colours = [ACCENT, INK, "#5b8a72", SOFT, "#8d6a9f", "#b08d3e"]
     for (name, (xs, ys)), colour in zip(named.items(), colours * 9):
         axes.plot(xs, ys, color=colour, linewidth=1.8)
-        axes.annotate(f" {name}", (xs[-1], ys[-1]), color=colour, fontsize=9, va="center", annotation_clip=False)
+    room = 0.07 * max(max(ys) for _, ys in named.values())  # names at the ends of close lines are moved apart
+    ends, below = sorted((ys[-1], xs[-1], name, colour) for (name, (xs, ys)), colour in zip(named.items(), colours * 9)), -1.0
+    for y, x_end, name, colour in ends:
+        below = max(y, below + room)
+        axes.annotate(f" {name}", (x_end, below), color=colour, fontsize=9, va="center", annotation_clip=False)
     if level is not None:
         axes.axhline(level, color=INK, linewidth=0.9, linestyle="--", alpha=0.6)
     axes.set_ylim(0, None)
@@ -132,6 +136,7 @@ def histogram(values, title="", x="", marks=()):
     """A histogram of numbers, with a dashed line and its name for each (value, name) in `marks`; returns the figure."""
     figure, axes = _axes(height=2.2)
     axes.hist(values, bins=min(20, max(4, len(set(values)))), color=SOFT, edgecolor="white")
+    axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
     for value, name in marks:
         axes.axvline(value, color=ACCENT, linewidth=1.2, linestyle="--")
         axes.annotate(f" {name}", (value, axes.get_ylim()[1]), color=ACCENT, fontsize=9, va="top")
