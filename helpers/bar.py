@@ -198,7 +198,7 @@ class Verdict:
         return (f"{self.status.upper()}: exact record {100 * self.exact.difference:+.1f} points [{low:+.1f}, {high:+.1f}] against "
                 f"{self.bar.baseline}, asked {100 * self.bar.margin:+g}" + "".join(
                     f"; {word}: {', '.join(why[side])}" for side, word in (("missed", "missed"), ("open", "not shown")) if why[side])
-                + f"; {self.n} of {self.bar.rows} rows" + "".join(f"; {r}" for r in self.made + self.bar.remarks))
+                + f"; {self.n} rows, {self.bar.rows} agreed" + "".join(f"; {r}" for r in self.made + self.bar.remarks))
 
 
 def _paired(a, b, alpha):

@@ -93,9 +93,9 @@ def curves(named, title="", x="", y="", level=None, percent=True):
         axes.plot(xs, ys, color=colour, linewidth=1.8)
     room = 0.07 * max(max(ys) for _, ys in named.values())  # names at the ends of close lines are moved apart
     ends, below = sorted((ys[-1], xs[-1], name, colour) for (name, (xs, ys)), colour in zip(named.items(), colours * 9)), -1.0
-    for y, x_end, name, colour in ends:
-        below = max(y, below + room)
-        axes.annotate(f" {name}", (x_end, below), color=colour, fontsize=9, va="center", annotation_clip=False)
+    for end, last, name, colour in ends:
+        below = max(end, below + room)
+        axes.annotate(f" {name}", (last, below), color=colour, fontsize=9, va="center", annotation_clip=False)
     if level is not None:
         axes.axhline(level, color=INK, linewidth=0.9, linestyle="--", alpha=0.6)
     axes.set_ylim(0, None)
@@ -132,10 +132,10 @@ def stacks(named, title="", unit=""):
     return figure
 
 
-def histogram(values, title="", x="", marks=()):
-    """A histogram of numbers, with a dashed line and its name for each (value, name) in `marks`; returns the figure."""
+def histogram(values, title="", x="", marks=(), bins=None):
+    """A histogram of numbers (`bins`: their edges), with a dashed line for each (value, name) in `marks`; returns the figure."""
     figure, axes = _axes(height=2.2)
-    axes.hist(values, bins=min(20, max(4, len(set(values)))), color=SOFT, edgecolor="white")
+    axes.hist(values, bins=min(20, max(4, len(set(values)))) if bins is None else bins, color=SOFT, edgecolor="white")
     axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
     for value, name in marks:
         axes.axvline(value, color=ACCENT, linewidth=1.2, linestyle="--")

@@ -2,6 +2,7 @@
 
 import json
 
+import nbformat
 import numpy as np
 import pytest
 import yaml
@@ -380,7 +381,7 @@ def test_verdicts(pilot, n, tuned, baseline, status, part):
     found = bar.verdict(scoring.score(pilot, data, good), scoring.score(pilot, data, answers(n, **baseline)[1]), data)
     assert found.status == status and (part is None or found.parts[part] != "shown")
     line = str(found)
-    assert line.startswith(status.upper()) and f"{n} of 200 rows" in line and "\n" not in line
+    assert line.startswith(status.upper()) and f"{n} rows, 200 agreed" in line and "\n" not in line
     assert part is None or part in line
 
 
@@ -438,3 +439,15 @@ def test_the_reference_bar_is_intact_and_is_the_one_of_the_recorded_run():
     result = json.loads((ROOT / "data/reference/results/02.json").read_text())
     assert result["settings"]["bar"] == bar.model_dump(mode="json") and bar.seen_before
     assert bar.rows == len(rows.load(pilot).test)
+
+
+@pytest.mark.parametrize("check, right, wrong", [
+    ("check_rows", 598, 597),
+    ("check_as_good", lambda new, old, n, margin: scoring.paired_interval(new, old, n)[0] > -margin,
+     lambda new, old, n, margin: scoring.compare([True] * new + [False] * (n - new), [False] * (n - old) + [True] * old).p > 0.05)])
+def test_the_exercises_know_right_from_wrong(check, right, wrong):
+    notebook = nbformat.read(ROOT / "notebooks/02_the_bar.ipynb", as_version=4)
+    source = next(c.source for c in notebook.cells if f"def {check}(" in c.source)
+    room = {"scoring": scoring}
+    exec(source, room)
+    assert "not attempted" in room[check](None) and room[check](right).endswith("right.") and "not yet" in room[check](wrong)
