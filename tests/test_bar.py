@@ -1,6 +1,7 @@
 """The bar: statistics against scipy, statsmodels and simulation; what is frozen stays frozen; each mistake is one sentence."""
 
 import json
+import os
 
 import nbformat
 import numpy as np
@@ -426,7 +427,7 @@ def test_chapter_02_on_a_small_pilot_of_ones_own(tmp_path, capsys):
     assert "test_sha256" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not (ROOT.parent / "shared/real_data/clinc150").is_dir() and "COURSE_DATASETS" not in __import__("os").environ,
+@pytest.mark.skipif(not (ROOT.parent / "shared/real_data/clinc150").is_dir() and "COURSE_DATASETS" not in os.environ,
                     reason="needs a copy of CLINC150")
 def test_chapter_02_on_clinc150(tmp_path, capsys):
     assert course.main(["--pilot", str(ROOT / "data/clinc150"), "--profile", "smoke", "--only", "02"]) == 0, capsys.readouterr().err
