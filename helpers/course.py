@@ -88,7 +88,11 @@ def record(number, path, notebook, folder):
     write_text(results / f"{name}.json", json.dumps(found, indent=1) + "\n")
     answers = ROOT / "data/reference" / found["pilot"] / number / "answers"
     shutil.rmtree(answers, ignore_errors=True)
-    shutil.copytree(folder / number / "answers", answers)
+    answers.parent.mkdir(parents=True, exist_ok=True)
+    if (folder / number / "answers").is_dir():  # a chapter without a model has none
+        shutil.copytree(folder / number / "answers", answers)
+    for page in folder.glob("bar*") if number == "02" else ():  # the frozen bar and its ledger
+        shutil.copy(page, answers.parent)
 
 
 def readme_table():

@@ -98,6 +98,28 @@ def ranges(named, title=""):
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlim(0, 1.15 * max(high for _, _, high in named.values()))
     axes.grid(axis="x", color=SOFT, alpha=0.35, linewidth=0.7)
+
+
+def curves(named, title="", x="", y="", level=None, percent=True):
+    """Lines for {name: (xs, ys)}, each with its name at its end, and a dashed line at `level`; returns the figure."""
+    figure, axes = _axes(height=3.0)
+    colours = [ACCENT, INK, "#5b8a72", SOFT, "#8d6a9f", "#b08d3e"]
+    for (name, (xs, ys)), colour in zip(named.items(), colours * 9):
+        axes.plot(xs, ys, color=colour, linewidth=1.8)
+    room = 0.07 * max(max(ys) for _, ys in named.values())  # names at the ends of close lines are moved apart
+    ends, below = sorted((ys[-1], xs[-1], name, colour) for (name, (xs, ys)), colour in zip(named.items(), colours * 9)), -1.0
+    for end, last, name, colour in ends:
+        below = max(end, below + room)
+        axes.annotate(f" {name}", (last, below), color=colour, fontsize=9, va="center", annotation_clip=False)
+    if level is not None:
+        axes.axhline(level, color=INK, linewidth=0.9, linestyle="--", alpha=0.6)
+    axes.set_ylim(0, None)
+    axes.margins(x=0.01)
+    axes.set_xlabel(x, fontsize=9, color=INK)
+    axes.set_ylabel(y, fontsize=9, color=INK)
+    if percent:
+        axes.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
+    axes.grid(axis="y", color=SOFT, alpha=0.35, linewidth=0.7)
     axes.set_title(title, fontsize=10, loc="left", color=INK)
     figure.tight_layout()
     return figure
@@ -116,5 +138,40 @@ def limits(named, marks, title=""):
         axes.annotate(name, (value, len(names) - 0.3), fontsize=8, color=ACCENT, ha="center", annotation_clip=False)
     axes.set_xlim(min(named.values()) / 2, max(named.values()) * 2)
     axes.set_title(title, fontsize=10, loc="left", color=INK, pad=16)
+
+
+def stacks(named, title="", unit=""):
+    """Horizontal stacked bars for {name: {part: number}}, the same part in the same colour, totals written on; returns the figure."""
+    figure, axes = _axes(height=1.3 + 0.36 * len(named))
+    parts = list(dict.fromkeys(part for bar in named.values() for part in bar))
+    palette = [ACCENT, INK, "#5b8a72", "#b08d3e", SOFT, "#8d6a9f", "#d8a48f", "#6f8fa8"]
+    names = list(named)[::-1]
+    left = [0.0] * len(names)
+    for part, colour in zip(parts, palette * 9):
+        widths = [named[name].get(part, 0.0) for name in names]
+        axes.barh(names, widths, left=left, color=colour, height=0.62, label=part)
+        left = [a + b for a, b in zip(left, widths)]
+    for name, total in enumerate(left):
+        axes.text(total, name, f" {total:,.0f} {unit}", va="center", fontsize=9, color=INK)
+    axes.set_xlim(0, max(left) * 1.25 or 1)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.legend(fontsize=8, frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.02))
+    axes.set_title(title, fontsize=10, loc="left", color=INK)
+    figure.tight_layout()
+    return figure
+
+
+def histogram(values, title="", x="", marks=(), bins=None):
+    """A histogram of numbers (`bins`: their edges), with a dashed line for each (value, name) in `marks`; returns the figure."""
+    figure, axes = _axes(height=2.2)
+    axes.hist(values, bins=min(20, max(4, len(set(values)))) if bins is None else bins, color=SOFT, edgecolor="white")
+    axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
+    for value, name in marks:
+        axes.axvline(value, color=ACCENT, linewidth=1.2, linestyle="--")
+        axes.annotate(f" {name}", (value, axes.get_ylim()[1]), color=ACCENT, fontsize=9, va="top")
+    axes.set_xlabel(x, fontsize=9, color=INK)
+    axes.set_ylabel("rows", fontsize=9, color=INK)
+    axes.set_title(title, fontsize=10, loc="left", color=INK)
     figure.tight_layout()
     return figure

@@ -1,0 +1,454 @@
+"""The bar: statistics against scipy, statsmodels and simulation; what is frozen stays frozen; each mistake is one sentence."""
+
+import json
+import os
+
+import nbformat
+import numpy as np
+import pytest
+import yaml
+from scipy.optimize import minimize_scalar
+from scipy.stats import binom, binomtest
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+from helpers import ROOT, CourseError, baselines, course, error_costs, rows, runs, scoring
+from helpers.bar import Bar
+from helpers.pilot import Pilot
+
+# Statistics -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n, low, high", [(50, 78.6, 95.7), (100, 82.6, 94.5), (200, 85.1, 93.4), (500, 87.1, 92.3)])
+def test_wilson_at_ninety_per_cent(n, low, high):
+    k = round(0.9 * n)
+    found, exact = scoring.share([True] * k + [False] * (n - k)), binomtest(k, n).proportion_ci(method="wilson")
+    assert (round(100 * found.low, 1), round(100 * found.high, 1)) == (low, high)
+    assert found.low == pytest.approx(exact.low, abs=1e-9) and found.high == pytest.approx(exact.high, abs=1e-9)
+
+
+@pytest.mark.parametrize("n, gain, discordant, alpha", [(12, 0.3, 0.5, 0.05), (40, 0.1, 0.2, 0.05), (40, 0.2, 0.2, 0.01), (25, 0.0, 0.4, 0.05)])
+def test_power_is_the_sum_over_every_outcome(n, gain, discordant, alpha):
+    """Every table (only a, only b) weighed by its probability and put through the exact McNemar test of statsmodels."""
+    a, b = (discordant + gain) / 2, (discordant - gain) / 2
+    total = 0.0
+    for i in range(n + 1):
+        for j in range(n + 1 - i):
+            if i + j and mcnemar([[0, i], [j, 0]], exact=True).pvalue <= alpha:
+                weight = binom.pmf(i + j, n, discordant) * binom.pmf(i, i + j, a / (a + b))
+                total += weight
+    assert scoring.paired_power(n, gain, discordant, alpha) == pytest.approx(total, abs=1e-9)
+
+
+def test_power_against_simulation():
+    rng = np.random.default_rng(0)
+    counts = rng.multinomial(150, [0.15, 0.05, 0.8], size=4000)
+    hits = [binomtest(int(a), int(a + b)).pvalue <= 0.05 if a + b else False for a, b, _ in counts]
+    low, high = proportion_confint(sum(hits), 4000, alpha=0.001, method="wilson")
+    assert low < scoring.paired_power(150, 0.10, 0.20) < high
+
+
+@pytest.mark.parametrize("gain, discordant", [(0.10, 0.20), (0.05, 0.10)])
+def test_rows_needed_and_smallest_difference_agree(gain, discordant):
+    n = scoring.rows_needed(gain, discordant)
+    assert scoring.paired_power(n, gain, discordant) >= 0.8 > scoring.paired_power(n - 1, gain, discordant)
+    assert scoring.smallest_difference(n, discordant) <= gain < scoring.smallest_difference(n - 1, discordant)
+    found = scoring.smallest_difference(n, discordant)
+    assert scoring.paired_power(n, found, discordant) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_few_rows_find_nothing():
+    assert scoring.smallest_difference(12, 0.4) is None and scoring.smallest_difference(5, 0.4) is None
+    with pytest.raises(CourseError, match="at least as large a share"):
+        scoring.paired_power(100, 0.3, 0.2)
+
+
+@pytest.mark.parametrize("rate, n", [(0.10, 29), (0.05, 59), (0.02, 149), (0.01, 299)])
+def test_zero_errors_bound_the_rate(rate, n):
+    assert scoring.rows_for_zero_errors(rate) == n and (1 - rate) ** n <= 0.05 < (1 - rate) ** (n - 1)
+    assert scoring.highest_rate(0, n) == pytest.approx(1 - 0.05 ** (1 / n), abs=1e-9) and scoring.highest_rate(0, n) <= rate
+    exact = binomtest(3, n, alternative="less").proportion_ci(method="exact").high
+    assert scoring.highest_rate(3, n) == pytest.approx(exact, abs=1e-9)
+    with pytest.raises(CourseError, match="between 0 and 1"):
+        scoring.rows_for_zero_errors(0)
+    with pytest.raises(CourseError, match="cannot be"):
+        scoring.highest_rate(6, 5)
+
+
+@pytest.mark.parametrize("a, b, n", [(0, 0, 12), (75, 10, 200), (1, 0, 44), (3, 9, 60), (12, 0, 12)])
+def test_paired_interval_inverts_the_score_test(a, b, n):
+    """At each end the score statistic, with the constrained likelihood maximised numerically, is the normal quantile."""
+    low, high = scoring.paired_interval(a, b, n)
+    z2 = 1.959963984540054**2
+    for delta in (low, high):
+        if abs(delta) > 1 - 1e-6:
+            continue
+
+        def loss(q, delta=delta):  # minus the log-likelihood; q is the share of rows where only b is right
+            shares, counts = (q + delta, q, 1 - 2 * q - delta), (a, b, n - a - b)
+            return -sum(c * np.log(max(s, 1e-300)) for c, s in zip(counts, shares) if c)
+
+        edge = max(0.0, -delta), (1 - delta) / 2
+        q = minimize_scalar(loss, bounds=edge, method="bounded", options={"xatol": 1e-12}).x
+        variance = n * (2 * q + delta * (1 - delta))
+        assert (a - b - n * delta) ** 2 / variance == pytest.approx(z2, rel=1e-3)
+    mirrored = scoring.paired_interval(b, a, n)
+    assert (-mirrored[1], -mirrored[0]) == pytest.approx((low, high), abs=1e-9)
+
+
+def test_paired_interval_at_zero_is_mcnemar_and_covers():
+    z = 15 / np.sqrt(35)  # 25 against 10: the uncorrected McNemar statistic
+    alpha = mcnemar([[0, 25], [10, 0]], exact=False, correction=False).pvalue
+    assert z**2 == pytest.approx(mcnemar([[0, 25], [10, 0]], exact=False, correction=False).statistic)
+    assert scoring.paired_interval(25, 10, 90, alpha)[0] == pytest.approx(0, abs=1e-9)
+    rng = np.random.default_rng(0)
+    for n in (30, 100):
+        tables, times = np.unique(rng.multinomial(n, [0.2, 0.1, 0.7], size=4000), axis=0, return_counts=True)
+        inside = sum(t for (a, b, _), t in zip(tables, times) if (e := scoring.paired_interval(a, b, n))[0] <= 0.1 <= e[1])
+        assert 0.935 < inside / 4000 < 0.97
+    with pytest.raises(CourseError, match="do not fit"):
+        scoring.paired_interval(7, 6, 12)
+
+
+# Errors and what they cost --------------------------------------------------------------------------------
+
+TRUTH = {"id": "1", "message": "pump, PO-1000", "intent": "order", "product": "pump", "order_id": None}
+
+
+@pytest.mark.parametrize("change, kinds", [
+    ({}, []), ({"intent": "quote"}, ["intent.wrong"]), ({"product": None}, ["product.empty"]), ({"order_id": "PO-1000"}, ["order_id.extra"]),
+    ({"product": "belt", "intent": None}, ["intent.wrong", "product.wrong"]), ({"product": ["pump"]}, ["product.wrong"])])
+def test_kinds_of_error(folder, change, kinds):
+    pilot = Pilot.load(folder)
+    record = {name: TRUTH[name] for name in pilot.fields} | change
+    assert scoring.error_kinds(pilot, TRUTH, record) == kinds
+    assert bool(kinds) != bool(scoring.score(pilot, [TRUTH], [record]).exact[0]), "no error is the same as an exact record"
+    assert set(kinds) <= set(scoring.known_kinds(pilot))
+
+
+def test_invalid_and_missed_are_kinds_of_their_own(folder):
+    pilot = Pilot.load(folder)
+    assert scoring.error_kinds(pilot, TRUTH, None) == scoring.error_kinds(pilot, TRUTH, {"intent": "order"}) == ["invalid"]
+    wrong = {"intent": "quote", "product": "pump", "order_id": None}
+    assert scoring.error_kinds(pilot, TRUTH, wrong, ["intent.missed.order"]) == ["intent.missed.order"]
+    assert scoring.error_kinds(pilot, TRUTH, wrong, ["intent.missed.quote"]) == ["intent.wrong"]
+
+
+def test_cost_by_hand(folder):
+    pilot = Pilot.load(folder)
+    costs = error_costs.default_costs(pilot, hourly=60, currency="EUR", today_minutes=2)
+    costs["errors"] |= {"intent.wrong": {"minutes": 3, "money": 1}, "product.empty": {"minutes": 2}}
+    records = [{"intent": "quote", "product": None, "order_id": None}, None, {"intent": "order", "product": "pump", "order_id": None}]
+    found = error_costs.error_cost(pilot, [TRUTH] * 3, records, costs)
+    assert found.value == pytest.approx(1000 * (3 + 1 + 2 + 2) / 3) and found.low < found.value < found.high
+    assert found.by_kind["intent.wrong"] == (1, pytest.approx(4000 / 3))
+    free = error_costs.error_cost(pilot, [TRUTH], records[2:], costs)
+    assert (free.value, free.low, free.high, free.by_kind) == (0, 0, 0, {})
+    missed = error_costs.check_costs(pilot, costs)
+    assert missed.of("intent.missed.order") == 4
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"errors": {"intent.wrong": {"minutes": 1}}}, "no price for invalid"), ({"hourly": 0}, "hourly is 0"),
+    ({"errors": {"colour.wrong": {"minutes": 1}}}, "names no field"), ({"wage": 3}, "'wage' is unknown")])
+def test_a_bad_cost_table_is_one_sentence(folder, change, words):
+    pilot = Pilot.load(folder)
+    with pytest.raises(CourseError, match=words):
+        error_costs.check_costs(pilot, error_costs.default_costs(pilot) | change)
+
+
+# The baselines --------------------------------------------------------------------------------------------
+
+
+def test_the_shared_rules_are_those_of_chapter_00():
+    pilot = Pilot.load(ROOT / "data/inbox")
+    data = rows.load(pilot)
+    read = baselines.rules(pilot, data.train, baselines.keywords(pilot))
+    found = scoring.score(pilot, data.test, [read(text) for text in data.test["message"]])
+    result = json.loads((ROOT / "data/reference/results/00.json").read_text())
+    figures = {f["name"]: f["value"] for f in result["figures"]}
+    for field, right in found.right.items():
+        kind = pilot.fields[field].type
+        assert right.mean() == pytest.approx(figures[f"{field}.{kind}.rules"], abs=1e-5)
+
+
+def test_no_row_is_answered_by_a_way_that_saw_its_text(folder):
+    pilot = Pilot.load(folder)
+    train = list(rows.load(pilot).train)
+    train += [{**row, "id": f"{row['id']}b", "message": row["message"].upper()} for row in train[:4]]
+    fold, asked = baselines.folds(pilot, train, 5), []
+
+    def way(fit, texts):
+        seen = {baselines.squeezed(row["message"]) for row in fit}
+        asked.extend(texts)
+        return [{"leak": baselines.squeezed(text) in seen, "text": text} for text in texts]
+
+    records = baselines.out_of_fold(pilot, train, way, fold)
+    assert not any(r["leak"] for r in records) and len(asked) == len(train) and len(set(fold)) == 5
+    assert [r["text"] for r in records] == [row["message"] for row in train]
+    with pytest.raises(CourseError, match="same text"):
+        baselines.folds(pilot, train[:1] * 3)
+
+
+def test_one_class_in_a_fold_is_answered_and_in_training_is_refused(folder):
+    pilot = Pilot.load(folder)
+    train = [row for row in rows.load(pilot).train if row["intent"] == "quote"]
+
+    def never():
+        raise AssertionError("there is nothing to learn")
+
+    assert baselines.classified(pilot, train, ["x"], never, [{"intent": "order"}]) == [{"intent": "quote"}]
+    text = (folder / "train.csv").read_text()
+    (folder / "train.csv").write_text(text.replace(",order,", ",quote,"))
+    with pytest.raises(CourseError, match="only one class for intent"):
+        rows.load(pilot)
+
+
+@pytest.mark.parametrize("text, words", [
+    ("intent: {order: [pump", "not valid YAML"), ("- a\n", "needs 'field:'"), ("intnt: {order: [a]}", "did you mean 'intent'"),
+    ("intent: {ordr: [a]}", "did you mean 'order'"), ("intent: {order: a}", "must be a list"), ("intent: {order: ['(']}", "does not compile")])
+def test_bad_rules_are_one_sentence(folder, text, words):
+    (folder / "rules.yaml").write_text(text)
+    with pytest.raises(CourseError, match=words) as found:
+        baselines.keywords(Pilot.load(folder))
+    assert "\n" not in str(found.value)
+
+
+# The bar --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pilot(folder):
+    return Pilot.load(folder)
+
+
+@pytest.fixture(autouse=True)
+def not_smoke(monkeypatch):
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
+
+
+def wish(pilot, **change):
+    return {"baseline": "rules", "margin": 0.05, "critical": {"order_id.wrong": 0.02}, "secondary": {"intent": 0.05}, "rows": 12,
+            "costs": error_costs.default_costs(pilot), **change}
+
+
+def place(pilot, tmp_path):
+    return tmp_path / "runs" / pilot.name / "bar.yaml"
+
+
+def test_the_same_wish_is_the_same_bar(pilot, tmp_path):
+    bar = Bar.freeze(pilot, **wish(pilot))
+    before = place(pilot, tmp_path).read_bytes()
+    assert Bar.freeze(pilot, **wish(pilot)) == bar == Bar.load(pilot) and place(pilot, tmp_path).read_bytes() == before
+    assert not bar.seen_before and bar.version == 1 and "version 1" in str(bar)
+    place(pilot, tmp_path).unlink()
+    assert Bar.freeze(pilot, **wish(pilot)) == bar and place(pilot, tmp_path).read_bytes() == before, "the ledger restores it"
+
+
+def test_another_wish_needs_a_reason_and_shows_it(pilot):
+    bar = Bar.freeze(pilot, **wish(pilot))
+    with pytest.raises(CourseError, match=r"margin \(0.05 then, 0.02 now\)"):
+        Bar.freeze(pilot, **wish(pilot, margin=0.02))
+    assert Bar.load(pilot) == bar
+    new = Bar.freeze(pilot, reason="the contract changed", **wish(pilot, margin=0.02))
+    assert new.version == 2 and new.margin == 0.02 and new == Bar.load(pilot) == Bar.freeze(pilot, **wish(pilot, margin=0.02))
+    assert "because the contract changed" in str(new)
+    third = new.revise("more rows", rows=200)
+    assert third.version == 3 and len(third.revised) == 2 and Bar.load(pilot).rows == 200
+    with pytest.raises(CourseError, match="reason"):
+        third.revise(" ", rows=10)
+
+
+def test_a_bar_after_the_result_says_so(pilot, tmp_path):
+    journal = runs.Journal(tmp_path / "runs" / pilot.name / "00/answers/tuned-0.jsonl")
+    journal.add({"test-0": "{}"}, 1.0)
+    bar = Bar.freeze(pilot, **wish(pilot))
+    assert bar.seen_before and "after a tuned result" in str(bar)
+
+
+@pytest.mark.parametrize("edit, words", [
+    (lambda t: t.replace("margin: 0.05", "margin: 0.01"), r"edited after it was frozen on \S+: margin differs"),
+    (lambda t: t.replace("margin: 0.05", "margin: 5"), "margin differs"),
+    (lambda t: t.replace("looks: 1", "looks: 9").replace("rows: 12", "rows: 5"), "rows, looks differ"),
+    (lambda t: t.replace("margin: 0.05\n", ""), "lacks the key 'margin'"),
+    (lambda t: t + "b: [", "not valid YAML"), (lambda t: "", "is empty")])
+def test_an_edited_bar_is_refused_by_name(pilot, tmp_path, edit, words):
+    Bar.freeze(pilot, **wish(pilot))
+    path = place(pilot, tmp_path)
+    path.write_text(edit(path.read_text()))
+    for use in (lambda: Bar.load(pilot), lambda: Bar.freeze(pilot, **wish(pilot))):
+        with pytest.raises(CourseError, match=words) as found:
+            use()
+        assert "\n" not in str(found.value)
+
+
+def test_old_versions_forged_hashes_and_lost_ledgers_are_noticed(pilot, tmp_path):
+    Bar.freeze(pilot, **wish(pilot))
+    path = place(pilot, tmp_path)
+    first = path.read_text()
+    Bar.freeze(pilot, reason="why", **wish(pilot, margin=0.02))
+    path.write_text(first)
+    with pytest.raises(CourseError, match="older version"):
+        Bar.load(pilot)
+    (path.parent / "bar_ledger.jsonl").unlink()
+    assert Bar.load(pilot).version == 1, "intact and alone: a copy"
+    path.write_text(first.replace("looks: 1", "looks: 2"))
+    with pytest.raises(CourseError, match="its own hash"):
+        Bar.load(pilot)
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"margin": 5}, "margin is 5; write 0.05 for 5 points"), ({"margin": "5 %"}, "write a number"), ({"margin": -0.1}, "between 0 and 1"),
+    ({"critical": {"order.wrong": 0.1}}, "'order.wrong' names no field"), ({"critical": {"order_id.wrnog": 0.1}}, "did you mean order_id.wrong"),
+    ({"critical": {"order_id.wrong": 2}}, "write 0.02 for 2 points"), ({"critical": {"order_id.wrong": 0}}, "no number of rows"),
+    ({"secondary": {"colour": 0.1}}, "colour"), ({"rows": 0}, "rows is 0"), ({"marign": 0.1}, "'marign' is unknown")])
+def test_a_bad_wish_is_one_sentence(pilot, tmp_path, change, words):
+    with pytest.raises(CourseError, match=words) as found:
+        Bar.freeze(pilot, **wish(pilot, **change))
+    assert "\n" not in str(found.value) and not place(pilot, tmp_path).exists()
+
+
+def test_a_missing_key_of_a_wish(pilot):
+    part = wish(pilot)
+    del part["baseline"]
+    with pytest.raises(CourseError, match="'baseline' is missing"):
+        Bar.freeze(pilot, **part)
+    with pytest.raises(CourseError, match="run chapter 02"):
+        Bar.load(pilot)
+
+
+def test_other_test_rows_are_noticed(pilot, folder):
+    Bar.freeze(pilot, **wish(pilot))
+    path = folder / "test.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))  # as a spreadsheet saves it: the same rows
+    assert Bar.load(pilot).rows == 12
+    path.write_bytes(path.read_bytes().replace(b"belt 100", b"belt 999"))
+    with pytest.raises(CourseError, match="test rows of 'small' are not"):
+        Bar.load(pilot)
+    with pytest.raises(CourseError, match="test_sha256"):
+        Bar.freeze(pilot, **wish(pilot))
+    assert Bar.freeze(pilot, reason="a row was labelled wrong", **wish(pilot)) == Bar.load(pilot)
+
+
+def same(one, other):
+    return one.model_dump() == other.model_dump()
+
+
+def test_smoke_has_a_bar_of_its_own_and_the_pilots_folder_comes_first(pilot, folder, tmp_path, monkeypatch):
+    bar = Bar.freeze(pilot, **wish(pilot))
+    bar.copy_to(folder)
+    place(pilot, tmp_path).write_text("broken: [")
+    assert same(Bar.load(pilot), bar)
+    monkeypatch.setenv("COURSE_PROFILE", "smoke")
+    assert same(Bar.load(pilot), bar), "without a smoke bar the real one is read"
+    tiny = Bar.freeze(pilot, **wish(pilot, rows=8))
+    assert tiny.rows == 8 and same(Bar.load(pilot), tiny)
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
+    assert same(Bar.load(pilot), bar)
+
+
+def test_a_bar_of_another_pilot_is_refused(pilot, folder):
+    Bar.freeze(pilot, **wish(pilot)).copy_to(folder)
+    (folder / "pilot.yaml").write_text((folder / "pilot.yaml").read_text().replace("name: small", "name: other"))
+    with pytest.raises(CourseError, match="belongs to the pilot 'small'"):
+        Bar.load(Pilot.load(folder))
+
+
+# The verdict ----------------------------------------------------------------------------------------------
+
+
+def answers(n, wrong_intent=0, wrong_order=0):
+    """(rows, records): n messages, of which the first have a wrong intent, the last a wrong order number."""
+    data = [{"id": str(i), "message": "pump PO-1000 PO-2000", "intent": "order", "product": "pump", "order_id": "PO-1000"} for i in range(n)]
+    records = [{"intent": "quote" if i < wrong_intent else "order", "product": "pump",
+                "order_id": "PO-2000" if i >= n - wrong_order else "PO-1000"} for i in range(n)]
+    return data, records
+
+
+@pytest.mark.parametrize("n, tuned, baseline, status, part", [
+    (200, {}, {"wrong_intent": 60}, "pass", None),
+    (100, {}, {"wrong_intent": 60}, "not enough rows", "order_id.wrong"),  # 100 clean rows do not show 2 %
+    (160, {}, {"wrong_intent": 60}, "not enough rows", None),  # all is shown, on fewer rows than agreed
+    (200, {}, {"wrong_intent": 14}, "fail", "exact record"),  # 7 points, not shown to be 5
+    (100, {}, {"wrong_intent": 7}, "not enough rows", "exact record"),
+    (100, {"wrong_intent": 30}, {}, "fail", "exact record"),  # far below: more rows will not help
+    (200, {"wrong_order": 20}, {"wrong_intent": 90}, "fail", "order_id.wrong"),
+    (200, {"wrong_order": 1}, {"wrong_intent": 90}, "fail", "order_id.wrong"),  # one in 200 does not show 2 %
+    (12, {}, {}, "not enough rows", "intent"),  # no difference at all on 12 rows shows nothing
+])
+def test_verdicts(pilot, n, tuned, baseline, status, part):
+    bar = Bar.freeze(pilot, **wish(pilot, rows=200))
+    data, good = answers(n, **tuned)
+    found = bar.verdict(scoring.score(pilot, data, good), scoring.score(pilot, data, answers(n, **baseline)[1]), data)
+    assert found.status == status and (part is None or found.parts[part] != "shown")
+    line = str(found)
+    assert line.startswith(status.upper()) and f"{n} rows, 200 agreed" in line and "\n" not in line
+    assert part is None or part in line
+
+
+def test_more_looks_than_agreed_widen_the_interval_and_are_named(pilot):
+    bar = Bar.freeze(pilot, **wish(pilot, rows=200))
+    data, good = answers(200)
+    scored, other = scoring.score(pilot, data, good), scoring.score(pilot, data, answers(200, wrong_intent=18)[1])
+    once, often = bar.verdict(scored, other, data), bar.verdict(scored, other, data, looks=10)
+    assert often.exact.low < once.exact.low and (once.status, often.status) == ("pass", "fail")
+    assert "looked 10 times, 1 agreed" in str(often) and "looked" not in str(once)
+
+
+# The chapter ----------------------------------------------------------------------------------------------
+
+
+def figures(folder):
+    return {f["name"]: f for f in json.loads((folder / "02/results.json").read_text())["figures"]}
+
+
+def test_chapter_02_on_a_small_pilot_of_ones_own(tmp_path, capsys):
+    """One label field, CSV, five test rows: it says what cannot be concluded and goes on; run again, the bar stays."""
+    home = tmp_path / "mine"
+    home.mkdir()
+    (home / "pilot.yaml").write_text("name: mine\ntext: body\nfields:\n  topic: {type: label, values: [order, complaint]}\n")
+    for split, n in (("train", 14), ("test", 5)):
+        lines = ["body,topic"] + [f"{'please send part' if i % 2 else 'I am unhappy with part'} {split} {i},"
+                                  f"{('complaint', 'order')[i % 2]}" for i in range(n)]
+        (home / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    command = ["--pilot", str(home), "--profile", "smoke", "--only", "02"]
+    assert course.main(command) == 0, capsys.readouterr().err
+    folder = tmp_path / "runs/mine/smoke"
+    said = (folder / "02/02_the_bar.ipynb").read_text()
+    assert "They cannot show which" in said and "5 test rows" in said
+    found, bar = figures(folder), (folder / "bar.yaml").read_bytes()
+    assert found["rows.power.minimum_difference"]["value"] is None and found["exact.tf_idf.cv"]["n"] == 14
+    assert 0.03 < found["peeking.fixed_n.formula"]["value"] < 0.09 < found["peeking.false_alarms.formula"]["value"]
+    assert yaml.safe_load(bar)["rows"] == 5
+    assert course.main(command) == 0 and (folder / "bar.yaml").read_bytes() == bar
+    (home / "test.csv").write_text((home / "test.csv").read_text().replace("part test 0", "part test nought"))
+    capsys.readouterr()
+    assert course.main(command) == 1
+    assert "test_sha256" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not (ROOT.parent / "shared/real_data/clinc150").is_dir() and "COURSE_DATASETS" not in os.environ,
+                    reason="needs a copy of CLINC150")
+def test_chapter_02_on_clinc150(tmp_path, capsys):
+    assert course.main(["--pilot", str(ROOT / "data/clinc150"), "--profile", "smoke", "--only", "02"]) == 0, capsys.readouterr().err
+    assert {"exact.rules.cv", "exact.majority.cv", "cost_per_1000.do_nothing"} <= set(figures(tmp_path / "runs/clinc150/smoke"))
+
+
+def test_the_reference_bar_is_intact_and_is_the_one_of_the_recorded_run():
+    pilot = Pilot.load(ROOT / "data/inbox")
+    bar = Bar.load(pilot)  # no runs here: the reference copy
+    result = json.loads((ROOT / "data/reference/results/02.json").read_text())
+    assert result["settings"]["bar"] == bar.model_dump(mode="json") and bar.seen_before
+    assert bar.rows == len(rows.load(pilot).test)
+
+
+@pytest.mark.parametrize("check, right, wrong", [
+    ("check_rows", 598, 597),
+    ("check_as_good", lambda new, old, n, margin: scoring.paired_interval(new, old, n)[0] > -margin,
+     lambda new, old, n, margin: scoring.compare([True] * new + [False] * (n - new), [False] * (n - old) + [True] * old).p > 0.05)])
+def test_the_exercises_know_right_from_wrong(check, right, wrong):
+    notebook = nbformat.read(ROOT / "notebooks/02_the_bar.ipynb", as_version=4)
+    source = next(c.source for c in notebook.cells if f"def {check}(" in c.source)
+    room = {"scoring": scoring}
+    exec(source, room)
+    assert "not attempted" in room[check](None) and room[check](right).endswith("right.") and "not yet" in room[check](wrong)
