@@ -101,8 +101,7 @@ def _csv(name, key, folder):
             rows = list(csv.DictReader(file))
     except UnicodeDecodeError:
         raise CourseError(f"data/catalog/{name} is not UTF-8 text; save it again as UTF-8.") from None
-    keys = [row[key] for row in rows]
-    twice = next((k for k in keys if keys.count(k) > 1), None)
+    twice = next((row[key] for i, row in enumerate(rows) if row[key] in [r[key] for r in rows[:i]]), None)
     if twice:
         raise CourseError(f"data/catalog/{name} has two rows for {twice}.")
     return _sourced(rows, name, key)
@@ -123,7 +122,10 @@ def datasets(folder=FOLDER):
 @cache
 def licences(folder=FOLDER):
     """{licence id: profile} from licences.yaml; a profile has a name, a class and rules with their clauses."""
-    found = yaml.safe_load((folder / "licences.yaml").read_text(encoding="utf-8"))
+    try:
+        found = yaml.safe_load((folder / "licences.yaml").read_text(encoding="utf-8"))
+    except yaml.YAMLError as problem:
+        raise CourseError(f"data/catalog/licences.yaml is not valid YAML near line {problem.problem_mark.line + 1}.") from None
     _sourced([{"id": k, **v} for k, v in found.items()], "licences.yaml", "id")
     for name, profile in found.items():
         for rule in profile["rules"]:
@@ -202,13 +204,13 @@ def _part(part, name, use, about, seen):
     about = {**about, "multimodal": row["multimodal"] == "yes"}
     held = row["licence"].split(" + ")
     lines = [line for licence in held for line in _read(part, row["hub_id"], licence, use, about, row["confidence"])]
-    if row["hub_tag"] and row["hub_tag"] not in held or row["hub_tag"] and len(held) > 1:
+    if row["hub_tag"] and held != [row["hub_tag"]]:
         lines.append(Line(part, row["hub_id"], "note", row["licence"], "files against tag",
                           f"the hub tag says {row['hub_tag']}, the files or the makers say {row['licence']}: the stricter reading counts",
                           row["source"], row["confidence"]))
     if row["card"] and use.commercial:
-        lines.append(Line(part, row["hub_id"], "blocked", row["licence"], "model card", f"the card says: {row['card']}", row["source"],
-                          row["confidence"]))
+        said = f"the card says: {row['card']}"
+        lines.append(Line(part, row["hub_id"], "blocked", row["licence"], "model card", said, row["source"], row["confidence"]))
     for made in filter(None, (row["taught_by"], row["data"])):
         lines.append(_heritage(part, row, made))
     if row["based_on"] and row["based_on"] not in seen:

@@ -85,21 +85,6 @@ def bars(named, title="", unit=""):
     return figure
 
 
-def ranges(named, title=""):
-    """Dots with intervals for {name: (value, low, high)} in any unit; returns the figure."""
-    figure, axes = _axes(height=0.9 + 0.34 * len(named))
-    names = list(named)[::-1]
-    for y, name in enumerate(names):
-        value, low, high = named[name]
-        axes.plot([low, high], [y, y], color=INK, linewidth=2, solid_capstyle="round")
-        axes.plot(value, y, "o", color=ACCENT, markersize=6)
-        axes.annotate(f" {value:.3g}", (high, y), va="center", fontsize=9, color=INK)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(-0.6, len(names) - 0.4)
-    axes.set_xlim(0, 1.15 * max(high for _, _, high in named.values()))
-    axes.grid(axis="x", color=SOFT, alpha=0.35, linewidth=0.7)
-
-
 def curves(named, title="", x="", y="", level=None, percent=True):
     """Lines for {name: (xs, ys)}, each with its name at its end, and a dashed line at `level`; returns the figure."""
     figure, axes = _axes(height=3.0)
@@ -123,21 +108,6 @@ def curves(named, title="", x="", y="", level=None, percent=True):
     axes.set_title(title, fontsize=10, loc="left", color=INK)
     figure.tight_layout()
     return figure
-
-
-def limits(named, marks, title=""):
-    """Horizontal bars for {name: number} against dashed lines {name: limit}, on a logarithmic axis; returns the figure."""
-    figure, axes = _axes(height=1.0 + 0.3 * len(named))
-    names = list(named)[::-1]
-    axes.barh(names, [named[n] for n in names], color=SOFT, height=0.6)
-    axes.set_xscale("log")
-    for y, name in enumerate(names):
-        axes.text(named[name], y, f" {named[name]:.1f}", va="center", fontsize=9, color=INK)
-    for name, value in marks.items():
-        axes.axvline(value, color=ACCENT, linewidth=1, linestyle="--")
-        axes.annotate(name, (value, len(names) - 0.3), fontsize=8, color=ACCENT, ha="center", annotation_clip=False)
-    axes.set_xlim(min(named.values()) / 2, max(named.values()) * 2)
-    axes.set_title(title, fontsize=10, loc="left", color=INK, pad=16)
 
 
 def stacks(named, title="", unit=""):
@@ -173,5 +143,40 @@ def histogram(values, title="", x="", marks=(), bins=None):
     axes.set_xlabel(x, fontsize=9, color=INK)
     axes.set_ylabel("rows", fontsize=9, color=INK)
     axes.set_title(title, fontsize=10, loc="left", color=INK)
+    figure.tight_layout()
+    return figure
+
+
+def ranges(named, title=""):
+    """Dots with intervals for {name: (value, low, high)} in any unit; returns the figure."""
+    figure, axes = _axes(height=0.9 + 0.34 * len(named))
+    names = list(named)[::-1]
+    for y, name in enumerate(names):
+        value, low, high = named[name]
+        axes.plot([low, high], [y, y], color=INK, linewidth=2, solid_capstyle="round")
+        axes.plot(value, y, "o", color=ACCENT, markersize=6)
+        axes.annotate(f" {value:.3g}", (high, y), va="center", fontsize=9, color=INK)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlim(0, 1.15 * max(high for _, _, high in named.values()))
+    axes.grid(axis="x", color=SOFT, alpha=0.35, linewidth=0.7)
+    axes.set_title(title, fontsize=10, loc="left", color=INK)
+    figure.tight_layout()
+    return figure
+
+
+def limits(named, marks, title=""):
+    """Horizontal bars for {name: number} against dashed lines {name: limit}, on a logarithmic axis; returns the figure."""
+    figure, axes = _axes(height=1.0 + 0.3 * len(named))
+    names = list(named)[::-1]
+    axes.barh(names, [named[n] for n in names], color=SOFT, height=0.6)
+    axes.set_xscale("log")
+    for y, name in enumerate(names):
+        axes.text(named[name], y, f" {named[name]:.1f}", va="center", fontsize=9, color=INK)
+    for name, value in marks.items():
+        axes.axvline(value, color=ACCENT, linewidth=1, linestyle="--")
+        axes.annotate(name, (value, len(names) - 0.3), fontsize=8, color=ACCENT, ha="center", annotation_clip=False)
+    axes.set_xlim(min(named.values()) / 2, max(named.values()) * 2)
+    axes.set_title(title, fontsize=10, loc="left", color=INK, pad=16)
     figure.tight_layout()
     return figure

@@ -131,7 +131,7 @@ print(models.embedded_folder())
 
 def test_the_ladder_by_name(tiny, tmp_path):
     assert models.resolve("qwen2.5-1.5b").path == "Qwen/Qwen2.5-1.5B-Instruct"
-    assert models.resolve("Qwen/Qwen2.5-1.5B-Instruct").licence == "Apache-2.0"
+    assert models.resolve("Qwen/Qwen2.5-1.5B-Instruct").licence == "apache-2.0"
     assert models.resolve("someone/something").licence.startswith("unknown")
     assert models.resolve(tiny.name, tiny.parent).path == str(tiny)
     with pytest.raises(CourseError, match="no folder with a config.json, no hub id.*embedded, smollm2-360m"):
