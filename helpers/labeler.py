@@ -32,7 +32,7 @@ class Labeler(anywidget.AnyWidget):
     view = traitlets.Dict().tag(sync=True)
 
     def __init__(self, pilot, rows, path, *, annotator="a", seed=0, suggestions=None, simulated=False):
-        if not re.fullmatch(r"[\w-]{1,40}", annotator):
+        if not re.fullmatch(r"[\w-]{1,40}", str(annotator)):
             raise CourseError(f"The annotator {annotator!r} may have letters, digits, - and _ only: it names the journal.")
         self.pilot, self.path, self.annotator, self.seed, self.simulated = pilot, Path(path), annotator, seed, simulated
         self.texts, self.suggestions = texts(pilot, rows), dict(suggestions or {})
@@ -185,7 +185,7 @@ class Labeler(anywidget.AnyWidget):
             raise CourseError(f"The part {size!r} should be a share such as 0.2, or a number from 1 to {len(self.order)}.")
         if annotator == self.annotator:
             raise CourseError(f"{annotator!r} labels the first copy; give the second person another name.")
-        path = path or self.path.with_name(f"{self.path.stem}-{annotator}{self.path.suffix}")
+        path = path or self.path.parent / f"{self.path.stem}-{annotator}{self.path.suffix}"
         rows = [{"id": i, self.pilot.text: self.texts[i]} for i in self.order[:number]]
         return Labeler(self.pilot, rows, path, annotator=annotator, seed=self.seed, suggestions=self.suggestions)
 
