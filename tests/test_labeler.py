@@ -412,7 +412,7 @@ def test_simulated_answers_say_so_everywhere(pilot, messages, tmp_path):
     written = lines(made)
     assert len(written) == 13 and all(line["simulated"] for line in written) and made.view["id"] is None
     assert set(made.labels()["simulated"]) == {True} and "nobody labelled these" in repr(made) and "simulated" in made.static()
-    assert "simulated answers" in press(made) and "simulated answers" in press(made, "undo") and lines(made) == written
+    assert press(made) and "holds simulated answers" in press(made, "undo") and lines(made) == written
     exported = made.export(tmp_path / "s.csv").read_text(encoding="utf-8-sig").splitlines()
     assert exported[0].endswith("annotator,simulated") and all(line.endswith("sim,True") for line in exported[1:] if line.startswith("train"))
     records = [line["record"] for line in written[1:]]
