@@ -210,7 +210,11 @@ function render({ model, el }) {
     const picks = KEYS.includes(key) ? KEYS.indexOf(key) : digit && !command && !event.altKey ? KEYS.indexOf(digit[1]) : -1;
     let used = true;
     if (event.altKey && !key.startsWith("Arrow")) return;
-    if (busy) used = key.length === 1 || ["Enter", "Backspace", "Delete"].includes(key) || key.startsWith("Arrow");
+    if (key === "Escape" && !cursor) {
+      const cell = root.closest(".jp-Cell"); // back to the notebook's own keys
+      if (cell) cell.focus();
+      else root.blur();
+    } else if (busy) used = key.length === 1 || ["Enter", "Backspace", "Delete"].includes(key) || key.startsWith("Arrow");
     else if (key === "u" || key === "ctrl z") view.undo ? send("undo") : say("There is nothing to undo.");
     else if (key === "ctrl s") say("Every answer is stored as soon as you press Enter.");
     else if (ended) used = key.length === 1 || key === "Enter";
@@ -380,7 +384,7 @@ function render({ model, el }) {
   const hints = [["↑ ↓", "field"], ["1 2 …", "choose"]];
   if (fields.some(isSpan)) hints.push(["← →", "word"], ["Shift ← →", "more words"], ["Alt ← →", "one letter"], ["Space", "take the words"]);
   if (fields.some((field) => field.optional)) hints.push(["x", "none"]);
-  hints.push(["⌫", "clear"], ["Enter", "store"], ["s", "skip"], ["u", "undo"]);
+  hints.push(["⌫", "clear"], ["Enter", "store"], ["s", "skip"], ["u", "undo"], ["Esc", "leave"]);
   for (const [key, what] of hints) {
     const hint = make("span", "cl-hint");
     hint.append(make("kbd", "", key), ` ${what}`);

@@ -103,7 +103,7 @@ class Labeler(anywidget.AnyWidget):
                 raise CourseError(problem)
             record[name] = value
         sane = isinstance(seconds, (int, float)) and math.isfinite(seconds) and seconds > 0
-        self._store("answer", id=self.current, record=record, at=places, seconds=round(seconds, 1) if sane else 0.0,
+        self._store("answer", id=self.current, record=record, at=places, seconds=round(seconds, 3) if sane else 0.0,
                     suggested=self.suggestions.get(self.current))
 
     def skip(self):

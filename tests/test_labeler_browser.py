@@ -103,6 +103,8 @@ def run_first_cell(page, place):
     pid, prompt = place / "pid", page.locator(".jp-Notebook .jp-Cell").first.locator(".jp-InputArea-prompt")
     old = pid.read_text() if pid.is_file() else ""
     for _ in range(20):
+        if focused(page):
+            page.keyboard.press("Escape")  # out of the widget: the notebook's keys are the notebook's again
         prompt.click()
         page.keyboard.press("Control+Enter")
         try:
@@ -170,7 +172,6 @@ def test_labelling_by_keyboard_a_killed_kernel_and_shortcuts_that_stay_apart(lab
     page.locator(".jp-Notebook .jp-Cell").nth(1).locator(".jp-InputArea-prompt").click()
     page.locator(".jp-Notebook .jp-Cell").nth(1).focus()
     page.keyboard.press("Escape"), page.keyboard.press("m")
-    print("FOCUS", page.evaluate("document.activeElement.className"), cells(page))
     until(lambda: cells(page) == ["jp-CodeCell", "jp-MarkdownCell", "jp-CodeCell"])  # outside, m is the notebook's own command
     for key in ("y", "2", "u", "s", "Escape", "y"):
         page.keyboard.press(key)
@@ -180,8 +181,10 @@ def test_labelling_by_keyboard_a_killed_kernel_and_shortcuts_that_stay_apart(lab
     tab_into(page)
     for key in ("d", "d", "b", "a", "m", "r", "j", "k", "Shift+M", "0", "0", "i", "i", "Control+s", "PageDown", "y", "Control+Shift+Minus"):
         page.keyboard.press(key)
-    page.keyboard.press("Escape")
     assert cells(page) == kinds and focused(page) and not stored(place)
+    page.keyboard.press("Escape")
+    assert not focused(page)
+    tab_into(page)
     assert page.locator(".jp-Dialog").count() == 0
 
     # Two rows by keyboard, one taken back and labelled again.
