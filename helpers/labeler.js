@@ -348,7 +348,7 @@ function render({ model, el }) {
     bar.append(fill);
     const facts = [`${view.done} of ${view.total}`];
     if (view.skipped) facts.push(`${view.skipped} skipped`);
-    if (view.per_minute) facts.push(`${view.per_minute} a minute`);
+    if (view.per_minute) facts.push(`${view.per_minute < 10 ? view.per_minute : Math.round(view.per_minute)} a minute`);
     const line = make("div", "cl-facts");
     line.append(make("span", "cl-count", facts.join(" · ")), make("span", "cl-soft", task.simulated ? "simulated" : `annotator ${task.annotator}`));
     top.replaceChildren(line, bar);
