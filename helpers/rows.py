@@ -180,7 +180,7 @@ def _check(pilot, rows, name, split, notes):
             value = row.get(field_name)
             value = None if value in (None, "") else value
             new[field_name] = value
-            problem = None if unlabelled else _wrong_value(field_name, spec, value, text)
+            problem = None if unlabelled else wrong_value(field_name, spec, value, text)
             if problem:
                 wrong.append(f"{place}: {problem}")
         new["tags"] = row.get("tags") or ""
@@ -195,7 +195,7 @@ def _check(pilot, rows, name, split, notes):
     return clean
 
 
-def _wrong_value(name, spec, value, text):
+def wrong_value(name, spec, value, text):
     if value is None:
         return None if spec.optional else f"{name} is empty, and pilot.yaml does not say 'optional: true'."
     if not isinstance(value, str):

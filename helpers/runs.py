@@ -20,7 +20,7 @@ def write_text(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", newline="")
         os.replace(part, path)
     except OSError as problem:
         part.unlink(missing_ok=True)
