@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 KEEP = ("torch", "numpy", "pandas", "requests", "transformers", "peft", "accelerate")  # Colab's own, built for its GPU driver
-SKIP = ("jupyterlab", "ipykernel", "ipywidgets", "nbclient", "nbval", "pytest", "jupytext", "nbformat")  # Colab brings its own
+SKIP = ("playwright", "jupyterlab", "ipykernel", "ipywidgets", "nbclient", "nbval", "pytest", "jupytext", "nbformat")  # Colab brings its own
 
 
 def plan(requirements, installed):
