@@ -6,6 +6,7 @@ A reading aid, not legal advice. Every fact in data/catalog/ carries a source, a
 import csv
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from textwrap import fill
 
 import yaml
 
@@ -61,14 +62,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says: `verdict`, and every line that led to it. Prints as text; `table()` gives rows for a data frame."""
+    """What the gate says, and every line that led to it. Prints what matters; `table()` gives all lines as rows."""
 
     verdict: str
     lines: list = field(default_factory=list)
 
     def __str__(self):
-        order = {"blocked": 0, "unknown": 1, "duty": 2, "note": 3, "ok": 4}
-        return "\n".join([self.verdict.upper(), *(f"  {line}" for line in sorted(self.lines, key=lambda x: order[x.verdict]))])
+        order = ["blocked", "unknown", "duty", "note", "ok"]
+        shown = sorted((x for x in self.lines if x.verdict != "ok" or self.verdict == ALLOWED), key=lambda x: order.index(x.verdict))
+        return "\n".join([self.verdict.upper(), *(fill(f"  {line}", 88, subsequent_indent=" " * 11) for line in shown)])
 
     def table(self):
         return [asdict(line) for line in self.lines]
@@ -78,7 +80,6 @@ class Verdict:
         """The lines that made the verdict what it is."""
         kind = {BLOCKED: "blocked", UNKNOWN: "unknown", DUTIES: "duty"}.get(self.verdict, "ok")
         return [line for line in self.lines if line.verdict == kind]
-
 
 # The catalogue ---------------------------------------------------------------------------------------------
 
@@ -174,8 +175,8 @@ def _read(part, item, licence, use, about, known="high"):
     """The lines of one licence for one part; no line is surer than what is known of the part's licence."""
     profile = licences().get(licence)
     if profile is None:
-        return [Line(part, item, "unknown", licence or "none stated", "no profile",
-                     "this licence has no profile here: read it and ask", "none", "low")]
+        says = "this licence has no profile here: read it and ask"
+        return [Line(part, item, "unknown", licence or "none stated", "no profile", says, "none", "low")]
     lines, sure = [], max(known, profile["confidence"], key=("high", "medium", "low").index)
     for rule in profile["rules"]:
         if part not in rule["as"]:
@@ -188,7 +189,8 @@ def _read(part, item, licence, use, about, known="high"):
             says, verdict = (rule["says"], rule["verdict"]) if holds is True else (f"{holds} ({rule['says']})", "unknown")
             lines.append(Line(part, item, verdict, licence, rule["clause"], says, profile["source"], sure))
     if not lines:
-        lines.append(Line(part, item, "unknown", licence, "no rule", f"its profile says nothing about use as {part}", profile["source"], "low"))
+        says = f"its profile says nothing about use as {part}"
+        lines.append(Line(part, item, "unknown", licence, "no rule", says, profile["source"], "low"))
     return lines
 
 
@@ -205,9 +207,8 @@ def _part(part, name, use, about, seen):
     held = row["licence"].split(" + ")
     lines = [line for licence in held for line in _read(part, row["hub_id"], licence, use, about, row["confidence"])]
     if row["hub_tag"] and held != [row["hub_tag"]]:
-        lines.append(Line(part, row["hub_id"], "note", row["licence"], "files against tag",
-                          f"the hub tag says {row['hub_tag']}, the files or the makers say {row['licence']}: the stricter reading counts",
-                          row["source"], row["confidence"]))
+        says = f"the hub tag says {row['hub_tag']}, the files or the makers say {row['licence']}: the stricter reading counts"
+        lines.append(Line(part, row["hub_id"], "note", row["licence"], "files against tag", says, row["source"], row["confidence"]))
     if row["card"] and use.commercial:
         said = f"the card says: {row['card']}"
         lines.append(Line(part, row["hub_id"], "blocked", row["licence"], "model card", said, row["source"], row["confidence"]))
@@ -221,16 +222,15 @@ def _part(part, name, use, about, seen):
 def _heritage(part, row, made):
     """A line on what a model was trained on: a note, or an open question when those terms restrict outputs or are unknown."""
     source = find(made) or next((r for r in datasets() if r["id"] == made), {"licence": "unverified"})
-    kind = licences().get(source["licence"], {}).get("class")
-    settled = kind in ("permissive", "share-alike", "own")
-    return Line(part, row["hub_id"], "note" if settled else "unknown", source["licence"], "training data",
-                f"its makers trained it on {made} ({source['licence']})" + ("" if settled else "; whether those terms reach you is not settled"),
-                row["source"], row["confidence"])
+    settled = licences().get(source["licence"], {}).get("class") in ("permissive", "share-alike", "own")
+    says = f"its makers trained it on {made} ({source['licence']})" + ("" if settled else "; whether those terms reach you is not settled")
+    kind = "note" if settled else "unknown"
+    return Line(part, row["hub_id"], kind, source["licence"], "training data", says, row["source"], row["confidence"])
 
 
 def _stranger(part, name):
-    return Line(part, name, "unknown", "not in the catalogue", "no row", "not in data/catalog: read its licence, then add a row with its source",
-                "none", "low")
+    says = "not in data/catalog: read its licence, then add a row with its source"
+    return Line(part, name, "unknown", "not in the catalogue", "no row", says, "none", "low")
 
 
 def gate(base, teachers=(), data=("own",), judges=(), use=None, name=None):
@@ -240,7 +240,7 @@ def gate(base, teachers=(), data=("own",), judges=(), use=None, name=None):
     name: what the tuned model will be called. A part without a row or a profile is "unknown: read the licence", never allowed.
     """
     use = use or Use()
-    if not base:
+    if not str(base or "").strip():
         raise CourseError("The gate needs a base model.")
     row = find(base)
     about = {"name": name, "multimodal": False, "base_licences": set(row["licence"].split(" + ")) if row else set()}

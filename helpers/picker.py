@@ -23,14 +23,17 @@ def matches(language="any", licence="any", gib=15.0, mode="qlora", use=None, tok
             continue
         shape = memory.shape_of_row(row)
         need = memory.estimate(shape, mode, tokens).total / memory.GIB if shape else None
+        least = memory.NF4 * int(row["parameters"] or 0) / memory.GIB  # sizes not known: at least the weights in 4 bits
         verdict = catalog.gate(row["hub_id"], use=use).verdict
+        if need is None and least > gib:
+            continue
         if verdict != catalog.BLOCKED and (need is None or need <= gib):
             found.append({"model": row["hub_id"], "parameters": int(row["parameters"] or 0), "verdict": verdict, "GiB to tune": need,
                           "Japanese": row["japanese"], "note": row["note"]})
     return sorted(found, key=lambda f: (f["verdict"] == catalog.UNKNOWN, f["GiB to tune"] is None, f["GiB to tune"] or 0, f["model"]))
 
 
-def table(found, limit=40):
+def table(found, limit=20):
     """The rows of `matches` as an HTML table; text from the catalogue is escaped."""
     if not found:
         return "<p>No base model of the catalogue fits. Give it more memory, another licence class, or state the revenue.</p>"
