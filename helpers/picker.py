@@ -39,8 +39,9 @@ def table(found, limit=20):
         return "<p>No base model of the catalogue fits. Give it more memory, another licence class, or state the revenue.</p>"
     cells = [[f["model"], f"{f['parameters'] / 1e9:.2f} B" if f["parameters"] else "", f["verdict"],
               "not known" if f["GiB to tune"] is None else f"{f['GiB to tune']:.1f}", f["Japanese"], f["note"]] for f in found[:limit]]
-    head = "".join(f"<th style='text-align:left'>{html.escape(h)}</th>" for h in SHOWN)
-    body = "".join("<tr>" + "".join(f"<td style='text-align:left'>{html.escape(c)}</td>" for c in row) + "</tr>" for row in cells)
+    look = "style='text-align:left;vertical-align:top;padding:2px 10px 2px 0;line-height:1.35'"
+    head = "".join(f"<th {look}>{html.escape(h)}</th>" for h in SHOWN)
+    body = "".join("<tr>" + "".join(f"<td {look}>{html.escape(c)}</td>" for c in row) + "</tr>" for row in cells)
     more = f"<p>and {len(found) - limit} more</p>" if len(found) > limit else ""
     return f"<p><b>{len(found)} base models fit</b></p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
@@ -81,8 +82,7 @@ def show(**start):
 
     for control in controls.values():
         control.observe(follow, names="value")
-    boxes = list(controls.values())
-    box = widgets.VBox([widgets.HBox(boxes[:3], layout={"flex_flow": "row wrap"}), widgets.HBox(boxes[3:], layout={"flex_flow": "row wrap"}), out])
+    box = widgets.VBox([widgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"}), out])
     bundle = box._repr_mimebundle_()
     bundle = bundle[0] if isinstance(bundle, tuple) else bundle
     display({**(bundle or {}), "text/html": first}, raw=True)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import jinja2
+import yaml
 
 from helpers.runs import write_text
 
@@ -19,12 +20,13 @@ td.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums} .sof
 .lead{font-size:1.05rem;background:#f3f6f8;padding:.8rem 1rem;border-radius:.4rem}
 </style></head><body>
 <h1>Pilot <em>{{ pilot }}</em>: what was measured</h1>
+{% if bar %}<p class="lead">The {{ bar }}</p>{% endif %}
 {% for chapter in chapters %}
 <h2>Chapter {{ chapter.chapter }} <span class="soft">profile {{ chapter.profile }}, {{ '%.0f'|format(chapter.seconds) }} s,
 {{ chapter.machine.cores }} cores</span></h2>
 {% for line in chapter.lead %}<p class="lead">{{ line }}</p>{% endfor %}
 {% for note in chapter.notes %}<p>Note: {{ note }}</p>{% endfor %}
-<p class="soft">Base model {{ chapter.settings.base }}, seed {{ chapter.settings.seed }}. An exact record has every field right. An interval
+<p class="soft">{% if chapter.settings.base %}Base model {{ chapter.settings.base }}, seed {{ chapter.settings.seed }}. {% endif %}An exact record has every field right. An interval
 (in brackets, or the line beside a dot) says where the share would lie for this one trained model if other messages of the same kind had
 been tested, 19 times of 20; another seed or other training rows move it further. A baseline is a cheaper way to do the same.</p>
 {% for name, data in chapter.pictures %}<p><img alt="{{ name }}" src="data:image/png;base64,{{ data }}"></p>{% endfor %}
@@ -52,6 +54,18 @@ def show(value, unit):
     return number if unit == "count" else f"{number} {unit}"
 
 
+def _bar(folder):
+    """The frozen bar in one sentence, where the folder has one."""
+    place = folder / "bar.yaml"
+    if not place.is_file():
+        return ""
+    page = yaml.safe_load(place.read_text(encoding="utf-8"))
+    said = f"bar, frozen on {page['frozen']}: exact record {100 * page['margin']:g} points over {page['baseline']} on {page['rows']} rows"
+    kinds = ", ".join(f"{kind} at most {100 * limit:g} %" for kind, limit in page["critical"].items())
+    late = "; frozen after a tuned result had been seen" if page["seen_before"] else ""
+    return said + (f"; {kinds}" if kinds else "") + late + "".join(f"; {x}" for x in page["revised"])
+
+
 def build(folder):
     """Write report.html for every chapter with a results.json under `folder` (runs/<pilot>/); returns its path."""
     folder, chapters = Path(folder), []
@@ -63,5 +77,5 @@ def build(folder):
         chapters.append(chapter)
     template = jinja2.Environment(autoescape=True, undefined=jinja2.Undefined).from_string(PAGE)
     name = chapters[0]["pilot"] if chapters else folder.name
-    write_text(folder / "report.html", template.render(pilot=name, chapters=chapters, show=show))
+    write_text(folder / "report.html", template.render(pilot=name, chapters=chapters, show=show, bar=_bar(folder)))
     return folder / "report.html"

@@ -144,12 +144,12 @@ def test_the_picker_follows_its_controls_and_survives_nonsense(monkeypatch):
     made = []
     monkeypatch.setattr(ipywidgets, "VBox", lambda children: made.append(children) or ipywidgets.Box(children))
     picker.show(gib=8.0)
-    top, bottom, out = made[0]
+    controls, out = made[0]
     assert "base models fit" in out.value and "text/html" in shown[0] and "application/vnd.jupyter.widget-view+json" in shown[0]
     before = out.value
-    top.children[0].value = "Japanese"
+    controls.children[0].value = "Japanese"
     assert out.value != before
-    bottom.children[2].value = "a lot"
+    controls.children[5].value = "a lot"
     assert "revenue is a number" in out.value
-    bottom.children[2].value = "4,000,000"
+    controls.children[5].value = "4,000,000"
     assert "LFM2" in out.value
