@@ -137,7 +137,8 @@ def pick(filters, names):
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, 1)
-            raise CourseError(f"There is no filter {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."))
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
+            raise CourseError(f"There is no filter {name!r}; {hint}")
     return [step for step in filters if step.name in names]
 
 
@@ -194,23 +195,23 @@ def pipeline(pilot, rows, filters, folder=None, processes=1):
             os.replace(part, log)
     rejected = _join(pieces, rows)
     funnel = Funnel(rows, rejected, stages)
-    most = max(stages, key=lambda s: s.rejected) if stages else None
-    _complain(not len(rows), lambda: f"Every row was rejected, most of them ({most.rejected}) by the filter {most.name!r}, usually because: "
-              f"{most.commonest}; look at the rejected rows and loosen that filter.", funnel)
+    if not len(rows):
+        most = max(stages, key=lambda stage: stage.rejected)
+        _complain(f"Every row was rejected, most of them ({most.rejected}) by the filter {most.name!r}, usually because: "
+                  f"{most.commonest}; look at the rejected rows and loosen that filter.", funnel)
     after = _labels(pilot, rows)
-    for name, value in before:
-        took = Counter(b for batch in rejected.iter(1000) for b, v in zip(batch["rejected_by"], batch[name]) if v == value) \
-            if (name, value) not in after else {}
-        _complain(took, lambda: f"No row with {name} = {value!r} is left of {before[name, value]}; the filter {took.most_common(1)[0][0]!r} "
-                  "took most of them. Make more rows with it, loosen that filter, or take the label out of pilot.yaml.", funnel)
+    for (name, value), number in before.items():
+        if (name, value) not in after:
+            took = Counter(b for batch in rejected.iter(1000) for b, v in zip(batch["rejected_by"], batch[name]) if v == value)
+            _complain(f"No row with {name} = {value!r} is left of {number}; the filter {took.most_common(1)[0][0]!r} took most of them. "
+                      "Make more such rows, loosen that filter, or take the label out of pilot.yaml.", funnel)
     return funnel
 
 
-def _complain(wrong, sentence, funnel):
-    if wrong:
-        problem = CourseError(sentence())
-        problem.funnel = funnel
-        raise problem
+def _complain(sentence, funnel):
+    problem = CourseError(sentence)
+    problem.funnel = funnel
+    raise problem
 
 
 def _labels(pilot, rows):

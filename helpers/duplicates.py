@@ -95,8 +95,9 @@ def near(pilot, threshold=0.7, heads=8):
 
 def decontaminate(pilot, test, ood=None, threshold=0.5, long=13, short=8):
     """Rows too close to a row of the test or out-of-domain set: the same words, `threshold` of the five-character runs shared
-    (Jaccard, exact: an index of the test rows' runs needs no MinHash), or a shared run of 13 words (8 in rows under 26 words; 2.5 times as many characters in
-    scripts without spaces). The reason names the test row; its text is nowhere in the result, so the rejected text is withheld.
+    (Jaccard, exact: an index of the test rows' runs needs no MinHash), or a shared run of 13 words (8 in rows under 26 words;
+    2.5 times as many characters in scripts without spaces). The reason names the test row; its text is nowhere in the result,
+    so the text of a rejected row, which may be the test row's, is withheld.
 
     Source: the 8- to 13-word overlap of Brown et al. 2020 (arXiv 2005.14165, appendix C).
     """

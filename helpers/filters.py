@@ -98,15 +98,17 @@ INJECTED = (
     r"\b(ignore|disregard|forget|override|bypass|overlook)\b[^.!?\n]{0,30}\b(instructions?|prompts?|rules|guidelines|directions)\b",
     r"\b(ignore|disregard|forget)\b[^.!?\n]{0,15}\b(everything|all|anything)\b[^.!?\n]{0,20}\b(above|before|said|told)\b",
     r"\byou are now (a|an|in|the|my|free|no longer)\b", r"\bsystem (prompt|notice|message|override|instruction)", r"\bdeveloper mode\b",
-    r"\b(reveal|print|repeat|show|output)\b[^.!?\n]{0,30}\b(prompt|instructions|text you were given)\b", r"\bnew (instructions?|task|rules?) ?:",
+    r"\b(reveal|print|repeat|show|output)\b[^.!?\n]{0,30}\b(prompt|instructions|text you were given)\b",
+    r"\bnew (instructions?|task|rules?) ?:",
     r"^\W*(system|assistant|user|human|ai)\W{0,2}:", r"<\|\w+\|>", r"\[/?INST\]", r"<</?SYS>>", r"^#+ *(instruction|system|response)",
     r"\b(next|your) (output|answer|reply) (must|has to) be\b", r"ignorier\w*[^.!?\n]{0,30}(anweisung|vorgabe|regel)",
     r"(指示|命令|プロンプト|ルール)を?(すべて|全て)?(無視|忘れ)")
 BOILERPLATE = (
     r"\bunsubscribe\b", r"\b(do|please do) not reply\b", r"\b(automatic(ally)?|auto)[- ]?(generated|reply|response)\b",
-    r"\bout of (the )?office\b", r"\bintended (solely |only |exclusively )?for the (use of the )?(named |individual |person |addressee|recipient)",
-    r"\ball rights reserved\b", r"\b(privacy|cookie) policy\b", r"\blorem ipsum\b", r"\bview (this|it) (e-?mail |message )?in (your|a) browser\b",
-    r"\bregistered (office|in england|company)\b", r"\bif you (are not|have received this)[^.\n]{0,40}(recipient|error)", r"\bsent from my \w+",
+    r"\bout of (the )?office\b", r"\bintended (solely |only |exclusively )?for the (use of |individual |person |addressee|recipient)",
+    r"\ball rights reserved\b", r"\b(privacy|cookie) policy\b", r"\blorem ipsum\b",
+    r"\bview (this|it) (e-?mail |message )?in (your|a) browser\b", r"\bregistered (office|in england|company)\b",
+    r"\bif you (are not|have received this)[^.\n]{0,40}(recipient|error)", r"\bsent from my \w+",
     r"abmelden|automatisch (erstellt|generiert)|abwesenheitsnotiz", r"自動(送信|返信)|配信停止|無断転載")
 
 
@@ -120,11 +122,14 @@ def leakage(pilot):
     own = [n for n in (*pilot.fields, *(v for f in pilot.labels for v in pilot.fields[f].values)) if "_" in n]
     said = phrases("leakage", pilot, (
         r"\b(here|below|following)( is|'s| are)\b[^.!?\n]{0,30}\b(message|e-?mail|example|text|version|rewrit\w+|json|record|customer)\b",
-        r"\bas an? (ai|artificial|language|large)\b", r"\b(language|ai) model\b", r"^\W*(sure|certainly|of course|absolutely)[!,.]? *(here|i can|i'll|below)",
-        r"\bi (can(no|')t|am (not able|unable) to) (help|assist|fulfil|comply|generate|create)", r"\bhope (this|that) (helps|meets|works)\b",
-        r"\{\s*[\"']?\w+[\"']?\s*:", r"\[(your|name|company|product|order|date|customer|insert|phone)\b[^\]\n]{0,30}\]", r"<(name|product|company|order)[^>\n]*>",
+        r"\bas an? (ai|artificial|language|large)\b", r"\b(language|ai) model\b",
+        r"^\W*(sure|certainly|of course|absolutely)[!,.]? *(here|i can|i'll|below)",
+        r"\bi (can(no|')t|am (not able|unable) to) (help|assist|fulfil|comply|generate|create)",
+        r"\bhope (this|that) (helps|meets|works)\b", r"\{\s*[\"']?\w+[\"']?\s*:",
+        r"\[(your|name|company|product|order|date|customer|insert|phone)\b[^\]\n]{0,30}\]", r"<(name|product|company|order)[^>\n]*>",
         r"```", r"\b(synthetic|fictional|generated) (message|e-?mail|customer|example)\b", r"\bjson (object|format|output|record)\b",
-        r"^\W*(message|example|variant|output|label|text|customer) ?(\d+)? ?:", r"AI(アシスタント|として)|言語モデル|以下(は|が|に).{0,12}(メッセージ|例文?)",
+        r"^\W*(message|example|variant|output|label|text|customer) ?(\d+)? ?:",
+        r"AI(アシスタント|として)|言語モデル|以下(は|が|に).{0,12}(メッセージ|例文?)",
         r"hier ist (eine?|die|das)\b[^.!?\n]{0,20}(nachricht|beispiel|e-?mail)|als (ki|sprachmodell)",
         *(rf"\b{re.escape(n)}\b" for n in own)), "the prompt or the generator shows")
 
@@ -149,7 +154,7 @@ def injection(pilot, patterns=INJECTED):
     return phrases("injection", pilot, patterns, "an instruction to a model")
 
 
-OPEN_END = set("a an the of and or with my our your their his its is are was were than because which via per "
+OPEN_END = set("a an the of and or with my our your their his its than because which via per "
                "der die das und oder mit ein eine einen dem den des".split())
 
 
@@ -157,7 +162,7 @@ def truncation(pilot, vocabulary=5):
     """Ends in the middle: an open word ('of', 'our'), a comma or bracket, half a word, or no end mark in a text that has them.
 
     Half a word: no other row has it, but at least `vocabulary` rows have a word that starts with it. A missing end mark counts
-    only on a last line of eight words or more, below a sentence with one: short last lines are names and greetings.
+    only after six words or more on a last line of eight or more, behind sentences with capital and mark: names, greetings and hasty writers have none.
     """
     def judge(rows):
         known = Counter()
@@ -165,7 +170,7 @@ def truncation(pilot, vocabulary=5):
             known.update(w for text in batch[pilot.text] for w in set(TOKEN.findall(text)[:-1]))
         parts = Counter()
         for word, times in known.items():
-            parts.update({word[:k].casefold(): times for k in range(3, len(word))})
+            parts.update({word[:k].casefold(): times for k in range(4, len(word))})
         known, found, number = {w.casefold() for w in known}, {}, 0
         for batch in rows.select_columns(pilot.text).iter(1000):
             for text in batch[pilot.text]:
@@ -185,9 +190,10 @@ def truncation(pilot, vocabulary=5):
             return f"ends with {line[-6:]!r}" if cut else None
         if last in OPEN_END:
             return f"ends with the word {last!r}"
-        if len(last) >= 3 and last not in known and parts[last] >= vocabulary:
+        if len(last) >= 4 and last not in known and parts[last] >= vocabulary:
             return f"ends with {last!r}, the start of a longer word"
-        if len(words) >= 8 and last and re.search(r"[.!?…][\"')]*\s", text):
+        rest = re.split(r"[.!?…][\"')]*\s", text)
+        if len(rest) > 1 and len(words) >= 8 and last and len(tokens(rest[-1])) >= 6 and all(r[:1].isupper() for r in rest[:-1]):
             return f"no end mark after {' '.join(line.split()[-3:])!r}"
         return None
 

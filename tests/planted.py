@@ -87,7 +87,13 @@ FOREIGN = (
     "Hej, vi har bytt adress. Kan ni ändra leveransadressen i kundregistret?",
     "Bom dia, gostaríamos de alterar a quantidade do pedido {number} de cinco para oito rolamentos.",
     "您好，请问订单 {number} 什么时候发货？我们的生产线在等这个零件。", "Dobrý den, prosíme o opravu faktury, chybí na ní naše DIČ.",
-    "Merhaba, siparişimizdeki kayış yanlış boyda geldi, doğrusunu gönderir misiniz?")
+    "Merhaba, siparişimizdeki kayış yanlış boyda geldi, doğrusunu gönderir misiniz?",
+    "Bitte stornieren Sie die beiden Ventile, die Anlage wird erst im Herbst umgebaut.", "Quel couple de serrage faut-il pour le moyeu ?",
+    "Necesitamos una copia de la factura de abril, gracias.", "Il riduttore fa rumore dopo due giorni di lavoro.",
+    "Kunt u ons een prijs geven voor dertig meter slang?", "Szanowni Państwo, kiedy dotrze paczka z łańcuchem?",
+    "請求書の宛名を新しい会社名に変更してください。", "Vi vill returnera tre oanvända packningar.", "Ainda não recebemos a encomenda da semana passada.",
+    "收到的轴承型号不对，请尽快更换。", "Hei, salasanani verkkokauppaan ei toimi.", "Kedves Kollégák, mennyibe kerül tíz szűrő?",
+    "Подскажите, пожалуйста, срок поставки насоса.")
 PERSONAL = (
     "{text} Call me on 01632 960{d3} if anything is unclear.", "{text}\nTel. +44 20 7946 0{d3}", "{text} My mobile: 07700 900{d3}.",
     "{text} You can reach Dana at (212) 555-01{d2}.", "{text} Write to m.keller{d2}@example.org please.",
@@ -178,10 +184,10 @@ def caught(funnel, given, intended=None):
     clean rows (kind 'clean'). Masked rows of the kind 'personal' count as caught by pii."""
     intended, table = intended or INTENDED, {}
     by = dict(zip(funnel.rejected["id"], funnel.rejected["rejected_by"]))
-    masked = dict(zip(funnel.kept["id"], funnel.kept["masked"])) if "masked" in funnel.kept.column_names else {}
+    masked = {row["id"]: row.get("masked") for part in (funnel.kept, funnel.rejected) for row in part}
     for kind in (*KINDS, "clean"):
         ids = [row["id"] for row in given if (row["planted"] or "clean") == kind]
-        filters = Counter(by.get(i) or ("pii" if kind == "personal" and masked.get(i) else None) for i in ids)
+        filters = Counter("pii" if kind == "personal" and masked.get(i) else by.get(i) for i in ids)
         missed = filters.pop(None, 0)
         right = sum(n for name, n in filters.items() if name in intended.get(kind, ()))
         table[kind] = (len(ids), right, sum(filters.values()) - right, missed, filters)
