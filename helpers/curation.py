@@ -48,10 +48,10 @@ class Filter:
             return rows.map(function, batched=True, features=features, cache_file_name=place and str(place), keep_in_memory=not folder,
                             load_from_cache_file=True, new_fingerprint=hashlib.sha256(f"{mark}.{part}".encode()).hexdigest()[:16], **more)
 
-        found = None
+        found, processes = None, processes if len(rows) >= 20_000 and processes > 1 else None  # a second process takes a second to start
         if self.adds:
             features = Features({**rows.features, **{c: Value("string") for c in (*self.adds, "reason")}})
-            verdicts = table(rows, self.judge, features, num_proc=processes if processes > 1 else None)
+            verdicts = table(rows, self.judge, features, num_proc=processes)
         else:
             if self.whole and not (folder and (folder / f"{mark}.verdicts.arrow").is_file()):
                 found = self.judge(rows)
@@ -60,7 +60,7 @@ class Filter:
                 return {"reason": [found.get(i) for i in numbers] if self.whole else self.judge(batch)}
 
             verdicts = table(rows, judge, Features({"reason": Value("string")}), with_indices=True, remove_columns=rows.column_names,
-                             num_proc=processes if processes > 1 and not self.whole else None)
+                             num_proc=None if self.whole else processes)
         bad = ~np.asarray(verdicts.data.column("reason").is_null())
         reasons = verdicts.data.column("reason").drop_null().to_pylist()
 

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 from collections import Counter
+from itertools import chain
 
 import numpy as np
 from rensa import RMinHash
@@ -75,7 +76,7 @@ def near(pilot, threshold=0.7, heads=8):
                 if not buckets:
                     continue
                 own = None
-                for head, _ in Counter(h for b in buckets for h in seen.get(b, ())).most_common(heads):
+                for head, _ in Counter(chain.from_iterable(seen[b] for b in buckets if b in seen)).most_common(heads):
                     own = own or shingles(text)
                     other = cached(head)
                     alike = len(own & other) / len(own | other)
@@ -112,11 +113,10 @@ def decontaminate(pilot, test, ood=None, threshold=0.5, long=13, short=8):
             where.setdefault(shingle, []).append(number)
 
     def find(text):
-        words, own, shared = tokens(text), shingles(text), Counter()
+        words, own = tokens(text), shingles(text)
         if " ".join(words) in same:
             return f"the same words as {same[' '.join(words)]}"
-        for shingle in own:
-            shared.update(where.get(shingle, ()))
+        shared = Counter(chain.from_iterable(where[shingle] for shingle in own if shingle in where))
         alike, number = max(((n / (len(own) + sizes[i] - n), i) for i, n in shared.items()), default=(0, 0))
         if alike >= threshold:
             return f"{alike:.0%} like {held[number][0]}"

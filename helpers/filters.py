@@ -158,27 +158,34 @@ OPEN_END = set("a an the of and or with my our your their his its than because w
                "der die das und oder mit ein eine einen dem den des".split())
 
 
-def truncation(pilot, vocabulary=5):
-    """Ends in the middle: an open word ('of', 'our'), a comma or bracket, half a word, or no end mark in a text that has them.
+def bare(text):
+    """The last five or more words, when they stand without an end mark though the writer uses capitals and marks; else None."""
+    *above, line = text.splitlines() or [""]
+    if above and len(tokens(line)) < 10 and not re.search(r"[.!?…]", line):
+        return None  # a name, a firm, a slogan
+    rest = re.split(r"[.!?…][\"')]*\s", line)
+    careful = text[:1].isupper() and all(part[:1].isupper() for part in rest[:-1] if part)
+    return " ".join(rest[-1].split()[-3:]) if careful and re.search(r"\w$", line) and len(tokens(rest[-1])) >= 5 else None
 
-    Half a word: no other row has it, but at least `vocabulary` rows have a word that starts with it. A missing end mark counts
-    only after six words or more on a last line of eight or more, behind sentences with capital and mark: names, greetings and hasty writers have none.
+
+def truncation(pilot, seeds=None, vocabulary=2):
+    """Ends in the middle: an open word ('of', 'our'), a comma or bracket, half a word, or no end mark where one belongs.
+
+    Half a word: no other row has it, but at least `vocabulary` rows have a word that starts with it. A missing end mark (see
+    `bare`) counts behind a sentence that has one, and, when at most 1 in 50 seeds end so, in a single sentence too.
     """
+    strict = seeds is not None and sum(bool(bare(text.rstrip())) for text in seeds[pilot.text]) * 50 <= len(seeds)
+
     def judge(rows):
         known = Counter()
         for batch in rows.select_columns(pilot.text).iter(1000):
-            known.update(w for text in batch[pilot.text] for w in set(TOKEN.findall(text)[:-1]))
+            known.update(w for text in batch[pilot.text] for w in set(tokens(text)[:-1]))
         parts = Counter()
         for word, times in known.items():
-            parts.update({word[:k].casefold(): times for k in range(4, len(word))})
-        known, found, number = {w.casefold() for w in known}, {}, 0
-        for batch in rows.select_columns(pilot.text).iter(1000):
-            for text in batch[pilot.text]:
-                reason = ends(text.rstrip(), known, parts)
-                if reason:
-                    found[number] = reason
-                number += 1
-        return found
+            parts.update({word[:k]: times for k in range(4, len(word))})
+        texts = (text for batch in rows.select_columns(pilot.text).iter(1000) for text in batch[pilot.text])
+        reasons = (ends((text or "").rstrip(), known, parts) for text in texts)
+        return {number: reason for number, reason in enumerate(reasons) if reason}
 
     def ends(text, known, parts):
         line = text.splitlines()[-1] if text else ""
@@ -192,12 +199,9 @@ def truncation(pilot, vocabulary=5):
             return f"ends with the word {last!r}"
         if len(last) >= 4 and last not in known and parts[last] >= vocabulary:
             return f"ends with {last!r}, the start of a longer word"
-        rest = re.split(r"[.!?…][\"')]*\s", text)
-        if len(rest) > 1 and len(words) >= 8 and last and len(tokens(rest[-1])) >= 6 and all(r[:1].isupper() for r in rest[:-1]):
-            return f"no end mark after {' '.join(line.split()[-3:])!r}"
-        return None
+        return f"no end mark after {bare(text)!r}" if bare(text) and (strict or re.search(r"[.!?…]\s", text)) else None
 
-    return Filter("truncation", judge, {"text": pilot.text, "vocabulary": vocabulary}, whole=True)
+    return Filter("truncation", judge, {"text": pilot.text, "vocabulary": vocabulary, "strict": strict}, whole=True)
 
 
 @functools.cache
@@ -214,16 +218,18 @@ def _identifier(languages):
 
 
 def language(pilot, allowed=None, threshold=0.8, languages=LANGUAGES):
-    """Written in another language than `allowed` (default: the pilot's), of the set `languages`, with probability > threshold.
+    """Written in none of the languages `allowed` (default: the pilot's) with probability > threshold, by py3langid.
 
-    py3langid; the text's URLs and addresses are left out. Short text stays uncertain and is kept.
+    It chooses among `languages` (rare ones, such as Nigerian Pidgin, would win on short English). Short text stays uncertain and
+    is kept; web and mail addresses are left out.
     """
     allowed, languages = tuple(allowed or (pilot.language,)), tuple(languages)
     _identifier(tuple(sorted({*languages, *allowed})))  # an unknown code is said now
 
     def find(text):
-        found, sure = _identifier(tuple(sorted({*languages, *allowed}))).classify(re.sub(r"\S+@\S+|https?://\S+", " ", text))
-        return f"looks like {found} ({sure:.0%}), not {' or '.join(allowed)}" if found not in allowed and sure > threshold else None
+        p = dict(_identifier(tuple(sorted({*languages, *allowed}))).rank(re.sub(r"\S+@\S+|https?://\S+", " ", text)))
+        own = sum(p[name] for name in allowed)
+        return f"looks like {max(p, key=p.get)}; {' or '.join(allowed)} has probability {own:.2f}" if own < 1 - threshold else None
 
     return each("language", pilot, find, allowed=allowed, threshold=threshold, languages=languages)
 
@@ -235,7 +241,7 @@ def standard(pilot, train, test, ood=None, names=None):
     masked. `train` are seed rows (limits of length), `test` and `ood` what must not leak in. `names` picks some of them.
     """
     steps = [schema(pilot), copied(pilot), length(pilot, train), duplicates.exact(pilot), injection(pilot), boilerplate(pilot),
-             leakage(pilot), language(pilot), repetition(pilot), truncation(pilot), duplicates.decontaminate(pilot, test, ood),
+             leakage(pilot), language(pilot), repetition(pilot), truncation(pilot, train), duplicates.decontaminate(pilot, test, ood),
              privacy.pii(pilot), duplicates.near(pilot)]
     if pilot.labels:
         steps.append(labels.agreement(pilot, train))

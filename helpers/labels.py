@@ -15,17 +15,18 @@ def suspects(p, given, times=5):
 def agreement(pilot, seeds=None, fields=None, times=5, folds=5, most=20_000, seed=0):
     """Rows whose label a quick model (TF-IDF of words and pairs, logistic regression) that never saw the row finds unlikely.
 
-    Another label must be `times` as likely. `seeds` are rows to trust: they join the training side of every fold, except where
-    the same text is being judged. Each fold learns from at most `most` rows. With few rows for each label the model knows little
+    Another label must be `times` as likely; `fields` are the first label field unless named. `seeds` are rows to trust: they join
+    the training side of every fold, except where the same text is being judged. Each fold learns from at most `most` rows. With few rows for each label the model knows little
     and finds about half of swapped labels; the rows it rejects are worth reading. A relative of confident learning (Northcutt et
     al. 2021, arXiv 1911.00068), whose own thresholds need far more rows than a pilot's.
     """
-    fields = list(fields or pilot.labels)
+    fields = list(fields or pilot.labels[:1])
 
     def judge(rows):
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
+        from threadpoolctl import threadpool_limits
 
         texts, found = np.array(rows[pilot.text], dtype=object), {}
         fold = np.random.default_rng(seed).permutation(len(texts)) % folds
@@ -39,8 +40,9 @@ def agreement(pilot, seeds=None, fields=None, times=5, folds=5, most=20_000, see
                 pairs = [*zip(texts[learn], given[learn]), *((t, c) for t, c in trusted if t not in judged)]
                 if judged and len({c for _, c in pairs}) > 1:
                     model = make_pipeline(TfidfVectorizer(tokenizer=tokens, token_pattern=None, ngram_range=(1, 2), sublinear_tf=True),
-                                          LogisticRegression(C=100, max_iter=500))
-                    known = model.fit(*map(list, zip(*pairs))).classes_
+                                          LogisticRegression(C=100, max_iter=500, class_weight="balanced"))
+                    with threadpool_limits(1):  # small matrices: more threads only wait for each other
+                        known = model.fit(*map(list, zip(*pairs))).classes_
                     p[fold == k] = 0
                     p[np.ix_(np.flatnonzero(fold == k), known)] = model.predict_proba(texts[fold == k])
             for i, j in suspects(p, given, times).items():

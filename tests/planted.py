@@ -4,6 +4,7 @@ The texts were written for this course, and before any filter was tried on them.
 """
 
 import random
+import re
 from collections import Counter
 
 from datasets import Dataset
@@ -113,7 +114,10 @@ def rows(pilot, train, test, per_kind=25, seed=0):
     draw, out = random.Random(seed), []
     own = [(text, intent) for intent, texts in WRITTEN.items() for text in texts]
     for kind in KINDS:
-        bases = draw.sample(own, len(own)) if kind == "swapped_label" else draw.sample(list(test if kind == "test_copy" else train), per_kind)
+        pool = own if kind == "swapped_label" else list(test if kind == "test_copy" else train)
+        if kind == "personal":  # what the message itself tells would be found, too
+            pool = [row for row in pool if not re.search(r"@|\b(lane|street|road)\b", row[pilot.text], re.IGNORECASE)]
+        bases = draw.sample(pool, min(per_kind, len(pool)))
         for i in range(per_kind):
             base = bases[i % len(bases)]
             if kind == "swapped_label":
