@@ -217,8 +217,8 @@ def _identifier(languages):
     return identifier
 
 
-def language(pilot, allowed=None, threshold=0.8, languages=LANGUAGES):
-    """Written in none of the languages `allowed` (default: the pilot's) with probability > threshold, by py3langid.
+def language(pilot, allowed=None, threshold=0.98, languages=LANGUAGES):
+    """Written in none of the languages `allowed` (default: the pilot's) with probability > threshold (py3langid).
 
     It chooses among `languages` (rare ones, such as Nigerian Pidgin, would win on short English). Short text stays uncertain and
     is kept; web and mail addresses are left out.
@@ -229,7 +229,8 @@ def language(pilot, allowed=None, threshold=0.8, languages=LANGUAGES):
     def find(text):
         p = dict(_identifier(tuple(sorted({*languages, *allowed}))).rank(re.sub(r"\S+@\S+|https?://\S+", " ", text)))
         own = sum(p[name] for name in allowed)
-        return f"looks like {max(p, key=p.get)}; {' or '.join(allowed)} has probability {own:.2f}" if own < 1 - threshold else None
+        best = max(p, key=p.get)
+        return f"looks like {best}; {' or '.join(allowed)} has probability {own:.2f}" if own < 1 - threshold and best not in allowed else None
 
     return each("language", pilot, find, allowed=allowed, threshold=threshold, languages=languages)
 

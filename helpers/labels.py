@@ -16,9 +16,9 @@ def agreement(pilot, seeds=None, fields=None, times=5, folds=5, most=20_000, see
     """Rows whose label a quick model (TF-IDF of words and pairs, logistic regression) that never saw the row finds unlikely.
 
     Another label must be `times` as likely; `fields` are the first label field unless named. `seeds` are rows to trust: they join
-    the training side of every fold, except where the same text is being judged. Each fold learns from at most `most` rows. With few rows for each label the model knows little
-    and finds about half of swapped labels; the rows it rejects are worth reading. A relative of confident learning (Northcutt et
-    al. 2021, arXiv 1911.00068), whose own thresholds need far more rows than a pilot's.
+    the training side of every fold, except where the same text is being judged. Each fold learns from at most `most` rows. With
+    few rows for each label the model knows little: it finds under half of swapped labels, and the rows it rejects are worth
+    reading. A relative of confident learning (Northcutt et al. 2021, arXiv 1911.00068), whose thresholds need far more rows.
     """
     fields = list(fields or pilot.labels[:1])
 
