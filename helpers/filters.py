@@ -223,16 +223,17 @@ def language(pilot, allowed=None, threshold=0.98, languages=LANGUAGES):
     It chooses among `languages` (rare ones, such as Nigerian Pidgin, would win on short English). Short text stays uncertain and
     is kept; web and mail addresses are left out.
     """
-    allowed, languages = tuple(allowed or (pilot.language,)), tuple(languages)
-    _identifier(tuple(sorted({*languages, *allowed})))  # an unknown code is said now
+    allowed = tuple(allowed or (pilot.language,))
+    every = tuple(sorted({*languages, *allowed}))
+    _identifier(every)  # an unknown code is said now
 
     def find(text):
-        p = dict(_identifier(tuple(sorted({*languages, *allowed}))).rank(re.sub(r"\S+@\S+|https?://\S+", " ", text)))
-        own = sum(p[name] for name in allowed)
-        best = max(p, key=p.get)
-        return f"looks like {best}; {' or '.join(allowed)} has probability {own:.2f}" if own < 1 - threshold and best not in allowed else None
+        p = dict(_identifier(every).rank(re.sub(r"\S+@\S+|https?://\S+", " ", text)))
+        own, best = sum(p[name] for name in allowed), max(p, key=p.get)
+        sure = best not in allowed and own < 1 - threshold
+        return f"looks like {best}; {' or '.join(allowed)} has probability {own:.2f}" if sure else None
 
-    return each("language", pilot, find, allowed=allowed, threshold=threshold, languages=languages)
+    return each("language", pilot, find, allowed=allowed, threshold=threshold, languages=every)
 
 
 def standard(pilot, train, test, ood=None, names=None):
@@ -244,6 +245,5 @@ def standard(pilot, train, test, ood=None, names=None):
     steps = [schema(pilot), copied(pilot), length(pilot, train), duplicates.exact(pilot), injection(pilot), boilerplate(pilot),
              leakage(pilot), language(pilot), repetition(pilot), truncation(pilot, train), duplicates.decontaminate(pilot, test, ood),
              privacy.pii(pilot), duplicates.near(pilot)]
-    if pilot.labels:
-        steps.append(labels.agreement(pilot, train))
+    steps += [labels.agreement(pilot, train)] if pilot.labels else []
     return pick(steps, names) if names else steps

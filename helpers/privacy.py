@@ -9,14 +9,15 @@ from stdnum import iban, luhn
 from helpers.curation import Filter
 
 REGIONS = {"en": ("GB", "US"), "de": ("DE", "AT", "CH"), "fr": ("FR",), "ja": ("JP",), "it": ("IT",), "es": ("ES",), "nl": ("NL",)}
-STREET = (r"Street|St|Road|Rd|Lane|Avenue|Ave|Drive|Close|Court|Row|Square|Way|Terrace|Crescent|Boulevard|Blvd|Mews|Hill|Quay"
-          r"|Gardens|Park|Place|Parade|Grove|Walk|Yard|Wharf")
+STREET = "Street|Road|Lane|Avenue|Ave"  # in any case; the others, which are words too, with a capital
+MORE = "St|Rd|Drive|Close|Court|Row|Square|Way|Terrace|Crescent|Boulevard|Blvd|Mews|Hill|Quay|Gardens|Park|Place|Grove|Walk|Yard|Wharf"
 FORMS = {  # in this order: what an earlier one took, a later one does not see
     "e-mail": r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
     "iban": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b",
     "card": r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])",
     "phone": r"(?<![\w/.-])(?:\+|\(?0|\(\d|\d{3}[ .-]\d{3}[ .-]\d{4})[\d ()/.-]*\d(?![\w-])",
-    "address": rf"(?i:\b\d{{1,4}}[a-z]?,? (?:[a-z][\w'.-]+ ){{1,3}}(?:{STREET})\b)(?:,? [A-Z]{{1,2}}\d[A-Z\d]? \d[A-Z]{{2}}\b)?"
+    "address": rf"\b\d{{1,4}}[a-z]?,? (?:(?:[A-Za-z][\w'.-]+ ){{1,3}}(?i:{STREET})|(?:[A-Z][\w'.-]+ ){{1,3}}(?:{MORE}))\b"
+               r"(?:,? [A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}\b)?"
                r"|\b\w+(?:straße|strasse|weg|gasse|allee|platz|str\.) \d{1,4}[a-z]?\b(?:, ?\d{5} \w+)?"
                r"|(?:〒?\d{3}-\d{4}\s*)?[一-龥]{2,3}[都道府県][一-龥ぁ-んァ-ヶ]{1,8}[市区町村郡]"
                r"[一-龥ぁ-んァ-ヶ]*[\d０-９一二三四五六七八九十]+[\d０-９丁目番地号の-]*",
@@ -39,7 +40,10 @@ def personal(text, regions=("GB", "US"), spare=()):
             a, b = m.span()
             if any(a < end and start < b for start, end, *_ in (*keep, *found)):
                 continue
-            if kind == "iban" and not iban.is_valid(m.group()) or kind == "card" and not luhn.is_valid(re.sub(r"\D", "", m.group())):
+            if kind == "iban" and not iban.is_valid(m.group()):
+                keep.append((a, b))  # its digits are no card or telephone either
+                continue
+            if kind == "card" and not luhn.is_valid(re.sub(r"\D", "", m.group())):
                 continue
             if kind != "phone" or _possible(m.group(), regions):
                 found.append((a, b, kind))

@@ -17,19 +17,28 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-PARTS = ("roller bearing", "drive belt", "oil seal", "dosing pump", "check valve", "servo motor", "jaw coupling", "air filter", "hose reel",
-         "gear wheel", "timing belt", "ball screw", "flange", "gasket", "limit switch", "encoder", "chain link", "brake disc", "spindle", "nozzle")
-PLACES = ("the bottling line", "our press", "the sawmill", "a test rig", "the laundry", "two conveyors", "the cold store", "our crane",
-          "the dairy", "an old lathe", "the packing hall", "our compressor")
-OPEN = ("Hello,", "Good morning,", "Dear team,", "Hi,", "To the order desk:", "Sorry to ask again,", "Quick question:", "Hello from Leeds,",
-        "As agreed by phone,", "Dear sirs,", "One more thing,", "Before the weekend:")
-ASK = (("order_status", "when will the {part} for {place} from {order} be delivered"), ("order_status", "is there any news of {order} and its {part}"),
-       ("change_order", "please change {order} to {n} pieces of the {part}"), ("quote", "what would {n} of the {part} cost, delivered to {town}"),
-       ("fault_claim", "the {part} from {order} broke after {n} days in {place}"), ("technical", "how do we fit the {part} to {place}"),
-       ("return", "we want to return {n} unused pieces of {part} from {order}"), ("invoice", "the invoice for {order} lists the {part} twice"),
-       ("account", "change the delivery address of our account to the hall in {town}"), ("quote", "do you stock the {part} in size {n}"))
-CLOSE = ("Thank you.", "Many thanks, {name}.", "Regards, {name}", "We need an answer before the {n}th.", "It is not urgent.", "Please call back.",
-         "Our buyer is {name}.", "The old one came from {town}.", "Shift two is waiting for it.", "{name}, maintenance")
+PARTS = ("roller bearing", "drive belt", "oil seal", "dosing pump", "check valve", "servo motor", "jaw coupling", "air filter",
+    "hose reel", "gear wheel", "timing belt", "ball screw", "flange", "gasket", "limit switch", "encoder", "chain link",
+    "brake disc", "spindle", "nozzle")
+PLACES = ("the bottling line", "our press", "the sawmill", "a test rig", "the laundry", "two conveyors", "the cold store",
+    "our crane", "the dairy", "an old lathe", "the packing hall", "our compressor")
+OPEN = ("Hello,", "Good morning,", "Dear team,", "Hi,", "To the order desk:", "Sorry to ask again,", "Quick question:",
+    "Hello from Leeds,", "As agreed by phone,", "Dear sirs,", "One more thing,", "Before the weekend:")
+ASK = (
+    ("order_status", "when will the {part} for {place} from {order} be delivered"),
+    ("order_status", "is there any news of {order} and its {part}"),
+    ("change_order", "please change {order} to {n} pieces of the {part}"),
+    ("quote", "what would {n} of the {part} cost, delivered to {town}"),
+    ("fault_claim", "the {part} from {order} broke after {n} days in {place}"),
+    ("technical", "how do we fit the {part} to {place}"),
+    ("return", "we want to return {n} unused pieces of {part} from {order}"),
+    ("invoice", "the invoice for {order} lists the {part} twice"),
+    ("account", "change the delivery address of our account to the hall in {town}"),
+    ("quote", "do you stock the {part} in size {n}"),
+)
+CLOSE = ("Thank you.", "Many thanks, {name}.", "Regards, {name}", "We need an answer before the {n}th.", "It is not urgent.",
+    "Please call back.", "Our buyer is {name}.", "The old one came from {town}.", "Shift two is waiting for it.",
+    "{name}, maintenance")
 SOUND = ("ka", "lo", "mi", "ter", "ran", "bel", "do", "vin", "sel", "har", "po", "nik", "ru", "wen", "sta", "gor")
 
 
@@ -38,10 +47,11 @@ def row(number, draw):
     intent, ask = draw.choice(ASK)
     word = lambda: "".join(draw.choices(SOUND, k=draw.randint(2, 4))).capitalize()  # noqa: E731
     part = f"{draw.choice(PARTS)} {word()[:2].upper()}-{draw.randrange(100, 9999)}"
-    slots = {"part": part, "place": draw.choice(PLACES), "order": f"PO-{draw.randrange(1000, 9999)}", "n": draw.randrange(2, 90), "town": word(),
-             "name": f"{word()} {word()}"}
+    slots = {"part": part, "place": draw.choice(PLACES), "order": f"PO-{draw.randrange(1000, 9999)}", "n": draw.randrange(2, 90),
+             "town": word(), "name": f"{word()} {word()}"}
     more = " ".join(draw.choice(CLOSE).format(**slots) for _ in range(draw.randint(0, 2)))
-    text = f"{draw.choice(OPEN)} {ask.format(**slots)}{draw.choice('.?')} {more} Ref. {word()} {word()}-{draw.randrange(10**6)}.".replace("  ", " ")
+    text = f"{draw.choice(OPEN)} {ask.format(**slots)}{draw.choice('.?')} {more} Ref. {word()} {word()}-{draw.randrange(10**6)}."
+    text = text.replace("  ", " ")
     return {"id": f"r{number}", "message": text, "intent": intent, "urgency": draw.choice(("low", "normal", "high")),
             "product": part if part in text else None, "order_id": slots["order"] if slots["order"] in text else None, "tags": ""}
 
@@ -151,9 +161,11 @@ def main():
         results.append(json.loads(done.stdout.splitlines()[-1]))
         print(json.dumps({k: v for k, v in results[-1].items() if k != "filters"}), flush=True)
     for name, part in results[-1]["filters"].items():
-        print(f"{name:16}{1000 * part['seconds'] / part['rows']:8.4f} s per 1,000 rows, {part['rejected']:>8,} of {part['rows']:,} rejected")
-    figures = {"curation.exponent": slope(results) if len(results) > 1 else None, "curation.rows_per_second": results[-1]["rows_per_second"],
-               "curation.peak_gib": results[-1]["peak_gib"]}
+        each = 1000 * part["seconds"] / part["rows"]
+        print(f"{name:16}{each:8.4f} s per 1,000 rows, {part['rejected']:>8,} of {part['rows']:,} rejected")
+    last = results[-1]
+    figures = {"curation.exponent": slope(results) if len(results) > 1 else None,
+               "curation.rows_per_second": last["rows_per_second"], "curation.peak_gib": last["peak_gib"]}
     print(json.dumps(figures))
     Path(args.out).write_text(json.dumps({"figures": figures, "runs": results}, indent=1), encoding="utf-8")
 
