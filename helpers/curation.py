@@ -82,7 +82,7 @@ def tokens(text):
 
 def is_wide(words):
     """True when most tokens are characters of a script without spaces; runs of tokens are then taken 2.5 times as long."""
-    return sum(bool(re.match(f"[{WIDE}]", w)) for w in words) * 2 > len(words)
+    return not "".join(words).isascii() and sum(bool(re.match(f"[{WIDE}]", word)) for word in words) * 2 > len(words)
 
 
 def each(name, pilot, find, **settings):
