@@ -45,8 +45,9 @@ class Filter:
         """Filtered. With `folder` every table is an Arrow file there (memory-mapped; a finished one is taken as it is)."""
         def table(rows, function, features, part="verdicts", **more):
             place = folder / f"{mark}.{part}.arrow" if folder else None
+            print_of = hashlib.sha256(f"{mark}.{part}".encode()).hexdigest()[:16] if folder else os.urandom(8).hex()
             return rows.map(function, batched=True, features=features, cache_file_name=place and str(place), keep_in_memory=not folder,
-                            load_from_cache_file=True, new_fingerprint=hashlib.sha256(f"{mark}.{part}".encode()).hexdigest()[:16], **more)
+                            load_from_cache_file=True, new_fingerprint=print_of, **more)
 
         found, processes = None, processes if len(rows) >= 20_000 and processes > 1 else None  # a second process takes a second to start
         if self.adds:
@@ -77,7 +78,7 @@ class Filter:
 
 def tokens(text):
     """Lower-case words; in scripts without spaces (Japanese, Chinese, Thai) single characters."""
-    return TOKEN.findall(text.casefold())
+    return TOKEN.findall((text or "").casefold())
 
 
 def is_wide(words):

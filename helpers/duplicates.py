@@ -155,7 +155,11 @@ class Latent:
 
 def semantic(pilot, threshold=0.9, encoder=None):
     """Rows close in meaning to an earlier one (semhash, cosine >= threshold). `encoder` is anything with encode(list of texts) ->
-    array (texts, dimensions), such as a sentence-transformers model; by default `Latent`, fitted on the rows."""
+    array (texts, dimensions), such as a sentence-transformers model; by default `Latent`, fitted on the rows.
+
+    Not in the standard pipeline. With Latent on the inbox's 260 messages it took one, all of 25 near copies, but only 3 of 10 pairs
+    that say the same in other words; among 5,000 questions of CLINC150, many on one subject, it took a quarter. Memory: all texts.
+    """
     def judge(rows):
         from semhash import SemHash
 

@@ -79,7 +79,7 @@ def pii(pilot, regions=None):
     def judge(batch):
         out = {pilot.text: [], "masked": [], "reason": []}
         for i, text in enumerate(batch[pilot.text]):
-            found = personal(text, regions, spare)
+            found = personal(text, regions, spare) if text else []
             new, kinds = mask(text, found), Counter(kind for *_, kind in found)
             lost = next((n for n in copied if n in batch and batch[n][i] and batch[n][i] in text and batch[n][i] not in new), None)
             out["reason"].append(f"masking the {', '.join(kinds)} would destroy {lost} {batch[lost][i]!r}" if lost else None)

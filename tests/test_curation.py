@@ -244,6 +244,13 @@ def test_semantic_duplicates_keep_the_first(pilot):
     assert list(found) == ["r1"] and "means nearly the same as row r0" in found["r1"]
 
 
+def test_a_row_without_text_is_judged_by_every_filter(pilot, data):
+    table = made(pilot, "Where is our pump? We wait.", None, "The belt is torn, send another.", None)
+    for step in filters.standard(pilot, data.train, data.test):
+        assert len(step(table).kept) + len(step(table).rejected) == 4, step.name
+    assert set(why(filters.schema(pilot), table)) == {"r1", "r3"}
+
+
 def test_balance_is_seeded_and_counts(pilot, data):
     first, again, other = (curation.balance(pilot, 5, seed=s)(data.train) for s in (0, 0, 1))
     counts = {v: list(first.kept["intent"]).count(v) for v in pilot.fields["intent"].values}

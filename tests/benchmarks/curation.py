@@ -108,8 +108,8 @@ def measure(number, folder, processes=2):
 
 
 class Peak:
-    """Samples memory of this process and its children twenty times a second: what they hold themselves (unique set size), without
-    the file pages that the memory-mapped tables share with the system's cache."""
+    """The highest memory of this process and its children, sampled up to twenty times a second: proportional set size on Linux
+    (every page once, those of memory-mapped tables that are in memory included), unique set size elsewhere."""
 
     def __init__(self):
         import threading
@@ -127,7 +127,7 @@ class Peak:
             for process in (me, *me.children(recursive=True)):
                 try:
                     full = process.memory_full_info()
-                    total += max(full.uss, full.pss) if process == me else full.uss
+                    total += getattr(full, "pss", full.uss)
                 except psutil.Error:
                     continue
             self.gib = max(self.gib, total / 2**30)
