@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, Features, Value
 
-from helpers import CourseError
+from helpers import CourseError, __version__
 
 WIDE = r"\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f"  # scripts that write no spaces between words
 TOKEN = re.compile(rf"[{WIDE}]|[^\W{WIDE}]+")
@@ -154,9 +154,9 @@ def content(rows):
 def pipeline(pilot, rows, filters, folder=None, processes=1):
     """Run the filters in order over a Dataset and return a Funnel.
 
-    With `folder` each finished filter is an Arrow file there, named after what went into it (rows, settings, filters before):
-    a run that was killed goes on at the filter it was in, and the tables stay on disk. processes=2 splits the filters that
-    judge rows by themselves. Raises CourseError: no rows, no text column, something that is no filter, nothing left, a label
+    With `folder` each finished filter is an Arrow file there, named after what went into it (rows, settings, filters before, the
+    course's version): a run that was killed goes on at the filter it was in, and the tables stay on disk. processes=2 splits the
+    filters that judge rows by themselves. Raises CourseError: no rows, no text column, something that is no filter, nothing left, a label
     without a row left; the error's `funnel` holds what was done.
     """
     for step in filters:
@@ -180,7 +180,7 @@ def pipeline(pilot, rows, filters, folder=None, processes=1):
     for number, step in enumerate(filters):
         if not len(rows):
             break
-        mark = hashlib.sha256(json.dumps([mark, step.name, step.settings], sort_keys=True, default=str).encode()).hexdigest()
+        mark = hashlib.sha256(json.dumps([mark, __version__, step.name, step.settings], sort_keys=True, default=str).encode()).hexdigest()
         name, start = f"{number:02}_{step.name}_{mark[:12]}", time.perf_counter()
         found = step(rows, folder, name, processes)
         seconds = done.setdefault(name, round(time.perf_counter() - start, 3))
