@@ -64,19 +64,22 @@ def shape_of(config):
         place = Path(config)
         place = place / "config.json" if place.is_dir() else place
         if not place.is_file():
-            raise CourseError(f"There is no {place.name} in {place.parent.name}/.")
+            raise CourseError(f"There is no file {place.name!r} there; give a config.json or the folder that holds it.")
         try:
             config = json.loads(place.read_text(encoding="utf-8"))
         except ValueError:
             raise CourseError(f"{place.name} is not valid JSON.") from None
-    config = config if isinstance(config, dict) else config.to_dict()
+    config = config.to_dict() if hasattr(config, "to_dict") else config
+    if not isinstance(config, dict):
+        raise CourseError("A config is the content of a model's config.json, 'key: value' pairs; this is something else.")
+    config = {**config, **config["text_config"]} if isinstance(config.get("text_config"), dict) else config
     experts = next((k for k in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(k)), None)
     if experts:
         raise CourseError(f"The config has {experts}: a mixture of experts. The estimate covers dense models only.")
     need = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
-    missing = [key for key in need if not config.get(key)]
+    missing = [key for key in need if not isinstance(config.get(key), int) or config[key] <= 0]
     if missing:
-        raise CourseError(f"The config lacks {', '.join(missing)}; the estimate needs {', '.join(need)}.")
+        raise CourseError(f"The config lacks {', '.join(missing)} as whole numbers; without them there is no estimate.")
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     return Shape(config["num_hidden_layers"], hidden, heads, config.get("num_key_value_heads") or heads,
                  config.get("head_dim") or hidden // heads, config["intermediate_size"], config["vocab_size"],
@@ -84,12 +87,12 @@ def shape_of(config):
 
 
 def shape_of_row(row):
-    """The Shape of a row of data/catalog/models.csv, or None where its sizes are not known.
+    """The Shape of a row of data/catalog/models.csv, or None where its sizes are not known or it is no dense model.
 
     The catalogue has no MLP width: it is what makes the parameters come out right. Head width is taken as hidden / heads.
     """
     keys = ("parameters", "layers", "hidden_size", "heads", "kv_heads", "vocab_size")
-    if not all(row[k] for k in keys) or "mix" in row["name"].lower():
+    if row["kind"] != "dense" or not all(row[k] for k in keys):
         return None
     total, layers, hidden, heads, kv_heads, vocab = (int(row[k]) for k in keys)
     head, tied = hidden // heads, row["tied"] == "yes"
@@ -130,6 +133,8 @@ def estimate(shape, mode, tokens=256, rows=1, r=16, dtype="bfloat16", checkpoint
     """
     if mode not in MODES or dtype not in BYTES:
         raise CourseError(f"mode can be {', '.join(MODES)} and dtype {', '.join(BYTES)}, not {mode!r} and {dtype!r}.")
+    if min(tokens, rows, r) < 1:
+        raise CourseError("tokens, rows and r are whole numbers from 1 on.")
     b, n, h, i = BYTES[dtype], tokens * rows, shape.hidden, shape.intermediate
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     weights = b * shape.parameters

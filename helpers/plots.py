@@ -177,6 +177,7 @@ def limits(named, marks, title=""):
         axes.axvline(value, color=ACCENT, linewidth=1, linestyle="--")
         axes.annotate(name, (value, len(names) - 0.3), fontsize=8, color=ACCENT, ha="center", annotation_clip=False)
     axes.set_xlim(min(named.values()) / 2, max(named.values()) * 2)
+    axes.set_xlabel("logarithmic axis: each step is ten times the one before", fontsize=8, color=INK)
     axes.set_title(title, fontsize=10, loc="left", color=INK, pad=16)
     figure.tight_layout()
     return figure

@@ -8,14 +8,14 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from helpers import CourseError, catalog, picker
+from helpers import CourseError, catalog, licensing, picker
 
 CASES = yaml.safe_load((ROOT / "data/catalog/gate_cases.yaml").read_text(encoding="utf-8"))
 
 
 def ask(case):
-    return catalog.gate(case["base"], case.get("teachers", ()), case.get("data", ["own"]), case.get("judges", ()),
-                        catalog.Use(**case.get("use", {})), case.get("name"))
+    return licensing.gate(case["base"], case.get("teachers", ()), case.get("data", ["own"]), case.get("judges", ()),
+                        licensing.Use(**case.get("use", {})), case.get("name"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c["case"])
@@ -46,22 +46,23 @@ def test_every_licence_in_use_is_there_or_answered_unknown():
             assert licence in catalog.licences(), (row["hub_id"], licence)
     for row in catalog.datasets():
         if row["licence"] not in catalog.licences():
-            assert catalog.gate("embedded", data=[row["id"]]).verdict == catalog.UNKNOWN
+            assert licensing.gate("embedded", data=[row["id"]]).verdict == licensing.UNKNOWN
+    assert "did you mean 'apache-2.0'" in catalog.guess("apache", catalog.licences())
 
 
-@pytest.mark.parametrize("purpose", catalog.PURPOSES)
+@pytest.mark.parametrize("purpose", licensing.PURPOSES)
 def test_unknown_parts_are_never_allowed(purpose):
-    use = catalog.Use(purpose, revenue=1, region="JP")
+    use = licensing.Use(purpose, revenue=1, region="JP")
     for parts in ({"base": "nobody/nothing"}, {"base": "embedded", "teachers": ["nobody/nothing"]},
                   {"base": "embedded", "judges": ["nobody/nothing"]}, {"base": "embedded", "data": ["nobody/rows"]}):
-        assert catalog.gate(**parts, use=use).verdict == catalog.UNKNOWN
+        assert licensing.gate(**parts, use=use).verdict == licensing.UNKNOWN
 
 
 def test_every_model_answers_for_every_purpose():
     for row in catalog.models():
-        for purpose in catalog.PURPOSES:
-            found = catalog.gate(row["hub_id"], use=catalog.Use(purpose))
-            assert found.verdict in (catalog.ALLOWED, catalog.DUTIES, catalog.BLOCKED, catalog.UNKNOWN) and found.deciding
+        for purpose in licensing.PURPOSES:
+            found = licensing.gate(row["hub_id"], use=licensing.Use(purpose))
+            assert found.verdict in (licensing.ALLOWED, licensing.DUTIES, licensing.BLOCKED, licensing.UNKNOWN) and found.deciding
 
 
 @pytest.mark.parametrize("missing", ["source", "date", "confidence"])
@@ -97,12 +98,22 @@ def test_broken_tables_in_a_sentence(tmp_path):
     place.write_text(text + text.splitlines()[1] + "\n", encoding="utf-8")
     with pytest.raises(CourseError, match="two rows for HuggingFaceTB/SmolLM2-135M"):
         catalog.models(tmp_path / "catalog")
+    for wrong, sentence in ((text.replace("134515008", "134M", 1), "parameters of HuggingFaceTB/SmolLM2-135M is '134M'"),
+                            (text.replace("no,2024-11-01", "no,2024-11-01,more", 1), "more or fewer cells"),
+                            (text.replace("hub_id", "id", 1), "column 'hub_id' is missing")):
+        place.write_text(wrong, encoding="utf-8")
+        catalog.models.cache_clear()
+        with pytest.raises(CourseError, match=sentence):
+            catalog.models(tmp_path / "catalog")
     place.write_bytes("名前".encode("shift_jis"))
     with pytest.raises(CourseError, match="not UTF-8"):
         catalog.models(tmp_path / "catalog")
     profiles = (tmp_path / "catalog/licences.yaml").read_text(encoding="utf-8").replace("{users_over:", "{usrs_over:", 1)
     (tmp_path / "catalog/licences.yaml").write_text(profiles, encoding="utf-8")
-    with pytest.raises(CourseError, match="a rule of llama-2 has"):
+    with pytest.raises(CourseError, match="a rule of llama-2 lacks as, clause or says, or has an unknown"):
+        catalog.licences(tmp_path / "catalog")
+    (tmp_path / "catalog/licences.yaml").write_text("mit: {name: MIT}", encoding="utf-8")
+    with pytest.raises(CourseError, match="mit needs name, class, source"):
         catalog.licences(tmp_path / "catalog")
     (tmp_path / "catalog/licences.yaml").write_text("mit: {", encoding="utf-8")
     with pytest.raises(CourseError, match="licences.yaml is not valid YAML"):
@@ -111,20 +122,48 @@ def test_broken_tables_in_a_sentence(tmp_path):
 
 def test_odd_questions_in_a_sentence():
     with pytest.raises(CourseError, match="purpose 'sell' is not known"):
-        catalog.Use("sell")
-    with pytest.raises(CourseError, match="cannot be negative"):
-        catalog.Use(revenue=-1)
+        licensing.Use("sell")
+    for odd in ({"revenue": -1}, {"revenue": "40m"}, {"monthly_users": True}):
+        with pytest.raises(CourseError, match="write a number that is not negative"):
+            licensing.Use(**odd)
     with pytest.raises(CourseError, match="needs a base model"):
-        catalog.gate("")
+        licensing.gate("")
+    with pytest.raises(CourseError, match="use is a licensing.Use"):
+        licensing.gate("embedded", use="internal")
+
+
+@pytest.mark.parametrize("said", ["EU", "eu", "DE", "de ", "Germany", "european union", "Sweden"])
+def test_every_way_to_say_the_union_is_the_union(said):
+    found = licensing.gate("meta-llama/Llama-4-Scout-17B-16E", use=licensing.Use(region=said))
+    assert found.verdict == licensing.BLOCKED
+
+
+def test_a_region_is_read_or_refused():
+    assert licensing.Use(region="jp").region == "JP" and licensing.Use(currency="usd").currency == "USD"
+    for odd in ("Japan", "Europe", "somewhere", "D"):
+        with pytest.raises(CourseError, match="cannot be read; write a country code"):
+            licensing.Use(region=odd)
+
+
+def test_one_name_is_a_list_of_one():
+    assert licensing.gate("embedded", teachers="openai/gpt-oss-20b", data="own").verdict == licensing.ALLOWED
+
+
+def test_the_tag_and_the_files_can_differ():
+    for row in catalog.models():
+        if row["hub_tag"]:
+            believed = licensing.gate(row["hub_id"], use=licensing.Use("published"), by_tag=True).verdict
+            assert believed == licensing.DUTIES  # what an Apache or MIT tag asks of who publishes
+    assert licensing.gate("SakanaAI/TinySwallow-1.5B-Instruct", use=licensing.Use("published")).verdict == licensing.BLOCKED
 
 
 def test_a_row_that_is_less_sure_makes_its_lines_less_sure():
-    assert {line.confidence for line in catalog.gate("Qwen/Qwen3.8-27B").lines if line.part == "base"} == {"medium"}
+    assert {line.confidence for line in licensing.gate("Qwen/Qwen3.8-27B").lines if line.part == "base"} == {"medium"}
 
 
 def test_the_picker_never_offers_what_is_blocked():
     offered = picker.matches(gib=80.0, mode="inference")
-    blocked = {r["hub_id"] for r in catalog.models() if catalog.gate(r["hub_id"]).verdict == catalog.BLOCKED}
+    blocked = {r["hub_id"] for r in catalog.models() if licensing.gate(r["hub_id"]).verdict == licensing.BLOCKED}
     assert len(offered) > 20 and not blocked & {f["model"] for f in offered}
     small = picker.matches(gib=4.0)
     assert all(f["GiB to tune"] is None or f["GiB to tune"] <= 4 for f in small) and len(small) < len(offered)

@@ -47,7 +47,7 @@ def test_more_of_anything_needs_more():
 
 
 def test_bad_configs_in_a_sentence(tmp_path):
-    with pytest.raises(CourseError, match="no config.json"):
+    with pytest.raises(CourseError, match="no file 'config.json' there"):
         memory.shape_of(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CourseError, match="not valid JSON"):
@@ -55,6 +55,15 @@ def test_bad_configs_in_a_sentence(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"n_embd": 768, "n_layer": 12, "vocab_size": 50257}))
     with pytest.raises(CourseError, match="lacks num_hidden_layers, hidden_size, num_attention_heads, intermediate_size"):
         memory.shape_of(tmp_path)
+    for odd in ([], None, 7):
+        with pytest.raises(CourseError, match="content of a model's config.json"):
+            memory.shape_of(odd)
+    sizes = {"num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 99}
+    with pytest.raises(CourseError, match="lacks hidden_size as whole numbers"):
+        memory.shape_of({**sizes, "hidden_size": "8"})
+    assert memory.shape_of({"text_config": sizes}) == memory.shape_of(sizes)  # a model that also reads pictures
+    with pytest.raises(CourseError, match="whole numbers from 1 on"):
+        memory.estimate(memory.shape_of(sizes), "lora", tokens=0)
     with pytest.raises(CourseError, match="num_local_experts: a mixture of experts"):
         memory.shape_of({"num_local_experts": 8})
     shape = memory.shape_of_row(catalog.find("embedded"))
@@ -62,7 +71,8 @@ def test_bad_configs_in_a_sentence(tmp_path):
         memory.estimate(shape, "tuning")
     with pytest.raises(CourseError, match="dtype"):
         memory.estimate(shape, "lora", dtype="int8")
-    assert memory.shape_of_row(catalog.find("google/gemini")) is None
+    for name in ("google/gemini", "openai/gpt-oss-20b", "LiquidAI/LFM2-1.2B"):
+        assert memory.shape_of_row(catalog.find(name)) is None
 
 
 def test_measuring_random_weights_of_a_config(tiny):
