@@ -46,6 +46,17 @@ def test_chapter_00_runs_on_a_folder_and_a_model_of_ones_own(tmp_path, tiny, cap
     assert {k: v for k, v in again.items() if k not in drop} == {k: v for k, v in result.items() if k not in drop}
 
 
+def test_chapter_01_on_a_folder_and_a_model_that_the_catalogue_does_not_know(tmp_path, tiny, capsys):
+    place = label_pilot(tmp_path, tiny)
+    assert course.main(["--pilot", str(place), "--profile", "smoke", "--only", "01"]) == 0, capsys.readouterr().err
+    folder = tmp_path / "runs/mine/smoke/01"
+    choice = json.loads((folder / "choice.json").read_text())
+    assert choice["verdict"] == "unknown: read the licence" and choice["predicted_gib"]["qlora"] > 0
+    names = {f["name"] for f in json.loads((folder / "results.json").read_text())["figures"]}
+    assert {"gate.cases", "gate.right", "memory.prediction_error.embedded"} <= names
+    assert any(re.fullmatch(r"surprise\.[a-z0-9_]+\.plain", name) for name in names) and str(tmp_path) not in str(names)
+
+
 def test_a_mistake_in_the_pilot_is_one_sentence_without_a_traceback(tmp_path, tiny, capsys):
     place = label_pilot(tmp_path, tiny)
     (place / "train.csv").write_text((place / "train.csv").read_text().replace(",order", ",ordr", 1))
