@@ -55,7 +55,7 @@ def needs(rows):
 def in_words(bar):
     """A Bar as one page of Markdown for the people who sign it: sentences, messages and money."""
     money = bar.costs.currency
-    wrongs = {"wrong": "a wrong {0}", "empty": "no {0} where one stood", "extra": "a {0} where there is none"}
+    wrongs = {"wrong": "{0} wrong", "empty": "{0} left empty where one stood", "extra": "{0} given where there is none"}
 
     def rare(kind, limit):
         field, *rest = kind.split(".", 2)

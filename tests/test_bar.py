@@ -490,7 +490,7 @@ def test_the_seed_that_is_judged_is_the_median(pilot):
 def test_the_page_to_sign_says_it_in_words(pilot, tmp_path):
     bar = Bar.freeze(pilot, **wish(pilot, messages_per_year=20_000, decides="head of sales", seeds=[0, 1, 2]))
     page = (tmp_path / "runs/small/bar.md").read_text()
-    for words in ("5 more of 100 messages than with rules", "on 12 test messages", "a wrong order_id: in at most 20 of 1,000 messages",
+    for words in ("5 more of 100 messages than with rules", "on 12 test messages", "order_id wrong: in at most 20 of 1,000 messages",
                   "at most 2,000 EUR per 1,000", "40,000 EUR a year", "head of sales", "the middle one judged", "*Not enough rows*"):
         assert words in page, words
     assert page.count("Name and date: ____") == 2 and "DRAFT" not in page and bar.frozen in page
@@ -551,10 +551,11 @@ def japanese_pilot(tmp_path):
     home.mkdir()
     (home / "pilot.yaml").write_text("name: nihon\ntext: body\nlanguage: ja\nfields:\n  topic: {type: label, values: [order, invoice]}\n")
     said = {"order": ["{}番はいつ届きますか", "注文{}の配送日を知りたい", "まだ{}の品物が届きません", "{}の到着予定を教えて"],
-            "invoice": ["請求書{}に誤りがあります", "経理の{}番に電話したい", "{}の請求金額が違います", "支払い期限を{}日延ばしたい"]}
-    for split, first in (("train", 0), ("test", 2)):
-        lines = ["body,topic"] + [f"{said[t][(i + first) % 4].format(4711 + 7 * i + first)}{'。' * (split == 'test')},{t}"
-                                  for i in range(first, first + (12 if split == "train" else 2)) for t in said]
+            "invoice": ["請求書{}に誤りがあります", "経理に請求書{}の件で電話したい", "{}の請求金額が違います", "請求{}の支払い期限を延ばしたい"]}
+    unseen = {"order": ["荷物{}の追跡をお願いします", "部品が{}個足りません", "納期は{}日で間に合うでしょうか"],
+              "invoice": ["領収書を{}部ください", "振込先の口座{}は正しいですか", "二重に{}円引き落とされました"]}
+    for split, texts, n in (("train", said, 12), ("test", unseen, 3)):
+        lines = ["body,topic"] + [f"{texts[t][i % len(texts[t])].format(4711 + 7 * i)},{t}" for i in range(n) for t in said]
         (home / f"{split}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return home
 
