@@ -5,9 +5,12 @@ PROFILE ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: course test lab check smoke clean
+.PHONY: course bar test lab check smoke clean
 course: ready
 	@$(PY) -m helpers.course --pilot "$(PILOT)" $(if $(PROFILE),--profile $(PROFILE))
+
+bar: ready
+	@$(PY) -m helpers.course --pilot "$(PILOT)" --only 02 $(if $(PROFILE),--profile $(PROFILE))
 
 test: ready
 	@COURSE_QUIET=1 $(PY) -m pytest

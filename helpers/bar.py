@@ -1,20 +1,20 @@
 """The bar: what a pilot must achieve, frozen before a tuned result is seen, and the verdict of a result against it."""
 
-import hashlib
-import json
-import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
-from helpers import ROOT, CourseError, rows, sealed
-from helpers.error_costs import Costs, check_costs, check_kinds, refused
+from helpers import CourseError, sealed
+from helpers.error_costs import Costs, check_costs, check_kinds, error_cost, error_kinds, refused
 from helpers.runs import write_text
-from helpers.scoring import Comparison, compare, error_kinds, highest_rate, paired_interval, share
+from helpers.scoring import highest_rate, rows_for_perfect, rows_for_zero_errors, share
+from helpers.verdict import Verdict, in_words, needs, paired, side
 
+LADDER = ("majority", "rules", "TF-IDF", "do nothing")  # what a bar may name as its baseline
+COST = "cost of errors"
 OWN = ("frozen", "version", "revised", "seen_before")  # written by freeze and revise; everything else is the reader's wish
 
 
@@ -35,7 +35,8 @@ class Bar(BaseModel):
     """A frozen `bar.yaml`. Make one with `Bar.freeze`, find it with `Bar.load`.
 
     `margin`: points by which the exact record must beat `baseline`. `secondary`: {field: points it may lose at most}.
-    `critical`: {kind of error: highest rate per message}. `rows`: test rows agreed on. `looks`: how often the test may be looked at.
+    `critical`: {kind of error: highest rate per message}. `max_cost_per_1000`: what the errors may cost, None for no limit.
+    `rows`: test rows agreed on. `looks`: how often the test may be looked at; the seeds of one training are one look.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -45,11 +46,14 @@ class Bar(BaseModel):
     margin: Points
     secondary: dict[str, Points] = {}
     critical: dict[str, Points] = {}
+    max_cost_per_1000: float | None = Field(default=None, ge=0)
     rows: int = Field(ge=1)
     alpha: Points = 0.05
     looks: int = Field(default=1, ge=1)
     seeds: list[int] = Field(default=[0], min_length=1)
     costs: Costs
+    messages_per_year: int | None = Field(default=None, ge=1)
+    decides: str = ""
     test_sha256: str
     frozen: str = ""
     version: int = 1
@@ -59,45 +63,63 @@ class Bar(BaseModel):
     _folder: Path = PrivateAttr(default=None)
 
     @classmethod
-    def freeze(cls, pilot, profile=None, reason="", **wish):
-        """Check a wish and write it down as bar.yaml with a hash; the same wish again returns the bar that is frozen already.
+    def freeze(cls, pilot, profile=None, reason="", agreed=True, **wish):
+        """Check a wish and write it down as bar.yaml with a hash and as bar.md; the same wish again returns the bar frozen already.
 
-        Other values are refused with the keys that differ, unless `reason` says why: then a new version is written.
+        Other values are refused with the keys that differ, unless `reason` says why: then a new version is written. A test set that
+        only grew needs no reason while no tuned answer exists. Without `agreed` a first wish becomes bar_draft.md and nothing is frozen.
+        `max_cost_per_1000` is today's cost when the wish leaves it out.
         """
-        wish = {"pilot": pilot.name, "test_sha256": rows_hash(pilot), **wish}
+        wish = {"pilot": pilot.name, "test_sha256": sealed.rows_hash(pilot), **wish}
         try:
             new = cls.model_validate(wish)
         except ValidationError as problem:
             raise refused(problem, "The bar: ") from None
+        if "max_cost_per_1000" not in wish:
+            new = new.model_copy(update={"max_cost_per_1000": new.costs.today})
         new._check(pilot)
-        home = _home(pilot, profile)
-        place = next((p for p in _places(pilot, profile)[:-1] if sealed.exists(p, "bar")), None)
+        if too_few := new.too_few():
+            print("These rows cannot show, even for a result without an error:",
+                  ", ".join(f"{name} ({needs(need)})" for name, need in too_few.items()) + ".")
+        home = sealed.home(pilot, profile)
+        place = next((p for p in sealed.places(pilot, profile)[:-1] if sealed.exists(p, "bar")), None)
         if place is None or home.name == "smoke" and place != home:  # a smoke run never touches a real bar
-            new = new.model_copy(update={"frozen": date.today().isoformat(), "seen_before": seen_before(pilot)})
-            return new._write(pilot, home)
+            new = new.model_copy(update={"seen_before": sealed.seen_before(pilot), "frozen": date.today().isoformat() if agreed else ""})
+            new._pilot, new._folder = pilot, home
+            write_text(home / ("bar.md" if agreed else "bar_draft.md"), in_words(new))
+            return new._write() if agreed else new
         old = cls._read(place, pilot)
         changed = [k for k in cls.model_fields if k not in OWN and getattr(old, k) != getattr(new, k)]
         if not changed:
             return old
+        values = {k: getattr(new, k) for k in changed}
+        before = {h for entry in sealed.ledger(place, "bar")[-1:] for h in entry.get("rows", ())}
+        grown = before and before < {*sealed.row_hashes(pilot)} and not sealed.seen_before(pilot)
+        if grown and {*changed} <= {"rows", "test_sha256"}:
+            return old.revise(f"the test set grew from {old.rows} to {new.rows} rows", grown=True, **values)
         if not reason.strip():
             raise CourseError(f"The bar of {pilot.name!r} was frozen on {old.frozen} with other values for "
                               f"{_changes(old, new, changed)}; put the old values back, or give a reason to revise it in the open.")
-        return old.revise(reason, **{k: getattr(new, k) for k in changed})
+        return old.revise(reason, **values)
 
-    def revise(self, reason, **changes):
-        """Write a new version with `changes`; the old one stays in the ledger and every verdict names the revision."""
+    def revise(self, reason, grown=False, **changes):
+        """Write a new version with `changes`; the old one stays in the ledger and every verdict names the revision.
+
+        `grown`: only test rows were added before a tuned result; the ledger notes it, the verdicts need not.
+        """
         if not reason.strip():
             raise CourseError("A bar is revised with a reason in words, because every later result will show it.")
         said = f"revised on {date.today().isoformat()} because {reason.strip()}"
-        raw = {**self.model_dump(mode="json"), "test_sha256": rows_hash(self._pilot), **changes}
-        raw |= {"version": self.version + 1, "revised": [*self.revised, said],
-                "seen_before": self.seen_before or seen_before(self._pilot)}
+        raw = {**self.model_dump(mode="json"), "test_sha256": sealed.rows_hash(self._pilot), **changes}
+        raw |= {"version": self.version + 1, "revised": [*self.revised] if grown else [*self.revised, said],
+                "seen_before": self.seen_before or sealed.seen_before(self._pilot)}
         try:
             new = Bar.model_validate(raw)
         except ValidationError as problem:
             raise refused(problem, "The bar: ") from None
         new._check(self._pilot)
-        return new._write(self._pilot, self._folder)
+        new._pilot, new._folder = self._pilot, self._folder
+        return new._write(reason.strip())
 
     @classmethod
     def load(cls, pilot, profile=None):
@@ -105,13 +127,13 @@ class Bar(BaseModel):
 
         Raises CourseError when there is none, when it was edited (naming the key), or when the test rows are not the same.
         """
-        place = next((p for p in _places(pilot, profile) if sealed.exists(p, "bar")), None)
+        place = next((p for p in sealed.places(pilot, profile) if sealed.exists(p, "bar")), None)
         if place is None:
             raise CourseError(f"There is no bar.yaml for the pilot {pilot.name!r}; run chapter 02 once to freeze one.")
         bar = cls._read(place, pilot)
-        if bar.test_sha256 != rows_hash(pilot):
+        if bar.test_sha256 != sealed.rows_hash(pilot):
             raise CourseError(f"The test rows of {pilot.name!r} are not the ones its bar was frozen on ({bar.frozen}); put those rows "
-                              "back, or revise the bar in chapter 02 with a reason.")
+                              "back, or run chapter 02 again, with a reason unless rows were only added before a tuned result.")
         return bar
 
     @classmethod
@@ -126,7 +148,12 @@ class Bar(BaseModel):
         return bar
 
     def _check(self, pilot):
-        """Raises CourseError when a field or a kind of error in this bar is unknown to the pilot."""
+        """Raises CourseError when a field, a kind of error, the baseline or the number of rows does not fit the pilot."""
+        there = len(sealed.row_hashes(pilot))
+        if self.baseline not in LADDER:
+            raise CourseError(f"The bar: there is no baseline {self.baseline!r}; there are {', '.join(LADDER)}.")
+        if self.rows > there:
+            raise CourseError(f"The bar: rows is {self.rows}, but there are {there} test rows; label more, or write at most {there}.")
         strange = [name for name in self.secondary if name not in pilot.fields]
         if strange:
             raise CourseError(f"The bar: secondary names {strange[0]!r}, which is no field; there are {', '.join(pilot.fields)}.")
@@ -135,94 +162,77 @@ class Bar(BaseModel):
         if 0 in self.critical.values():
             raise CourseError("The bar: no number of rows shows a critical error rate of 0; write the highest rate you can live with.")
 
-    def _write(self, pilot, folder):
-        sealed.seal(folder, "bar", self.model_dump(mode="json"))
-        self._pilot, self._folder = pilot, folder
+    def _write(self, note=""):
+        sealed.seal(self._folder, "bar", self.model_dump(mode="json"), rows=sealed.row_hashes(self._pilot), note=note)
+        write_text(self._folder / "bar.md", in_words(self))
+        (self._folder / "bar_draft.md").unlink(missing_ok=True)
         return self
 
     def copy_to(self, folder):
-        """Put bar.yaml and its ledger into a folder, for example the pilot's own, so that they travel with it."""
+        """Put bar.yaml, its ledger and bar.md into a folder, for example the pilot's own, so that they travel with it."""
         for name in ("bar_ledger.jsonl", "bar.yaml"):
             write_text(Path(folder) / name, (self._folder / name).read_text(encoding="utf-8"))
+        write_text(Path(folder) / "bar.md", in_words(self))
+
+    def too_few(self):
+        """{condition: rows it needs, None for 'no number'} of what a result without an error could not show on the agreed rows."""
+        level = self.alpha / self.looks  # at best: the baseline is always wrong in the whole record, always right in a field
+        need = {"exact record": rows_for_perfect(1.0, self.margin, level)}
+        need |= {name: rows_for_perfect(0.0, -loss, level) for name, loss in self.secondary.items()}
+        need |= {kind: rows_for_zero_errors(limit) for kind, limit in self.critical.items()}
+        return {name: rows for name, rows in need.items() if rows is None or rows > self.rows}
+
+    def judged(self, by_seed):
+        """The seed whose model is judged, of {seed: Scored}: the one with the median exact record, of an even number the lower.
+
+        Not the best, which is luck, and not a vote of all, which would put several models to work. Raises CourseError when one of
+        the agreed seeds is missing.
+        """
+        if missing := [seed for seed in self.seeds if seed not in by_seed]:
+            raise CourseError(f"The bar names the seeds {self.seeds}, but there is no result for {missing[0]}; train that one too.")
+        return sorted(self.seeds, key=lambda seed: by_seed[seed].exact.mean())[(len(self.seeds) - 1) // 2]
 
     @property
     def remarks(self):
         """What every result must say about this bar besides its date."""
         late = ["frozen after a tuned result had been seen"] if self.seen_before else []
-        return late + list(self.revised)
+        return late + list(self.revised) + ([] if self.frozen else ["a draft, nothing is frozen"])
 
     def __str__(self):
-        return (f"bar of {self.frozen}, version {self.version}: exact record {100 * self.margin:g} points over {self.baseline} "
+        head = f"bar of {self.frozen}, version {self.version}" if self.frozen else "draft bar"
+        return (f"{head}: exact record {100 * self.margin:g} points over {self.baseline} "
                 f"on {self.rows} rows" + "".join(f"; {remark}" for remark in self.remarks))
 
     def verdict(self, tuned, baseline, data, looks=1):
         """A Verdict on two Scored over the same labelled rows `data` (the baseline: the one the bar names).
 
         Pass: every interval lies on the good side and the agreed rows were used. Fail: one lies on the bad side, or the agreed rows
-        did not show it. Else: not enough rows. Intervals are at 1 - alpha / looks (Bonferroni), for the looks allowed or made. Every
-        condition must hold, so no further correction is due for their number.
+        did not show what they could have shown. Else: not enough rows, as for a condition that even a result without an error would
+        not show on them. Intervals are at 1 - alpha / looks (Bonferroni: each look gets its part of alpha), for the looks allowed or
+        made. Every condition must hold, so no further correction is due for their number.
         """
         n, level = len(data), self.alpha / max(looks, self.looks)
-        exact = _paired(tuned.exact, baseline.exact, level)
-        parts = {"exact record": _side(exact.low - self.margin, exact.high - self.margin)}
-        fields = {name: _paired(tuned.right[name], baseline.right[name], level) for name in self.secondary}
-        parts |= {name: _side(gap.low + self.secondary[name], gap.high + self.secondary[name]) for name, gap in fields.items()}
+        exact = paired(tuned.exact, baseline.exact, level)
+        parts = {"exact record": side(exact.low - self.margin, exact.high - self.margin)}
+        need = {"exact record": rows_for_perfect(1 - baseline.exact.mean(), self.margin, level)}
+        fields = {name: paired(tuned.right[name], baseline.right[name], level) for name in self.secondary}
+        for name, gap in fields.items():
+            parts[name] = side(gap.low + self.secondary[name], gap.high + self.secondary[name])
+            need[name] = rows_for_perfect(1 - baseline.right[name].mean(), -self.secondary[name], level)
         critical = {}
         for kind, limit in self.critical.items():
             hits = [kind in error_kinds(self._pilot, row, record, (kind,)) for row, record in zip(data, tuned.records, strict=True)]
             critical[kind] = replace(share(hits), low=1 - highest_rate(n - sum(hits), n), high=highest_rate(sum(hits), n))
-            parts[kind] = _side(limit - critical[kind].high, limit - critical[kind].low)
-        bad = [name for name, side in parts.items() if side == "missed" or side == "open" and n >= self.rows]
-        waiting = [name for name, side in parts.items() if side == "open"]
-        status = "fail" if bad else "not enough rows" if waiting or n < self.rows else "pass"
+            parts[kind] = side(limit - critical[kind].high, limit - critical[kind].low)
+            need[kind] = rows_for_zero_errors(limit)
+        cost = error_cost(self._pilot, data, tuned.records, self.costs, alpha=level)
+        if self.max_cost_per_1000 is not None:
+            parts[COST] = side(self.max_cost_per_1000 - cost.high, self.max_cost_per_1000 - cost.low)
+        small = {name: rows for name, rows in need.items() if parts[name] == "open" and rows and rows > n}
+        bad = [name for name, found in parts.items() if found == "missed" or found == "open" and n >= self.rows and name not in small]
+        status = "fail" if bad else "not enough rows" if "open" in parts.values() or n < self.rows else "pass"
         made = [f"looked {looks} times, {self.looks} agreed"] if looks > self.looks else []
-        return Verdict(status, exact, fields, critical, parts, n, self, made)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """`status`: pass, fail or not enough rows. `parts`: {condition: shown, missed or open}; prints as one line."""
-
-    status: str
-    exact: Comparison
-    fields: dict
-    critical: dict
-    parts: dict
-    n: int
-    bar: Bar
-    made: list
-
-    def __str__(self):
-        why = {side: [name for name, found in self.parts.items() if found == side] for side in ("missed", "open")}
-        low, high = 100 * self.exact.low, 100 * self.exact.high
-        return (f"{self.status.upper()}: exact record {100 * self.exact.difference:+.1f} points [{low:+.1f}, {high:+.1f}] against "
-                f"{self.bar.baseline}, asked {100 * self.bar.margin:+g}" + "".join(
-                    f"; {word}: {', '.join(why[side])}" for side, word in (("missed", "missed"), ("open", "not shown")) if why[side])
-                + f"; {self.n} rows, {self.bar.rows} agreed" + "".join(f"; {r}" for r in self.made + self.bar.remarks))
-
-
-def _paired(a, b, alpha):
-    found = compare(a, b)
-    low, high = paired_interval(found.only_a, found.only_b, found.n, alpha)
-    return replace(found, low=low, high=high)
-
-
-def _side(low, high):
-    """An interval of 'how far on the good side' as shown, missed or open."""
-    return "shown" if low >= 0 else "missed" if high < 0 else "open"
-
-
-def _home(pilot, profile=None):
-    """The folder of this pilot's runs; smoke has one of its own."""
-    smoke = (profile.name if profile else os.environ.get("COURSE_PROFILE")) == "smoke"
-    return Path(os.environ.get("COURSE_RUNS") or ROOT / "runs") / pilot.name / ("smoke" if smoke else "")
-
-
-def _places(pilot, profile=None):
-    """Where a bar may lie, in the order they are asked: the pilot's folder, its runs (first in smoke), the reference copy."""
-    home = _home(pilot, profile)
-    own = [home, pilot.folder] if home.name == "smoke" else [pilot.folder, home]
-    return [*own, ROOT / "data/reference" / pilot.name / "02"]
+        return Verdict(status, exact, fields, critical, cost, parts, small, n, self, made)
 
 
 def _changes(old, new, keys):
@@ -230,17 +240,5 @@ def _changes(old, new, keys):
         value = getattr(bar, key)
         return f"{value:g}" if isinstance(value, float) else str(value)
 
-    short = {"costs", "secondary", "critical", "test_sha256"}
-    return ", ".join(k if k in short else f"{k} ({plain(old, k)} then, {plain(new, k)} now)" for k in keys)
-
-
-def rows_hash(pilot):
-    """SHA-256 over the texts and labels of all test rows; saving the file again in another program does not change it."""
-    found = sorted(json.dumps([row[k] for k in ("id", pilot.text, *pilot.fields)], ensure_ascii=False) for row in rows.load(pilot).test)
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()
-
-
-def seen_before(pilot):
-    """True when answers of a tuned model to this pilot's test rows exist already: then the bar comes late, and says so."""
-    places = [ROOT / "data/reference" / pilot.name, Path(os.environ.get("COURSE_RUNS") or ROOT / "runs") / pilot.name]
-    return any(list(place.glob("[0-9][0-9]/answers/tuned-*.jsonl")) for place in places)
+    short = {"costs": "costs", "secondary": "secondary", "critical": "critical", "test_sha256": "the test rows"}
+    return ", ".join(short[k] if k in short else f"{k} ({plain(old, k)} then, {plain(new, k)} now)" for k in keys)

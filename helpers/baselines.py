@@ -51,6 +51,17 @@ def _near(word, known):
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
 
 
+def spaced(pilot, texts):
+    """Whether words stand apart in these texts. Japanese, Chinese, Thai, Lao, Khmer and Burmese are read by characters instead.
+
+    Without such a language in pilot.yaml the texts decide: fewer than one gap in 20 characters means no words to count.
+    """
+    if re.split("[-_]", str(pilot.language).lower())[0] in ("ja", "zh", "th", "lo", "km", "my"):
+        return False
+    whole = sum(map(len, texts))
+    return whole < 20 or sum(len(re.findall(r"\s+", text.strip())) for text in texts) / whole >= 1 / 20
+
+
 def majority(pilot, train):
     """The record made of each field's commonest value in the training rows; ties go to the first seen."""
     return {name: Counter(row[name] for row in train).most_common(1)[0][0] for name in pilot.fields}

@@ -14,7 +14,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-from helpers import ROOT, CourseError, report, rows
+from helpers import ROOT, CourseError, report, rows, sealed
 from helpers.pilot import Pilot
 from helpers.runs import clear, write_text
 from helpers.runtime import PROFILES
@@ -151,6 +151,10 @@ def main(arguments=None):
         if not chosen:
             raise CourseError(f"There is no chapter {options.only!r}; there are {', '.join(n for n, _ in chapters())}.")
         for number, path in chosen:
+            profile = PROFILES.get(options.profile)
+            if number == "00" and pilot.name not in ("inbox", "clinc150") and not any(
+                    sealed.exists(place, "bar") for place in sealed.places(pilot, profile)):
+                print("No bar is frozen for this pilot: run `make bar PILOT=...` first if the result is meant to count.", flush=True)
             if options.fresh:
                 clear(folder / number)
             clock = time.perf_counter()

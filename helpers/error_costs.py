@@ -8,8 +8,37 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.stats import bootstrap
 
 from helpers import CourseError
-from helpers.scoring import error_kinds, known_kinds
 
+
+def known_kinds(pilot):
+    """Every kind of error a record of this pilot can have, as a list of names."""
+    kinds = ["invalid"]
+    for name, spec in pilot.fields.items():
+        kinds += [f"{name}.wrong"] + ([f"{name}.empty", f"{name}.extra"] if spec.optional else [])
+        kinds += [f"{name}.missed.{value}" for value in (spec.values if spec.type == "label" else ())]
+    return kinds
+
+
+def error_kinds(pilot, row, record, named=()):
+    """What is wrong with one record (dict or None), at most one kind a field; empty for an exact record.
+
+    `invalid`: no record with exactly the pilot's fields, a person must read the message. `<field>.wrong`: another value.
+    `.empty`: nothing where a value stood. `.extra`: a value where none belongs. A label that is told apart in `named`
+    as `<field>.missed.<value>` gets that kind when this value should have been given and was not.
+    """
+    if record is None or set(record) != set(pilot.fields):
+        return ["invalid"]
+    kinds = []
+    for name in pilot.fields:
+        value, truth = record[name], row[name]
+        if value != truth or type(value) is not type(truth):
+            kind = f"{name}.extra" if truth is None else f"{name}.empty" if value is None else f"{name}.wrong"
+            if f"{name}.missed.{truth}" in named:
+                kind = f"{name}.missed.{truth}"
+            elif kind == f"{name}.empty" and not pilot.fields[name].optional:
+                kind = f"{name}.wrong"
+            kinds.append(kind)
+    return kinds
 
 class ErrorCost(BaseModel):
     """What one error costs until it is put right: working minutes, and money beside them."""
@@ -20,13 +49,29 @@ class ErrorCost(BaseModel):
 
 
 class Costs(BaseModel):
-    """`today_minutes`: what a person needs for one message now. `errors`: {kind: ErrorCost}, kinds as in scoring.error_kinds."""
+    """`today_minutes`: what a person needs for one message now. `errors`: {kind: ErrorCost}, kinds as in error_kinds.
+
+    `running_per_1000`: money for hardware, calls and upkeep. `checking_minutes`: a person's look at each message. Every automated
+    way is charged both.
+    """
 
     model_config = ConfigDict(extra="forbid")
     currency: str
     hourly: float = Field(gt=0)
     today_minutes: float = Field(ge=0)
+    running_per_1000: float = Field(default=0, ge=0)
+    checking_minutes: float = Field(default=0, ge=0)
     errors: dict[str, ErrorCost]
+
+    @property
+    def today(self):
+        """Money that 1,000 messages cost now, when a person reads each."""
+        return 1000 * self.today_minutes / 60 * self.hourly
+
+    @property
+    def fixed(self):
+        """Money per 1,000 messages that an automated way costs before its first error."""
+        return self.running_per_1000 + 1000 * self.checking_minutes / 60 * self.hourly
 
     def of(self, kind):
         """Money for one error. `<field>.missed.<value>` without a price of its own costs what `<field>.wrong` costs."""
@@ -50,7 +95,8 @@ def default_costs(pilot, hourly=40.0, currency="EUR", today_minutes=3.0):
 
 @dataclass(frozen=True)
 class Cost:
-    """Expected cost of errors per 1,000 messages with a bootstrap 95 % interval; `by_kind`: {kind: (errors, money per 1,000)}."""
+    """Expected cost per 1,000 messages with a bootstrap interval. `by_kind`: {kind: (errors, money per 1,000)};
+    `by_field`: {field: (money, low, high)}."""
 
     value: float
     low: float
@@ -58,28 +104,46 @@ class Cost:
     n: int
     currency: str
     by_kind: dict
+    by_field: dict
 
     def __str__(self):
         return f"{self.value:7,.0f} {self.currency}  [{self.low:,.0f}, {self.high:,.0f}] per 1,000 messages, n={self.n}"
 
+    @property
+    def driver(self):
+        """(dearest field, whether it stays the dearest without the kinds of error seen fewer than five times), or None."""
+        order = sorted(self.by_field, key=lambda name: -self.by_field[name][0])
+        if not order:
+            return None
+        often = sum(money for kind, (count, money) in self.by_kind.items() if count >= 5 and kind.split(".")[0] == order[0])
+        return order[0], often > (self.by_field[order[1]][0] if order[1:] else 0)
 
-def error_cost(pilot, data, records, costs, seed=0):
-    """What the errors of `records` (dicts or None, one per labelled row of `data`) cost per 1,000 messages.
 
-    Each field's error is put right by itself, so a record's costs add up. Raises CourseError for an unpriced or unknown kind.
+def error_cost(pilot, data, records, costs, seed=0, alpha=0.05):
+    """What a way with these `records` (dicts or None, one per labelled row of `data`) costs per 1,000 messages.
+
+    Each field's error is put right by itself, so a record's costs add up; `costs.fixed` comes on top. The interval is at 1 - alpha.
+    Raises CourseError for an unpriced or unknown kind.
     """
     costs = check_costs(pilot, costs)
     kinds = [error_kinds(pilot, row, record, costs.errors) for row, record in zip(data, records, strict=True)]
-    each = 1000 * np.array([sum(costs.of(kind) for kind in found) for found in kinds], float)
-    if not len(each):
+    if not kinds:
         raise CourseError("There are no rows to price.")
-    low = high = float(each.mean())
-    if each.std() > 0:
-        draws = bootstrap((each,), np.mean, n_resamples=5000, method="percentile", rng=np.random.default_rng(seed))
-        low, high = draws.confidence_interval
     flat = [kind for found in kinds for kind in found]
-    by_kind = {kind: (flat.count(kind), 1000 * flat.count(kind) * costs.of(kind) / len(each)) for kind in dict.fromkeys(flat)}
-    return Cost(float(each.mean()), float(low), float(high), len(each), costs.currency, by_kind)
+    by_kind = {kind: (flat.count(kind), 1000 * flat.count(kind) * costs.of(kind) / len(kinds)) for kind in dict.fromkeys(flat)}
+    by_field = {name: _mean(kinds, costs, seed, alpha, name) for name in dict.fromkeys(kind.split(".")[0] for kind in flat)}
+    value, low, high = (figure + costs.fixed for figure in _mean(kinds, costs, seed, alpha))
+    return Cost(value, low, high, len(kinds), costs.currency, by_kind, by_field)
+
+
+def _mean(kinds, costs, seed, alpha, field=None):
+    """(mean, low, high) of the money per 1,000 messages, of one field or of all."""
+    each = 1000 * np.array([sum(costs.of(k) for k in found if field in (None, k.split(".")[0])) for found in kinds], float)
+    if each.std() == 0:
+        return (float(each.mean()),) * 3
+    draws = bootstrap((each,), np.mean, n_resamples=5000, method="percentile", confidence_level=1 - alpha,
+                      rng=np.random.default_rng(seed))
+    return float(each.mean()), *map(float, draws.confidence_interval)
 
 
 def check_costs(pilot, costs):

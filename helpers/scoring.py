@@ -127,6 +127,13 @@ def score(pilot, rows, answers):
 # How sure, and how many rows ---------------------------------------------------------------------------------
 
 
+def _tango(only_a, only_b, n, delta):
+    """Tango's score statistic of the difference `delta`, for counts or arrays of counts; it falls as delta grows."""
+    b = -only_a - only_b + (2 * n - only_a + only_b) * delta
+    q = (np.sqrt(np.maximum(0.0, b * b + 8 * n * only_b * delta * (1 - delta))) - b) / (4 * n)  # share of only_b under delta
+    return (only_a - only_b - n * delta) / np.sqrt(np.maximum(1e-300, n * (2 * q + delta * (1 - delta))))
+
+
 def paired_interval(only_a, only_b, n, alpha=0.05):
     """(low, high) of a paired difference a - b in shares: Tango's score interval (Statistics in Medicine 1998, 17, 891).
 
@@ -136,9 +143,7 @@ def paired_interval(only_a, only_b, n, alpha=0.05):
         raise CourseError(f"{only_a} and {only_b} rows that differ do not fit into {n} rows.")
 
     def statistic(delta):
-        b = -only_a - only_b + (2 * n - only_a + only_b) * delta
-        q = (np.sqrt(max(0.0, b * b + 8 * n * only_b * delta * (1 - delta))) - b) / (4 * n)  # share of only_b under delta
-        return (only_a - only_b - n * delta) / np.sqrt(max(1e-300, n * (2 * q + delta * (1 - delta))))
+        return float(_tango(only_a, only_b, n, delta))
 
     z, edge = norm.isf(alpha / 2), 1 - 1e-9
     low = brentq(lambda d: statistic(d) - z, -edge, edge) if statistic(-edge) > z > statistic(edge) else -1.0
@@ -198,35 +203,37 @@ def rows_for_zero_errors(rate, confidence=0.95):
     return n if (1 - rate) ** n <= 1 - confidence else n + 1
 
 
-# What kind of error ------------------------------------------------------------------------------------------
+def chance_to_clear(n, gain, discordant, margin, alpha=0.05):
+    """Probability that n rows show a true difference `gain` to be at least `margin`: the lower end of paired_interval clears it.
 
-
-def known_kinds(pilot):
-    """Every kind of error a record of this pilot can have, as a list of names."""
-    kinds = ["invalid"]
-    for name, spec in pilot.fields.items():
-        kinds += [f"{name}.wrong"] + ([f"{name}.empty", f"{name}.extra"] if spec.optional else [])
-        kinds += [f"{name}.missed.{value}" for value in (spec.values if spec.type == "label" else ())]
-    return kinds
-
-
-def error_kinds(pilot, row, record, named=()):
-    """What is wrong with one record (dict or None), at most one kind a field; empty for an exact record.
-
-    `invalid`: no record with exactly the pilot's fields, a person must read the message. `<field>.wrong`: another value.
-    `.empty`: nothing where a value stood. `.extra`: a value where none belongs. A label that is told apart in `named`
-    as `<field>.missed.<value>` gets that kind when this value should have been given and was not.
+    `discordant` as in paired_power; a negative margin asks for 'no worse by'. Summed over every outcome (but 1e-9 of them).
     """
-    if record is None or set(record) != set(pilot.fields):
-        return ["invalid"]
-    kinds = []
-    for name in pilot.fields:
-        value, truth = record[name], row[name]
-        if value != truth or type(value) is not type(truth):
-            kind = f"{name}.extra" if truth is None else f"{name}.empty" if value is None else f"{name}.wrong"
-            if f"{name}.missed.{truth}" in named:
-                kind = f"{name}.missed.{truth}"
-            elif kind == f"{name}.empty" and not pilot.fields[name].optional:
-                kind = f"{name}.wrong"
-            kinds.append(kind)
-    return kinds
+    if not abs(gain) <= discordant <= 1 or n < 1:
+        raise CourseError(f"A difference of {gain:g} needs at least as large a share of rows that differ, not {discordant:g}.")
+    a, b = (discordant + gain) / 2, (discordant - gain) / 2
+    wins = np.arange(binom.ppf(5e-10, n, a), binom.isf(5e-10, n, a) + 1)[:, None]
+    losses = np.arange(max(0, binom.ppf(5e-10, n, b)), binom.isf(5e-10, n, b) + 1)[None, :]
+    weight = binom.pmf(wins, n, a) * binom.pmf(losses, n - wins, b / (1 - a) if a < 1 else 0.0)
+    return float(np.sum(weight * (_tango(wins, losses, n, margin) >= norm.isf(alpha / 2))))
+
+
+def chance_to_be_rare(n, rate, limit):
+    """Probability that n rows show an error of the true rate `rate` to be rarer than `limit`, as highest_rate judges it."""
+    counts = np.arange(n + 1)
+    return float(binom.pmf(counts, n, rate)[proportion_confint(counts, n, alpha=0.1, method="beta")[1] <= limit].sum())
+
+
+def rows_for_chance(chance, wanted=0.8):
+    """The fewest rows, to within 5 %, from which `chance(n)` is `wanted`; None beyond 20,000."""
+    n = 10
+    while n <= 20_000:
+        if chance(n) >= wanted:
+            return n
+        n = max(n + 1, int(1.05 * n))
+    return None
+
+
+def rows_for_perfect(wrong, margin, alpha=0.05):
+    """Rows on which a result without an error clears `margin` over a baseline wrong in the share `wrong`; None: no number does."""
+    each = float(_tango(wrong, 0.0, 1, margin))  # the statistic grows with the square root of n
+    return int(np.ceil((norm.isf(alpha / 2) / each) ** 2 - 1e-9)) if each > 0 else None

@@ -1,15 +1,17 @@
-"""A YAML file that was agreed on: sealed with a hash, every version kept in a ledger beside it, an edit named and refused.
+"""A YAML file that was agreed on: sealed with a hash, with a ledger of its versions; an edit is refused.
 
 This stops a slip and makes a change of mind visible. It does not stop somebody who rewrites file and ledger; keep both in git for that.
 """
 
 import hashlib
 import json
+import os
 from datetime import datetime
+from pathlib import Path
 
 import yaml
 
-from helpers import CourseError
+from helpers import ROOT, CourseError, rows
 from helpers.runs import write_text
 
 HEAD = "# Agreed on and sealed with the hash below: an edit is refused; a revision with a reason is not.\n"
@@ -36,9 +38,12 @@ def exists(folder, name):
     return (folder / f"{name}.yaml").is_file() or bool(ledger(folder, name))
 
 
-def seal(folder, name, content):
-    """Enter `content` into the ledger, then write name.yaml with its hash. Raises CourseError when the disk is full."""
-    entry = {"time": datetime.now().isoformat(timespec="seconds"), "sha256": digest(content), "content": content}
+def seal(folder, name, content, **beside):
+    """Enter `content` and what stands `beside` it into the ledger, then write name.yaml with its hash.
+
+    Raises CourseError when the disk is full.
+    """
+    entry = {"time": datetime.now().isoformat(timespec="seconds"), "sha256": digest(content), "content": content, **beside}
     lines = [json.dumps(e, ensure_ascii=False) + "\n" for e in (*ledger(folder, name), entry)]
     write_text(folder / f"{name}_ledger.jsonl", "".join(lines))
     _write(folder, name, entry)
@@ -81,3 +86,36 @@ def unseal(folder, name, keys):
     differ = [key for key in {**was["content"], **raw} if was["content"].get(key) != raw.get(key)]
     raise CourseError(f"{path.name} was edited after it was frozen on {was['time'][:10]}: {', '.join(differ) or 'sha256'} "
                       f"{'differ' if len(differ) > 1 else 'differs'}; {again}, or revise it in the open with a reason.")
+
+
+# The rows it was agreed on, and where it lies ----------------------------------------------------------------
+
+
+def row_hashes(pilot):
+    """SHA-256 of every test row's id, text and labels, sorted: the same after another program has saved the file."""
+    keys = ("id", pilot.text, *pilot.fields)
+    found = (json.dumps([row[k] for k in keys], ensure_ascii=False) for row in rows.load(pilot).test)
+    return sorted(hashlib.sha256(line.encode()).hexdigest() for line in found)
+
+
+def rows_hash(pilot):
+    """One SHA-256 over all test rows."""
+    return hashlib.sha256("\n".join(row_hashes(pilot)).encode()).hexdigest()
+
+
+def seen_before(pilot):
+    """True when answers of a tuned model to this pilot's test rows exist already: then a page comes late, and says so."""
+    places = [ROOT / "data/reference" / pilot.name, Path(os.environ.get("COURSE_RUNS") or ROOT / "runs") / pilot.name]
+    return any(list(place.glob("[0-9][0-9]/answers/tuned-*.jsonl")) for place in places)
+
+
+def home(pilot, profile=None):
+    """The folder of this pilot's runs; smoke has one of its own."""
+    smoke = (profile.name if profile else os.environ.get("COURSE_PROFILE")) == "smoke"
+    return Path(os.environ.get("COURSE_RUNS") or ROOT / "runs") / pilot.name / ("smoke" if smoke else "")
+
+
+def places(pilot, profile=None):
+    """Where a page may lie, in the order they are asked: the pilot's folder, its runs (first in smoke), the reference copy."""
+    runs = home(pilot, profile)
+    return [*([runs, pilot.folder] if runs.name == "smoke" else [pilot.folder, runs]), ROOT / "data/reference" / pilot.name / "02"]

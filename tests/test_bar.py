@@ -6,7 +6,6 @@ import os
 import nbformat
 import numpy as np
 import pytest
-import yaml
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom, binomtest
 from statsmodels.stats.contingency_tables import mcnemar
@@ -121,17 +120,17 @@ TRUTH = {"id": "1", "message": "pump, PO-1000", "intent": "order", "product": "p
 def test_kinds_of_error(folder, change, kinds):
     pilot = Pilot.load(folder)
     record = {name: TRUTH[name] for name in pilot.fields} | change
-    assert scoring.error_kinds(pilot, TRUTH, record) == kinds
+    assert error_costs.error_kinds(pilot, TRUTH, record) == kinds
     assert bool(kinds) != bool(scoring.score(pilot, [TRUTH], [record]).exact[0]), "no error is the same as an exact record"
-    assert set(kinds) <= set(scoring.known_kinds(pilot))
+    assert set(kinds) <= set(error_costs.known_kinds(pilot))
 
 
 def test_invalid_and_missed_are_kinds_of_their_own(folder):
     pilot = Pilot.load(folder)
-    assert scoring.error_kinds(pilot, TRUTH, None) == scoring.error_kinds(pilot, TRUTH, {"intent": "order"}) == ["invalid"]
+    assert error_costs.error_kinds(pilot, TRUTH, None) == error_costs.error_kinds(pilot, TRUTH, {"intent": "order"}) == ["invalid"]
     wrong = {"intent": "quote", "product": "pump", "order_id": None}
-    assert scoring.error_kinds(pilot, TRUTH, wrong, ["intent.missed.order"]) == ["intent.missed.order"]
-    assert scoring.error_kinds(pilot, TRUTH, wrong, ["intent.missed.quote"]) == ["intent.wrong"]
+    assert error_costs.error_kinds(pilot, TRUTH, wrong, ["intent.missed.order"]) == ["intent.missed.order"]
+    assert error_costs.error_kinds(pilot, TRUTH, wrong, ["intent.missed.quote"]) == ["intent.wrong"]
 
 
 def test_cost_by_hand(folder):
@@ -253,8 +252,8 @@ def test_another_wish_needs_a_reason_and_shows_it(pilot):
     new = Bar.freeze(pilot, reason="the contract changed", **wish(pilot, margin=0.02))
     assert new.version == 2 and new.margin == 0.02 and new == Bar.load(pilot) == Bar.freeze(pilot, **wish(pilot, margin=0.02))
     assert "because the contract changed" in str(new)
-    third = new.revise("more rows", rows=200)
-    assert third.version == 3 and len(third.revised) == 2 and Bar.load(pilot).rows == 200
+    third = new.revise("fewer rows", rows=10)
+    assert third.version == 3 and len(third.revised) == 2 and Bar.load(pilot).rows == 10
     with pytest.raises(CourseError, match="reason"):
         third.revise(" ", rows=10)
 
@@ -301,7 +300,8 @@ def test_old_versions_forged_hashes_and_lost_ledgers_are_noticed(pilot, tmp_path
     ({"margin": 5}, "margin is 5; write 0.05 for 5 points"), ({"margin": "5 %"}, "write a number"), ({"margin": -0.1}, "between 0 and 1"),
     ({"critical": {"order.wrong": 0.1}}, "'order.wrong' names no field"), ({"critical": {"order_id.wrnog": 0.1}}, "did you mean order_id.wrong"),
     ({"critical": {"order_id.wrong": 2}}, "write 0.02 for 2 points"), ({"critical": {"order_id.wrong": 0}}, "no number of rows"),
-    ({"secondary": {"colour": 0.1}}, "colour"), ({"rows": 0}, "rows is 0"), ({"marign": 0.1}, "'marign' is unknown")])
+    ({"secondary": {"colour": 0.1}}, "colour"), ({"baseline": "nonsense"}, "there are majority, rules, TF-IDF, do nothing"),
+    ({"rows": 500}, "rows is 500, but there are 12 test rows"), ({"max_cost_per_1000": -1}, "max_cost_per_1000"), ({"rows": 0}, "rows is 0"), ({"marign": 0.1}, "'marign' is unknown")])
 def test_a_bad_wish_is_one_sentence(pilot, tmp_path, change, words):
     with pytest.raises(CourseError, match=words) as found:
         Bar.freeze(pilot, **wish(pilot, **change))
@@ -325,7 +325,7 @@ def test_other_test_rows_are_noticed(pilot, folder):
     path.write_bytes(path.read_bytes().replace(b"belt 100", b"belt 999"))
     with pytest.raises(CourseError, match="test rows of 'small' are not"):
         Bar.load(pilot)
-    with pytest.raises(CourseError, match="test_sha256"):
+    with pytest.raises(CourseError, match="other values for the test rows"):
         Bar.freeze(pilot, **wish(pilot))
     assert Bar.freeze(pilot, reason="a row was labelled wrong", **wish(pilot)) == Bar.load(pilot)
 
@@ -365,11 +365,17 @@ def answers(n, wrong_intent=0, wrong_order=0):
     return data, records
 
 
+def agreed(pilot, n, **change):
+    """A bar whose agreed rows are n; the twelve of the pilot's folder stand in for them."""
+    return Bar.freeze(pilot, **wish(pilot, **change)).model_copy(update={"rows": n})
+
+
 @pytest.mark.parametrize("n, tuned, baseline, status, part", [
     (200, {}, {"wrong_intent": 60}, "pass", None),
     (100, {}, {"wrong_intent": 60}, "not enough rows", "order_id.wrong"),  # 100 clean rows do not show 2 %
     (160, {}, {"wrong_intent": 60}, "not enough rows", None),  # all is shown, on fewer rows than agreed
-    (200, {}, {"wrong_intent": 14}, "fail", "exact record"),  # 7 points, not shown to be 5
+    (200, {"wrong_intent": 20}, {"wrong_intent": 34}, "fail", "exact record"),  # 7 points, not shown to be 5
+    (200, {}, {"wrong_intent": 14}, "not enough rows", "exact record"),  # 7 points and no error: 200 rows could not show more
     (100, {}, {"wrong_intent": 7}, "not enough rows", "exact record"),
     (100, {"wrong_intent": 30}, {}, "fail", "exact record"),  # far below: more rows will not help
     (200, {"wrong_order": 20}, {"wrong_intent": 90}, "fail", "order_id.wrong"),
@@ -377,7 +383,7 @@ def answers(n, wrong_intent=0, wrong_order=0):
     (12, {}, {}, "not enough rows", "intent"),  # no difference at all on 12 rows shows nothing
 ])
 def test_verdicts(pilot, n, tuned, baseline, status, part):
-    bar = Bar.freeze(pilot, **wish(pilot, rows=200))
+    bar = agreed(pilot, 200)
     data, good = answers(n, **tuned)
     found = bar.verdict(scoring.score(pilot, data, good), scoring.score(pilot, data, answers(n, **baseline)[1]), data)
     assert found.status == status and (part is None or found.parts[part] != "shown")
@@ -387,12 +393,185 @@ def test_verdicts(pilot, n, tuned, baseline, status, part):
 
 
 def test_more_looks_than_agreed_widen_the_interval_and_are_named(pilot):
-    bar = Bar.freeze(pilot, **wish(pilot, rows=200))
-    data, good = answers(200)
-    scored, other = scoring.score(pilot, data, good), scoring.score(pilot, data, answers(200, wrong_intent=18)[1])
+    bar = agreed(pilot, 200)
+    data, good = answers(200, wrong_intent=20)
+    scored, other = scoring.score(pilot, data, good), scoring.score(pilot, data, answers(200, wrong_intent=38)[1])
     once, often = bar.verdict(scored, other, data), bar.verdict(scored, other, data, looks=10)
     assert often.exact.low < once.exact.low and (once.status, often.status) == ("pass", "fail")
     assert "looked 10 times, 1 agreed" in str(often) and "looked" not in str(once)
+
+
+def judge(bar, pilot, n, tuned, baseline):
+    data, good = answers(n, **tuned)
+    return bar.verdict(scoring.score(pilot, data, good), scoring.score(pilot, data, answers(n, **baseline)[1]), data)
+
+
+def test_what_even_a_perfect_result_cannot_show_is_no_failure(pilot, capsys):
+    bar = Bar.freeze(pilot, **wish(pilot))
+    said = capsys.readouterr().out
+    assert "intent (needs 73 rows)" in said and "order_id.wrong (needs 149 rows)" in said and "exact record" not in said
+    assert said.count("\n") == 1
+    found = judge(bar, pilot, 12, {}, {"wrong_intent": 12})
+    assert found.status == "not enough rows" and found.parts["intent"] == "shown"
+    assert found.small == {"order_id.wrong": 149} and "these rows cannot show: order_id.wrong (needs 149 rows)" in str(found)
+    bar = Bar.freeze(pilot, reason="another field", **wish(pilot, secondary={"product": 0.05}))
+    found = judge(bar, pilot, 12, {}, {"wrong_intent": 12})  # product: right in every row on both sides
+    assert found.status == "not enough rows" and found.small == {"product": 73, "order_id.wrong": 149}
+    assert judge(bar, pilot, 12, {"wrong_intent": 12}, {}).status == "fail", "a miss that is shown stays a miss"
+
+
+@pytest.mark.parametrize("wrong, margin", [(0.0, -0.05), (1.0, 0.1), (0.3, 0.1), (0.5, 0.05)])
+def test_rows_for_a_perfect_result_are_the_fewest(wrong, margin):
+    n = scoring.rows_for_perfect(wrong, margin)
+    assert scoring._tango(wrong * n, 0, n, margin) >= 1.959963 > scoring._tango(wrong * (n - 1), 0, n - 1, margin)
+    if wrong in (0, 1):
+        assert scoring.paired_interval(wrong * n, 0, n)[0] >= margin > scoring.paired_interval(wrong * (n - 1), 0, n - 1)[0]
+    assert scoring.rows_for_perfect(0.05, 0.1) is None, "a baseline that leaves no room"
+
+
+@pytest.mark.parametrize("n, gain, discordant, margin", [(200, 0.15, 0.4, 0.1), (120, 0.0, 0.2, -0.05), (60, -0.05, 0.1, -0.05)])
+def test_the_chance_of_passing_against_simulation(n, gain, discordant, margin):
+    rng = np.random.default_rng(0)
+    tables = rng.multinomial(n, [(discordant + gain) / 2, (discordant - gain) / 2, 1 - discordant], size=3000)
+    hits = sum(scoring.paired_interval(int(a), int(b), n)[0] >= margin for a, b, _ in tables)
+    low, high = proportion_confint(hits, 3000, alpha=0.001, method="wilson")
+    assert low <= scoring.chance_to_clear(n, gain, discordant, margin) <= high
+
+
+def test_the_chance_that_an_error_is_shown_to_be_rare():
+    assert scoring.chance_to_be_rare(200, 0.005, 0.02) == pytest.approx(0.995**200, abs=1e-9)
+    assert scoring.chance_to_be_rare(100, 0.001, 0.02) == 0 and scoring.chance_to_clear(20, 1.0, 1.0, 0.5) == pytest.approx(1)
+    n = scoring.rows_for_chance(lambda n: scoring.chance_to_clear(n, 0, 0.1, -0.05))
+    assert scoring.chance_to_clear(n, 0, 0.1, -0.05) >= 0.8 and 300 < n < 400
+    assert scoring.rows_for_chance(lambda n: 0) is None
+    with pytest.raises(CourseError, match="rows that differ"):
+        scoring.chance_to_clear(100, 0.3, 0.2, 0.1)
+
+
+def test_errors_that_cost_more_than_today_do_not_pass(pilot):
+    costs = error_costs.default_costs(pilot)  # a person: 2 EUR a message; a wrong intent: 4 minutes, 2.67 EUR
+    bar = agreed(pilot, 200, critical={}, secondary={})
+    assert bar.max_cost_per_1000 == pytest.approx(2000)
+    cheap, dear = judge(bar, pilot, 200, {"wrong_intent": 60}, {"wrong_intent": 130}), \
+        judge(bar, pilot, 200, {"wrong_intent": 170}, {"wrong_intent": 200})
+    assert cheap.status == "pass" and cheap.parts["cost of errors"] == "shown" and cheap.cost.high < 2000
+    assert dear.status == "fail" and dear.cost.low > 2000 * 0.9 and "cost of errors" in str(dear) and "at most 2,000" in str(dear)
+    costs |= {"running_per_1000": 500, "checking_minutes": 1.5}
+    data, good = answers(20)
+    found = error_costs.error_cost(pilot, data, good, costs)
+    assert found.value == found.low == found.high == pytest.approx(500 + 1000)
+    free = Bar.freeze(pilot, reason="no limit", **wish(pilot, critical={}, secondary={}, max_cost_per_1000=None))
+    assert "cost of errors" not in judge(free, pilot, 12, {}, {}).parts
+
+
+def test_the_dearest_field_is_sure_only_with_five_errors(pilot):
+    data, wrong = answers(60, wrong_intent=9, wrong_order=2)
+    dear = {"order_id.wrong": {"minutes": 90}}
+    costs = error_costs.default_costs(pilot)
+    found = error_costs.error_cost(pilot, data, wrong, {**costs, "errors": costs["errors"] | dear})
+    assert found.driver == ("order_id", False) and found.by_field["order_id"][0] == pytest.approx(2 * 60_000 / 60)
+    money, low, high = found.by_field["intent"]
+    assert low < money < high
+    assert error_costs.error_cost(pilot, *answers(60, wrong_intent=9), costs).driver == ("intent", True)
+
+
+def test_the_seed_that_is_judged_is_the_median(pilot):
+    bar = agreed(pilot, 12, seeds=[0, 1, 2])
+    by_seed = {k: scoring.score(pilot, *answers(12, wrong_intent=w)) for k, w in ((0, 9), (1, 2), (2, 5))}
+    assert bar.judged(by_seed) == 2
+    assert bar.model_copy(update={"seeds": [1, 2]}).judged(by_seed) == 2, "of two the lower"
+    with pytest.raises(CourseError, match="no result for 1"):
+        bar.judged({0: by_seed[0], 2: by_seed[2]})
+
+
+# In words, a draft, and more rows ---------------------------------------------------------------------------
+
+
+def test_the_page_to_sign_says_it_in_words(pilot, tmp_path):
+    bar = Bar.freeze(pilot, **wish(pilot, messages_per_year=20_000, decides="head of sales", seeds=[0, 1, 2]))
+    page = (tmp_path / "runs/small/bar.md").read_text()
+    for words in ("5 more of 100 messages than with rules", "on 12 test messages", "order_id wrong: in at most 20 of 1,000 messages",
+                  "at most 2,000 EUR per 1,000", "40,000 EUR a year", "head of sales", "the middle one judged", "*Not enough rows*"):
+        assert words in page, words
+    assert page.count("Name and date: ____") == 2 and "DRAFT" not in page and bar.frozen in page
+
+
+def test_a_draft_freezes_nothing_and_has_no_ledger(pilot, tmp_path):
+    draft = Bar.freeze(pilot, agreed=False, **wish(pilot))
+    home = tmp_path / "runs/small"
+    assert sorted(p.name for p in home.iterdir()) == ["bar_draft.md"] and "DRAFT" in (home / "bar_draft.md").read_text()
+    assert "draft" in str(draft) and "nothing is frozen" in str(judge(draft, pilot, 12, {}, {}))
+    with pytest.raises(CourseError, match="no bar.yaml"):
+        Bar.load(pilot)
+    bar = Bar.freeze(pilot, **wish(pilot, margin=0.02))
+    assert bar.version == 1 and sorted(p.name for p in home.iterdir()) == ["bar.md", "bar.yaml", "bar_ledger.jsonl"]
+    assert Bar.freeze(pilot, agreed=False, **wish(pilot, margin=0.02)) == bar, "what is frozen stays frozen"
+
+
+def test_a_test_set_that_only_grew_needs_no_reason_before_a_result(pilot, folder, tmp_path):
+    Bar.freeze(pilot, **wish(pilot))
+    path = folder / "test.csv"
+    path.write_text(path.read_text() + 'test-99,"Where is pump number 999, PO-1999?",order,pump,PO-1999\n')
+    with pytest.raises(CourseError, match="other values for margin"):
+        Bar.freeze(pilot, **wish(pilot, rows=13, margin=0.01))
+    more = Bar.freeze(pilot, **wish(pilot, rows=13))
+    assert (more.rows, more.version, more.revised) == (13, 2, []) and Bar.load(pilot).rows == 13
+    last = json.loads((tmp_path / "runs/small/bar_ledger.jsonl").read_text().splitlines()[-1])
+    assert "grew from 12 to 13" in last["note"] and len(last["rows"]) == 13
+    runs.Journal(tmp_path / "runs/small/00/answers/tuned-0.jsonl").add({"test-0": "{}"}, 1.0)
+    path.write_text(path.read_text() + "test-98,What does belt 998 cost?,quote,belt,\n")
+    with pytest.raises(CourseError, match="the test rows"):
+        Bar.freeze(pilot, **wish(pilot, rows=14))
+
+
+# Languages without spaces -----------------------------------------------------------------------------------
+
+
+def test_texts_without_gaps_are_read_by_characters(pilot):
+    japanese = ["注文番号PO-1234の件、納期を教えてください。", "経理の担当者はどなたですか。請求書4711について。"]
+    assert not baselines.spaced(pilot, japanese), "the texts decide, whatever pilot.yaml says"
+    assert not baselines.spaced(pilot.model_copy(update={"language": "ja-JP"}), ["hello there"])
+    assert baselines.spaced(pilot, ["Where is pump number 3?", "한국어 문장은 띄어쓰기가 있습니다"]) and baselines.spaced(pilot, ["ok"])
+
+
+def test_japanese_messages_with_a_number_are_no_copies_and_are_told_apart(tmp_path, monkeypatch):
+    """The chapter's own cells on a Japanese pilot: no near-copies between different requests, word counts beat the majority."""
+    notebook = nbformat.read(ROOT / "notebooks/02_the_bar.ipynb", as_version=4)
+    home = japanese_pilot(tmp_path)
+    monkeypatch.setenv("COURSE_PILOT", str(home))
+    assert course.main(["--pilot", str(home), "--profile", "smoke", "--only", "02"]) == 0
+    found = figures(tmp_path / "runs/nihon/smoke")
+    assert found["data.near_duplicates.test_rows"]["value"] < 0.2
+    assert found["exact.tf_idf.cv"]["value"] > found["exact.majority.cv"]["value"] + 0.3
+    assert any("spaced(" in c.source for c in notebook.cells)
+
+
+def japanese_pilot(tmp_path):
+    home = tmp_path / "nihon"
+    home.mkdir()
+    (home / "pilot.yaml").write_text("name: nihon\ntext: body\nlanguage: ja\nfields:\n  topic: {type: label, values: [order, invoice]}\n")
+    said = {"order": ["{}番はいつ届きますか", "注文{}の配送日を知りたい", "まだ{}の品物が届きません", "{}の到着予定を教えて"],
+            "invoice": ["請求書{}に誤りがあります", "経理に請求書{}の件で電話したい", "{}の請求金額が違います", "請求{}の支払い期限を延ばしたい"]}
+    unseen = {"order": ["荷物{}の追跡をお願いします", "部品が{}個足りません", "納期は{}日で間に合うでしょうか"],
+              "invoice": ["領収書を{}部ください", "振込先の口座{}は正しいですか", "二重に{}円引き落とされました"]}
+    for split, texts, n in (("train", said, 12), ("test", unseen, 3)):
+        lines = ["body,topic"] + [f"{texts[t][i % len(texts[t])].format(4711 + 7 * i)},{t}" for i in range(n) for t in said]
+        (home / f"{split}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return home
+
+
+def test_course_says_that_no_bar_is_frozen(tmp_path, monkeypatch, capsys, folder):
+    def stop(path, say, environment):
+        raise CourseError(f"{path.stem} stopped: enough")
+
+    monkeypatch.setattr(course, "run_chapter", stop)
+    assert course.main(["--pilot", str(folder), "--only", "00"]) == 1
+    assert "No bar is frozen for this pilot: run `make bar" in capsys.readouterr().out
+    Bar.freeze(Pilot.load(folder), **wish(Pilot.load(folder)))
+    capsys.readouterr()
+    for place in (folder, ROOT / "data/inbox"):
+        assert course.main(["--pilot", str(place), "--only", "00"]) == 1
+        assert "No bar" not in capsys.readouterr().out
 
 
 # The chapter ----------------------------------------------------------------------------------------------
@@ -416,15 +595,12 @@ def test_chapter_02_on_a_small_pilot_of_ones_own(tmp_path, capsys):
     folder = tmp_path / "runs/mine/smoke"
     said = (folder / "02/02_the_bar.ipynb").read_text()
     assert "They cannot show which" in said and "5 test rows" in said
-    found, bar = figures(folder), (folder / "bar.yaml").read_bytes()
+    found, draft = figures(folder), (folder / "bar_draft.md").read_text()
     assert found["rows.power.minimum_difference"]["value"] is None and found["exact.tf_idf.cv"]["n"] == 14
     assert 0.03 < found["peeking.fixed_n.formula"]["value"] < 0.09 < found["peeking.false_alarms.formula"]["value"]
-    assert yaml.safe_load(bar)["rows"] == 5
-    assert course.main(command) == 0 and (folder / "bar.yaml").read_bytes() == bar
-    (home / "test.csv").write_text((home / "test.csv").read_text().replace("part test 0", "part test nought"))
-    capsys.readouterr()
-    assert course.main(command) == 1
-    assert "test_sha256" in capsys.readouterr().err
+    assert "DRAFT" in draft and "on 5 test messages" in draft and not (folder / "bar.yaml").exists(), "nobody agreed yet"
+    assert found["bar.chance_of_passing.exact_record.plus_5"]["value"] < 0.2
+    assert course.main(command) == 0 and not list(folder.glob("bar*l"))
 
 
 @pytest.mark.skipif(not (ROOT.parent / "shared/real_data/clinc150").is_dir() and "COURSE_DATASETS" not in os.environ,
@@ -442,13 +618,21 @@ def test_the_reference_bar_is_intact_and_is_the_one_of_the_recorded_run():
     assert bar.rows == len(rows.load(pilot).test)
 
 
+def p_value(new, old, n):
+    return scoring.compare([True] * new + [False] * (n - new), [False] * (n - old) + [True] * old).p
+
+
 @pytest.mark.parametrize("check, right, wrong", [
-    ("check_rows", 598, 597),
+    ("check_rows", 598, (597, 599, 600)),
     ("check_as_good", lambda new, old, n, margin: scoring.paired_interval(new, old, n)[0] > -margin,
-     lambda new, old, n, margin: scoring.compare([True] * new + [False] * (n - new), [False] * (n - old) + [True] * old).p > 0.05)])
+     (lambda new, old, n, margin: p_value(new, old, n) > 0.05, lambda new, old, n, margin: n >= 200 and new >= old,
+      lambda new, old, n, margin: scoring.paired_interval(new, old, n)[0] > -0.05,
+      lambda new, old, n, margin: new - old > -margin * n and n >= 100))])
 def test_the_exercises_know_right_from_wrong(check, right, wrong):
     notebook = nbformat.read(ROOT / "notebooks/02_the_bar.ipynb", as_version=4)
     source = next(c.source for c in notebook.cells if f"def {check}(" in c.source)
     room = {"scoring": scoring}
     exec(source, room)
-    assert "not attempted" in room[check](None) and room[check](right).endswith("right.") and "not yet" in room[check](wrong)
+    assert "not attempted" in room[check](None) and room[check](right).endswith("right.")
+    for answer in wrong:
+        assert "not yet" in room[check](answer)
