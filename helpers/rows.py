@@ -51,7 +51,7 @@ def load(pilot, profile=None):
     for name in pilot.labels:
         seen = {row[name] for row in tables["train"]}
         if len(seen) < 2:
-            raise CourseError(f"train has only one class for {name} ({next(iter(seen))!r}); there is nothing to learn.")
+            raise CourseError(f"train has only one class for {name} ({next(iter(seen))!r}); add rows of another label, or remove the field.")
         missing = [v for v in pilot.fields[name].values if v not in seen]
         if missing:
             notes.append(f"train has no row with {name} = {', '.join(map(repr, missing))}; no model can learn a label it never saw.")
