@@ -44,17 +44,25 @@ def run_chapter(path, say, environment):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", on_cell_executed=after, extra_arguments=["--log-level=CRITICAL"],
                             resources={"metadata": {"path": str(path.parent)}})
+
+    def interrupted():  # nbclient answers Ctrl-C by putting its kernel away, and then trips over the missing kernel in several ways
+        return getattr(client, "_async_cleanup_kernel_future", None) is not None
+
     try:
         client.execute(env=environment)
     except CellExecutionError as problem:
+        if interrupted():
+            raise KeyboardInterrupt from None
         words = re.sub(r"\x1b\[[0-9;]*m", "", problem.evalue or str(problem))
         raise CourseError(f"{path.stem} stopped: {words}" if problem.ename == "CourseError" else
                           f"{path.stem} stopped with {problem.ename}: {words}") from None
     except AssertionError:
-        if client.km is None:  # Ctrl-C: nbclient has put its kernel away and trips over that
+        if interrupted() or client.km is None:
             raise KeyboardInterrupt from None
         raise
     except DeadKernelError:
+        if interrupted():
+            raise KeyboardInterrupt from None
         raise CourseError(f"{path.stem}: the kernel died, most often because memory ran out; close other programs and run the "
                           "same command again: finished work is kept.") from None
     return notebook

@@ -11,7 +11,7 @@ import time
 import nbformat
 import pytest
 
-from helpers import ROOT, course
+from helpers import ROOT, CourseError, course
 
 
 def label_pilot(tmp_path, base):
@@ -63,6 +63,13 @@ def test_a_mistake_in_the_pilot_is_one_sentence_without_a_traceback(tmp_path, ti
     assert course.main(["--pilot", str(place), "--profile", "smoke"]) == 1
     said = capsys.readouterr().err
     assert "did you mean 'order'" in said and "Traceback" not in said and len(said.strip().splitlines()) == 1
+
+
+def test_a_cell_that_fails_is_named_and_no_interruption(tmp_path):
+    page = tmp_path / "09_broken.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), page)
+    with pytest.raises(CourseError, match="09_broken stopped with ZeroDivisionError: division by zero"):
+        course.run_chapter(page, lambda line: None, dict(os.environ))
 
 
 def test_unknown_pilot_and_chapter(tmp_path, capsys):
