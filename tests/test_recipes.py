@@ -12,6 +12,7 @@ from helpers.teachers import Teacher
 
 TEACHER = Teacher(model="m", licence="Apache-2.0")
 ORIGIN = {"recipe", "teacher", "prompt_version", "seed", "parents", "licence"}
+ANSWER = '{"intent": "quote", "urgency": "low", "product": null, "order_id": null}'
 LABEL_ONLY = {"name": "x", "text": "message", "fields": {"topic": {"type": "label", "values": ["order", "other"]}}}
 
 
@@ -37,7 +38,8 @@ def few():
 
 def all_plans(pilot, seeds, number=8, seed=0):
     return {"lamini": recipes.lamini(pilot, seeds, number, seed), "evolve": recipes.evolve(pilot, seeds, number, seed),
-            "explain": recipes.explain(pilot, seeds[:number], seed, seeds[-2:]), "attributes": recipes.attributes(pilot, seeds, number, seed),
+            "explain": recipes.explain(pilot, seeds[:number], seed, seeds[-2:]),
+            "attributes": recipes.attributes(pilot, seeds, number, seed),
             "forced": recipes.attributes(pilot, seeds, number, seed, force=True)}
 
 
@@ -61,7 +63,7 @@ def test_no_test_row_reaches_a_request(inbox, data, seeds):
 def test_rows_say_where_they_come_from(inbox, seeds):
     text = "Please send PO-1234 to the yard, says Ann."
     for name, plans in all_plans(inbox, seeds).items():
-        answer = 'Because it says so.\n{"intent": "quote", "urgency": "low", "product": null, "order_id": null}' if name == "explain" else text
+        answer = f"Because it says so.\n{ANSWER}" if name == "explain" else text
         made = recipes.rows_of(inbox, plans, [answer] * 7 + [None], TEACHER, seeds)
         assert len(made) == 7 and len({r["id"] for r in made}) == 7
         for plan, row in zip(plans, made):
@@ -73,8 +75,7 @@ def test_an_explained_answer_is_split_into_its_column_and_the_record(inbox, seed
     plans = recipes.explain(inbox, seeds[:2], shots=seeds[5:7])
     grammar = plans[0]["request"]["grammar"]
     assert grammar.startswith('root ::= why "\\n" record') and grammar.count("root ::=") == 1 and "record ::=" in grammar
-    made = recipes.rows_of(inbox, plans, ['It asks for a price.\n{"intent": "quote", "urgency": "low", "product": null, "order_id": null}',
-                                          'It is cut off\n{"intent": "quo'], TEACHER, seeds)
+    made = recipes.rows_of(inbox, plans, [f"It asks for a price.\n{ANSWER}", 'It is cut off\n{"intent": "quo'], TEACHER, seeds)
     assert len(made) == 1 and made[0]["explanation"] == "It asks for a price." and made[0]["intent"] == "quote"
     assert made[0]["message"] == seeds[0]["message"]
 

@@ -60,7 +60,8 @@ def server(behave):
 
 
 def completion(text, usage=True, **more):
-    body = {"id": "x", "object": "text_completion", "created": 1, "model": "m", "choices": [{"index": 0, "text": text, "finish_reason": "stop"}]}
+    body = {"id": "x", "object": "text_completion", "created": 1, "model": "m",
+            "choices": [{"index": 0, "text": text, "finish_reason": "stop"}]}
     body |= {"usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}} if usage else {}
     return 200, "application/json", json.dumps(body | more).encode(), {}
 
@@ -173,7 +174,7 @@ def test_a_budget_of_zero_asks_nothing(limit, journal):
 def test_a_budget_stops_the_run_and_keeps_what_is_done(limit, most, journal):
     priced = {"usd_per_million_in": 1000, "usd_per_million_out": 1000}
     with server(echo) as (address, seen):
-        with pytest.raises(CourseError, match=rf"budget of [\d.]+ (requests|tokens|USD) allows no further request: \d of 40 answers are kept"):
+        with pytest.raises(CourseError, match=r"budget of [\d.]+ \w+ allows no further request: \d of 40 answers are kept"):
             teachers.collect(ask(40), engine(address, **priced), journal, limit)
         assert 1 <= seen["all"] <= most and len(RowJournal(journal.path).replies) == seen["all"]
         spent = seen["all"]
@@ -197,8 +198,8 @@ def test_a_refused_key_stops_at_once_and_stays_secret(journal, monkeypatch):
         one = engine(address, key_from="MY_TEST_KEY", parallel=1)
         with pytest.raises(CourseError, match="refused the key .status 401") as problem:
             teachers.collect(ask(40), one, journal)
-    shown = f"{problem.value!r}{problem.getrepr(chain=True)}{one!r}{vars(one)!r}{one.teacher!r}{said.getvalue()}{journal.path.read_text()}"
-    assert KEY not in shown.replace(f"'_key': '{KEY}'", "") and "_key" not in repr(one)
+    shown = f"{problem.value!r}{problem.getrepr(chain=True)}{one!r}{one.teacher!r}{said.getvalue()}{journal.path.read_text()}"
+    assert KEY not in shown and KEY[:9] not in shown
     assert "[key]" in journal.path.read_text() and len(RowJournal(journal.path).replies) == 8
 
 
@@ -273,7 +274,8 @@ def test_a_grammar_holds_some_rows_of_a_batch(tiny):
 
 
 def pilot_with(teacher):
-    return Pilot.model_validate({"name": "x", "text": "message", "fields": {"intent": {"type": "label", "values": ["a", "b"]}}, "teacher": teacher})
+    fields = {"intent": {"type": "label", "values": ["a", "b"]}}
+    return Pilot.model_validate({"name": "x", "text": "message", "fields": fields, "teacher": teacher})
 
 
 @pytest.mark.parametrize("said, sentence", [
