@@ -116,7 +116,7 @@ class Server:
         import openai
 
         self.teacher, self.parallel, self.stop = teacher, teacher.parallel, threading.Event()
-        self._key = teacher.key()
+        self._key, self._llama = teacher.key(), teacher.address == "embedded"
         self._client = openai.OpenAI(base_url=address or teacher.address, api_key=self._key, max_retries=0, timeout=teacher.timeout)
 
     def units(self, requests):
@@ -154,18 +154,18 @@ class Server:
         return [reply(request, None, reason)]
 
     def _once(self, request):
-        extra = {name: request[name] for name in ("grammar",) if request.get(name)}
-        if self.teacher.address == "embedded":
-            extra["cache_prompt"] = True
-        if request.get("top_k"):
-            extra["top_k"] = request["top_k"]
+        extra = {"grammar": request["grammar"]} if request.get("grammar") and (self._llama or self.teacher.gbnf) else {}
+        if self._llama:
+            extra |= {"cache_prompt": True, "top_k": request.get("top_k", SETTINGS["top_k"])}
         common = {name: request.get(name, SETTINGS[name]) for name in ("max_tokens", "temperature", "top_p")}
-        common |= {"model": self.teacher.name, "seed": request["seed"], "extra_body": extra, "stop": request.get("stop") or None}
-        if "prompt" in request:
+        common |= {"model": self.teacher.name, "seed": request["seed"], "extra_body": extra}
+        common |= {"stop": request["stop"]} if request.get("stop") else {}
+        if "prompt" in request and not self.teacher.chat_only:
             got = self._client.completions.create(prompt=request["prompt"], **common)
             text = got.choices[0].text
         else:
-            got = self._client.chat.completions.create(messages=request["messages"], **common)
+            messages = request.get("messages") or [{"role": "user", "content": request["prompt"]}]
+            got = self._client.chat.completions.create(messages=messages, **common)
             text = got.choices[0].message.content
         if not isinstance(text, str):
             raise ValueError("no text")

@@ -8,7 +8,6 @@ import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -36,6 +35,8 @@ class Teacher(BaseModel):
     timeout: float = Field(default=120.0, gt=0)
     parallel: int = Field(default=8, ge=1, le=256)
     retries: int = Field(default=4, ge=0, le=20)
+    chat_only: bool = False  # a server without /completions: raw prompts are sent as one user message
+    gbnf: bool = False  # the server takes llama.cpp grammars; without, answers are free and what does not fit is dropped later
 
     @field_validator("address")
     @classmethod
@@ -90,10 +91,7 @@ def _sentence(error):
     return f"pilot.yaml: teacher: {where}: {error['msg'].removeprefix('Value error, ')}."
 
 
-Verdict = Literal["allowed", "allowed with duties", "blocked", "unknown"]
-
-
-def stated(teacher) -> Verdict:
+def stated(teacher):
     """What pilot.yaml itself says about the teacher's licence; a catalogue's function of the same shape may take its place."""
     said = teacher.licence.strip().lower()
     return said if said in ("blocked", "unknown") else "allowed"

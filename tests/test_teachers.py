@@ -294,6 +294,23 @@ def test_a_mistake_in_pilot_yaml_is_one_sentence_without_the_secret(said, senten
     assert KEY not in str(problem.getrepr()) and "secret" not in str(problem.value)
 
 
+def test_a_hosted_api_gets_what_it_understands(journal):
+    """A chat-only server gets one user message, no llama.cpp parameter and no empty stop list."""
+    got = []
+
+    def chat(number, body, headers):
+        got.append(body)
+        said = {"choices": [{"index": 0, "message": {"role": "assistant", "content": " one\ntwo"}}]}
+        return 200, "application/json", json.dumps(said).encode(), {}
+
+    requests = [{"prompt": "p", "seed": 1, "stop": ["\n"], "grammar": "root ::= [a-z]*"}, {"prompt": "q", "seed": 2}]
+    with server(chat) as (address, _):
+        found = teachers.collect(requests, engine(address, chat_only=True, parallel=1), journal)
+        engine(address, gbnf=True, chat_only=True).answer(requests[:1])
+    assert found.texts == ["one", "one\ntwo"] and got[0]["messages"] == [{"role": "user", "content": "p"}]
+    assert "grammar" not in got[0] and "cache_prompt" not in got[0] and "stop" not in got[1] and got[2]["grammar"] == "root ::= [a-z]*"
+
+
 def test_a_missing_key_is_named_by_its_variable(monkeypatch):
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(CourseError, match="NO_SUCH_KEY"):
