@@ -74,17 +74,22 @@ def substitute(pilot, seeds, number, seed=0, spans=None):
     return made
 
 
-def phrases(pilot, seeds, number, field, words, seed=0):
-    """Seed messages that get a phrase in front or behind, which changes their value of a label field: `words` is {value: [phrases]}.
+def phrases(pilot, seeds, number, field, words, neutral, seed=0):
+    """Seed messages that get a phrase in front or behind, which decides a label field: `words` is {value: [phrases]}.
 
-    Only seeds whose value is not among `words` take one (a message that is urgent already stays as it is).
+    Only seeds whose value is `neutral` take one. Give phrases that say nothing for the neutral value too (thanks, greetings, a date far
+    off), or a student learns that any last sentence means something.
     """
-    neutral = [row for row in seeds if row[field] not in words]
-    if not neutral:
-        raise CourseError(f"Every seed row has a value of {field} that has phrases; at least one row must be neutral.")
+    known = pilot.fields[field].values
+    wrong = [value for value in [*words, neutral] if value not in known]
+    if wrong:
+        raise CourseError(f"phrases: {wrong[0]!r} is not among the values of {field} ({', '.join(known)}).")
+    plain = [row for row in seeds if row[field] == neutral]
+    if not plain:
+        raise CourseError(f"No seed row has {field} = {neutral!r}, so none can take a phrase; label at least one.")
     draw, made, values = random.Random(seed), [], list(words)
     for i in range(number):
-        row, value = draw.choice(neutral), values[i % len(values)]
+        row, value = draw.choice(plain), values[i % len(values)]
         phrase = draw.choice(words[value])
         text = f"{phrase} {row[pilot.text]}" if draw.random() < 0.35 else f"{row[pilot.text]} {phrase}"
         made.append(augmented(pilot, "phrases", row, text, {n: row[n] for n in pilot.fields} | {field: value}, seed, i))

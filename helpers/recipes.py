@@ -36,7 +36,7 @@ def lamini(pilot, seeds, number, seed=0, shown=3):
         lead = draw.choice(examples)
         prompt = f"{pilot.about}\nMessages, {first}: {value.replace('_', ' ')}\n" + _bullets(pilot, examples) + "-"
         plans.append(plan("lamini", examples, {n: lead[n] if n != first else value for n in pilot.labels},
-                           {"prompt": prompt, "stop": ["\n"], "max_tokens": 60, "temperature": 0.7}, seed, i))
+                          {"prompt": prompt, "stop": ["\n"], "max_tokens": 60, "temperature": 0.7}, seed, i))
     return plans
 
 
@@ -52,8 +52,8 @@ def evolve(pilot, rows, number, seed=0):
         user = f"Message: {_flat(row[pilot.text])}\n\n{BROADER if broad else draw.choice(DEEPER)}"
         user += f" Keep these words exactly: {', '.join(keep)}." if keep else ""
         plans.append(plan("evolve", [row], {n: row[n] for n in pilot.fields},
-                           {"messages": [{"role": "system", "content": f"You rewrite messages. {pilot.about} Write the message only."},
-                                         {"role": "user", "content": user}], "max_tokens": 110, "temperature": 0.7}, seed, i))
+                          {"messages": [{"role": "system", "content": f"You rewrite messages. {pilot.about} Write the message only."},
+                                        {"role": "user", "content": user}], "max_tokens": 110, "temperature": 0.7}, seed, i))
     return plans
 
 
@@ -86,7 +86,7 @@ def explain(pilot, rows, seed=0, shots=()):
         record = pilot.grammar(_flat(row[pilot.text])).replace("root ::=", "record ::=", 1)
         grammar = 'root ::= why "\\n" record\nwhy ::= [^{}\\n]{10,160}\n' + record
         plans.append(plan("explain", [row, *shots], None, {"messages": [{"role": "system", "content": system}, *examples, chat[-1]],
-                                                            "grammar": grammar, "max_tokens": 140, "temperature": 0.3}, seed, i))
+                                                           "grammar": grammar, "max_tokens": 140, "temperature": 0.3}, seed, i))
     return plans
 
 

@@ -157,16 +157,19 @@ def test_substituted_rows_keep_exact_labels(inbox, seeds):
     assert sum(r["order_id"] != by_id[r["parents"][0]]["order_id"] for r in changed) == len(changed)
 
 
-def test_phrases_change_one_label_and_only_of_neutral_rows(inbox, seeds):
-    words = {"low": ["No hurry."], "high": ["We need it today."]}
-    made = augment.phrases(inbox, seeds, 30, "urgency", words)
+def test_phrases_decide_one_label_and_only_of_neutral_rows(inbox, seeds):
+    words = {"low": ["No hurry."], "high": ["We need it today."], "normal": ["Many thanks."]}
+    made = augment.phrases(inbox, seeds, 30, "urgency", words, "normal")
     by_id = {r["id"]: r for r in seeds}
+    assert {r["urgency"] for r in made} == set(words)
     for row in made:
         parent = by_id[row["parents"][0]]
         assert parent["urgency"] == "normal" and words[row["urgency"]][0] in row["message"] and parent["message"] in row["message"]
         assert all(row[n] == parent[n] for n in ("intent", "product", "order_id"))
-    with pytest.raises(CourseError, match="at least one row must be neutral"):
-        augment.phrases(inbox, [r for r in seeds if r["urgency"] == "low"], 3, "urgency", words)
+    with pytest.raises(CourseError, match="No seed row has urgency = 'normal'"):
+        augment.phrases(inbox, [r for r in seeds if r["urgency"] == "low"], 3, "urgency", words, "normal")
+    with pytest.raises(CourseError, match="'hgih' is not among the values of urgency"):
+        augment.phrases(inbox, seeds, 3, "urgency", {"hgih": ["Now!"]}, "normal")
 
 
 def test_a_pilot_with_one_label_is_enough():
