@@ -18,7 +18,7 @@ DEEPER = ("Add one concrete detail that such a customer would mention.", "Add th
           "Make it a little longer and more complicated.", "Write it as somebody who is in a hurry and makes small mistakes.")
 BROADER = "Write a new message about something else that asks for the same kind of thing."
 REFUSAL = re.compile(r"\b(as an ai|i'?m sorry, but|i cannot|language model)|\[[a-z' ]+\]", re.I)
-LINE = r'[^\n"{}\[\]<>]'  # what a one-line message may hold when the server takes a grammar
+WORD = r'word ::= [^ \n"{}\[\]<>]+' + "\n"  # whole words keep a grammar small; counted characters make its parser give up
 
 
 def lamini(pilot, seeds, number, seed=0, shown=3):
@@ -84,7 +84,7 @@ def explain(pilot, rows, seed=0, shots=()):
         examples = [m for s in shots for m in ({"role": "user", "content": _flat(s[pilot.text])},
                                                {"role": "assistant", "content": f"{_because(pilot, s)}\n{pilot.answer(s)}"})]
         record = pilot.grammar(_flat(row[pilot.text])).replace("root ::=", "record ::=", 1)
-        grammar = 'root ::= why "\\n" record\nwhy ::= [^{}\\n]{10,160}\n' + record
+        grammar = f'root ::= word (" " word){{3,30}} "\\n" record\n{WORD}' + record
         plans.append(plan("explain", [row, *shots], None, {"messages": [{"role": "system", "content": system}, *examples, chat[-1]],
                                                            "grammar": grammar, "max_tokens": 140, "temperature": 0.3}, seed, i))
     return plans
@@ -105,8 +105,8 @@ def attributes(pilot, seeds, number, seed=0, force=False, spans=None, shown=4):
         if force:
             values = [record[n] for n, f in pilot.fields.items() if f.type != "label" and record[n]]
             draw.shuffle(values)
-            inner = "".join(f" {json.dumps(v, ensure_ascii=False)} {LINE}{{0,80}}" for v in values)
-            request["grammar"] = f'root ::= " " {LINE}{{3,80}}{inner} [.?!] "\\n"\n'
+            inner = "".join(f' {json.dumps(" " + v, ensure_ascii=False)} [,.?!]? (" " word){{0,8}}' for v in values)
+            request["grammar"] = f'root ::= (" " word){{2,9}}{inner} "\\n"\n{WORD}'
         plans.append(plan("attributes", near, record, request, seed, i) | {"tags": f"{tone}, {size}"})
     return plans
 
