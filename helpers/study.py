@@ -1,0 +1,137 @@
+"""Students for a comparison: train one model per arm and seed on that arm's rows, measure each the same way, lose at most one.
+
+The settings are those of chapter 00 (NF4 QLoRA, packed rows); every arm takes the same number of steps, so that rows compete, not work.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from helpers import CourseError, answers, models, scoring, training
+from helpers.pilot import Pilot
+from helpers.runs import Journal, fingerprint
+
+SETTINGS = {"r": 16, "alpha": 32, "learning_rate": 1e-3, "pack": 256, "room": 64, "window": 512}
+
+
+class Uncopied(Pilot):
+    """The same pilot, but a span may be any words: shows what a student invents when the grammar does not stop it."""
+
+    def grammar(self, text, copy=False):
+        return super().grammar(text, copy=False)
+
+
+def student(pilot, rows, steps, seed, here, place):
+    """(model, tokenizer, seconds) of a QLoRA student of the pilot's base model after `steps` packs of the arm's rows."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PrinterCallback
+    from trl import SFTConfig, SFTTrainer
+
+    base = models.resolve(pilot.base_model, pilot.folder)
+    with models.loading(base):
+        tokenizer = AutoTokenizer.from_pretrained(base.path)
+        nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                                 bnb_4bit_compute_dtype=here.torch_dtype)
+        model = AutoModelForCausalLM.from_pretrained(base.path, dtype=here.torch_dtype, quantization_config=nf4,
+                                                     device_map={"": 0} if here.device == "cuda" else None)
+    data = [{"prompt": answers.prompt(pilot, tokenizer, row[pilot.text], full=False, max_tokens=SETTINGS["window"]),
+             "completion": pilot.answer(row)} for row in rows]
+    longest = 1 + max(len(tokenizer(d["prompt"] + d["completion"]).input_ids) for d in data)
+    arguments = SFTConfig(
+        output_dir=str(place), packing=True, max_length=max(SETTINGS["pack"], longest), per_device_train_batch_size=1, max_steps=steps,
+        learning_rate=SETTINGS["learning_rate"], lr_scheduler_type="linear", warmup_steps=0.05, seed=seed, save_strategy="no",
+        logging_steps=20, report_to="none", disable_tqdm=True, **training.hardware_arguments(here))
+    torch.manual_seed(seed)  # the adapter's first values come from here
+    trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(data), processing_class=tokenizer,
+                         peft_config=LoraConfig(r=SETTINGS["r"], lora_alpha=SETTINGS["alpha"], lora_dropout=0.0,
+                                                target_modules="all-linear", task_type="CAUSAL_LM"))
+    trainer.remove_callback(PrinterCallback)
+    training.guard_4bit(trainer.model)
+    training.guard_adapter(trainer.model)
+    return trainer.model, tokenizer, training.fit(trainer)
+
+
+def cell(pilot, rows, steps, seed, here, sets, folder):
+    """Train and measure one student. `sets` is {name: labelled rows}; returns {name: bools per row}, with `<first name>.invented`.
+
+    Exact record with copied spans for every set; invented values (answers held to the form only) for the first.
+    """
+    folder = Path(folder)
+    model, tokenizer, seconds = student(pilot, rows, steps, seed, here, folder / "trainer")
+    free = Uncopied.model_construct(**dict(pilot))
+    first, found = next(iter(sets)), {}
+    for name, held, asked in [(name, held, pilot) for name, held in sets.items()] + [(f"{first}.invented", sets[first], free)]:
+        texts = answers.generate(model, tokenizer, asked, held, Journal(folder / f"{name}.jsonl"), max_tokens=SETTINGS["window"],
+                                 max_new_tokens=SETTINGS["room"], batch_size=here.profile.eval_batch_size)
+        scored = scoring.score(pilot, held, texts)
+        found[name] = [bool(b) for b in (scored.invented if asked is free else scored.exact)]
+        if name == first:
+            found |= {f"{first}.{field}": [bool(b) for b in right] for field, right in scored.right.items()}
+        elif asked is free:
+            found[f"{first}.exact_free"] = [bool(b) for b in scored.exact]
+    return found, seconds
+
+
+def study(pilot, arms, seeds, steps, here, sets, folder, say=print):
+    """Every arm ({name: rows}) with every seed; returns the list of cells. A finished cell stands in cells.jsonl and is not made again.
+
+    A cell: arm, seed, steps, rows, seconds, right: {set: list of bools}. Raises CourseError for an arm without rows.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    empty = [name for name, rows in arms.items() if not len(rows)]
+    if empty:
+        raise CourseError(f"The arm {empty[0]!r} has no rows (everything rejected?); there is nothing to train on.")
+    path, done = folder / "cells.jsonl", {}
+    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:  # the line that a kill cut short
+            continue
+        done[entry["key"]] = entry
+    cells = []
+    for seed in seeds:  # seeds outside, so that a study stopped early has every arm
+        for name, rows in arms.items():
+            trained_on = [{n: row[n] for n in (pilot.text, *pilot.fields)} for row in rows]
+            key = fingerprint(trained_on, {n: list(held[pilot.text] if hasattr(held, "column_names") else [r[pilot.text] for r in held])
+                                           for n, held in sets.items()}, seed, steps, SETTINGS, pilot.base_model)
+            if key not in done:
+                started = time.perf_counter()
+                right, seconds = cell(pilot, trained_on, steps, seed, here, sets, folder / key)
+                done[key] = {"key": key, "arm": name, "seed": seed, "steps": steps, "rows": len(rows), "seconds": round(seconds, 1),
+                             "right": right}
+                with open(path, "ab") as file:
+                    ends = path.stat().st_size == 0 or path.read_bytes().endswith(b"\n")
+                    file.write((b"" if ends else b"\n") + json.dumps(done[key]).encode() + b"\n")
+                say(f"{name:24} seed {seed}  {time.perf_counter() - started:5.0f} s  "
+                    + "  ".join(f"{n} {np.mean(v):.1%}" for n, v in right.items()))
+            cells.append(done[key] | {"arm": name})
+    return cells
+
+
+def mean(cells, arm, what, seed=0):
+    """Share over all seeds of an arm with a bootstrap 95 % interval over rows (each row's mean over the seeds is one draw)."""
+    return _interval(_rows(cells, arm, what), seed)
+
+
+def gap(cells, a, b, what, seed=0):
+    """Arm a minus arm b on the same rows, seeds averaged: difference with its bootstrap 95 % interval over rows."""
+    return _interval(_rows(cells, a, what) - _rows(cells, b, what), seed)
+
+
+def _rows(cells, arm, what):
+    found = [cell["right"][what] for cell in cells if cell["arm"] == arm]
+    if not found:
+        raise CourseError(f"There is no finished student of the arm {arm!r}.")
+    return np.mean(np.array(found, float), axis=0)
+
+
+def _interval(values, seed):
+    draw = np.random.default_rng(seed)
+    means = values[draw.integers(0, len(values), (10_000, len(values)))].mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return scoring.Share(float(values.mean()), float(low), float(high), len(values))

@@ -1,0 +1,179 @@
+"""Four recipes and two augmentations: rows that say where they come from, for pilots of any shape, without a test row in sight."""
+
+import json
+import re
+
+import pytest
+from conftest import ROOT
+
+from helpers import CourseError, augment, recipes, rows
+from helpers.pilot import Pilot
+from helpers.teachers import Teacher
+
+TEACHER = Teacher(model="m", licence="Apache-2.0")
+ORIGIN = {"recipe", "teacher", "prompt_version", "seed", "parents", "licence"}
+ANSWER = '{"intent": "quote", "urgency": "low", "product": null, "order_id": null}'
+LABEL_ONLY = {"name": "x", "text": "message", "fields": {"topic": {"type": "label", "values": ["order", "other"]}}}
+
+
+@pytest.fixture(scope="module")
+def inbox():
+    return Pilot.load(ROOT / "data/inbox")
+
+
+@pytest.fixture(scope="module")
+def data(inbox):
+    return rows.load(inbox)
+
+
+@pytest.fixture(scope="module")
+def seeds(data):
+    return list(data.train)
+
+
+def few():
+    pilot = Pilot.model_validate(LABEL_ONLY)
+    return pilot, [{"id": str(i), "message": f"message number {i}, please answer", "topic": ["order", "other"][i % 2]} for i in range(6)]
+
+
+def all_plans(pilot, seeds, number=8, seed=0):
+    return {"lamini": recipes.lamini(pilot, seeds, number, seed), "evolve": recipes.evolve(pilot, seeds, number, seed),
+            "explain": recipes.explain(pilot, seeds[:number], seed, seeds[-2:]),
+            "attributes": recipes.attributes(pilot, seeds, number, seed),
+            "forced": recipes.attributes(pilot, seeds, number, seed, force=True)}
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_every_request_has_its_own_seed_and_repeats_with_the_run_s_seed(inbox, seeds, small):
+    pilot, known = few() if small else (inbox, seeds)
+    for name, plans in all_plans(pilot, known, 6).items():
+        assert len(plans) == 6 and len({p["request"]["seed"] for p in plans}) == 6, name
+        assert plans == all_plans(pilot, known, 6)[name], name
+        assert [p["request"]["seed"] for p in plans] != [p["request"]["seed"] for p in all_plans(pilot, known, 6, seed=1)[name]], name
+        assert {i for p in plans for i in p["parents"]} <= {row["id"] for row in known}, name
+
+
+def test_no_test_row_reaches_a_request(inbox, data, seeds):
+    asked = json.dumps([p for plans in all_plans(inbox, seeds, 60).values() for p in plans], ensure_ascii=False)
+    held = [recipes._flat(t) for t in [*data.test["message"], *data.ood["message"]]]
+    assert not [t for t in held if json.dumps(t, ensure_ascii=False)[1:-1] in asked]
+    assert sum(json.dumps(recipes._flat(r["message"]), ensure_ascii=False)[1:-1] in asked for r in seeds) == 60, "the seeds do"
+
+
+def test_rows_say_where_they_come_from(inbox, seeds):
+    text = "Please send PO-1234 to the yard, says Ann."
+    for name, plans in all_plans(inbox, seeds).items():
+        answer = f"Because it says so.\n{ANSWER}" if name == "explain" else text
+        made = recipes.rows_of(inbox, plans, [answer] * 7 + [None], TEACHER, seeds)
+        assert len(made) == 7 and len({r["id"] for r in made}) == 7
+        for plan, row in zip(plans, made):
+            assert ORIGIN <= set(row) and row["teacher"] == "m" and row["licence"] == "Apache-2.0" and row["parents"] == plan["parents"]
+            assert set(inbox.fields) <= set(row) and row["prompt_version"].startswith(row["recipe"])
+
+
+def test_an_explained_answer_is_split_into_its_column_and_the_record(inbox, seeds):
+    plans = recipes.explain(inbox, seeds[:2], shots=seeds[5:7])
+    grammar = plans[0]["request"]["grammar"]
+    assert grammar.startswith('root ::= word (" " word){3,30} "\\n" record') and grammar.count("root ::=") == 1 and "record ::=" in grammar
+    made = recipes.rows_of(inbox, plans, [f"It asks for a price.\n{ANSWER}", 'It is cut off\n{"intent": "quo'], TEACHER, seeds)
+    assert len(made) == 1 and made[0]["explanation"] == "It asks for a price." and made[0]["intent"] == "quote"
+    assert made[0]["message"] == seeds[0]["message"]
+
+
+def test_lamini_rows_get_what_can_be_known_from_the_text(inbox, seeds):
+    plan = recipes.lamini(inbox, seeds, 8)[0]
+    product = next(r["product"] for r in seeds if r["product"])
+    row = recipes.rows_of(inbox, [plan], [f"Where is the {product} from PO-7777?"], TEACHER, seeds)[0]
+    assert (row["product"], row["order_id"], row["intent"]) == (product, "PO-7777", plan["record"]["intent"])
+    assert plan["request"]["prompt"].endswith("\n-") and plan["request"]["stop"] == ["\n"]
+
+
+@pytest.mark.parametrize("text, reason", [
+    (None, "empty"), ("ok", "empty"), ("Sorry, as an AI I do not write PO-1234.", "refusal or placeholder"),
+    ("Dear [customer name], where is it?", "refusal or placeholder"), ("Message: where is the pump of PO-1000?", "repeats the prompt"),
+    ("where is IT from PO-1000, the pump", "unchanged"), ("Where is the pump that I want so much?", "lost order_id"),
+    ("Where is the pump from PO-1000, says my boss?", None)])
+def test_failed_rewrites_are_eliminated_with_a_reason(text, reason):
+    pilot = Pilot.model_validate({"name": "x", "text": "message", "fields": {
+        "intent": {"type": "label", "values": ["order", "quote"]}, "product": {"type": "span", "optional": True},
+        "order_id": {"type": "pattern", "regex": r"PO-\d{4}", "optional": True}}})
+    row = {"id": "1", "message": "Where is it from PO-1000, the pump", "intent": "order", "product": "pump", "order_id": "PO-1000"}
+    plan = recipes.evolve(pilot, [row], 1)[0]
+    assert recipes.eliminated(pilot, plan, text, [row]) == reason
+
+
+def test_records_are_new_balanced_and_of_the_right_form(inbox, seeds):
+    made = augment.records(inbox, seeds, 400, seed=3)
+    counts = [sum(r["intent"] == v for r in made) for v in inbox.fields["intent"].values]
+    assert counts == [50] * 8 and {r["urgency"] for r in made} == {"low", "normal", "high"}
+    assert all(r["order_id"] is None or re.fullmatch(r"PO-\d{4}", r["order_id"]) for r in made)
+    empty = sum(r["product"] is None for r in made) / 400
+    assert abs(empty - sum(r["product"] is None for r in seeds) / 60) < 0.1
+    products, known = [r["product"] for r in made if r["product"]], {r["product"] for r in seeds}
+    assert sum(p in known for p in products) / len(products) < 0.6 and len(set(products)) > 100
+    assert augment.records(inbox, seeds, 400, seed=3) == made
+
+
+def test_what_has_no_example_is_named(inbox, seeds):
+    with pytest.raises(CourseError, match="No seed row has intent = 'return'"):
+        augment.records(inbox, [r for r in seeds if r["intent"] != "return"], 8)
+    with pytest.raises(CourseError, match="No seed row has intent = 'return'"):
+        recipes.lamini(inbox, [r for r in seeds if r["intent"] != "return"], 8)
+    with pytest.raises(CourseError, match="No seed row has a value for product"):
+        augment.records(inbox, [r | {"product": None} for r in seeds], 8)
+    assert augment.records(inbox, [r | {"product": None} for r in seeds], 8, spans={"product": ["pump"]})
+
+
+def test_forced_grammars_hold_the_values_and_let_them_through(inbox, seeds, tokenizer):
+    """llguidance accepts a message with the values and refuses one without."""
+    from llguidance import LLMatcher
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+    from llguidance.hf import from_tokenizer
+
+    vocabulary = from_tokenizer(tokenizer, n_vocab=len(tokenizer))
+    for plan in recipes.attributes(inbox, seeds, 24, force=True):
+        values = [v for v in (plan["record"]["product"], plan["record"]["order_id"]) if v]
+        grammar = plan["request"]["grammar"]
+        assert all(json.dumps(" " + v) in grammar for v in values)
+        ordered = sorted(values, key=lambda v: grammar.index(json.dumps(" " + v)))
+        for text, good in ((" Where is my " + " and ".join([*ordered, "rest?"]) + "\n", True), (" Where is it?\n", not values)):
+            matcher = LLMatcher(vocabulary, gbnf_to_lark(grammar))
+            assert not matcher.get_error()
+            taken = matcher.try_consume_tokens(tokenizer(text, add_special_tokens=False).input_ids)
+            assert (taken == len(tokenizer(text, add_special_tokens=False).input_ids)) == good, (text, grammar)
+
+
+def test_substituted_rows_keep_exact_labels(inbox, seeds):
+    made = augment.substitute(inbox, seeds, 180, seed=1)
+    assert len({r["message"] for r in made}) > 120
+    by_id = {r["id"]: r for r in seeds}
+    for row in made:
+        parent = by_id[row["parents"][0]]
+        assert (row["intent"], row["urgency"]) == (parent["intent"], parent["urgency"])
+        for name in ("product", "order_id"):
+            assert (row[name] is None) == (parent[name] is None) and (row[name] is None or row[name] in row["message"])
+        assert row["recipe"] == "substitute" and row["teacher"] == "none"
+    changed = [r for r in made if r["order_id"]]
+    assert sum(r["order_id"] != by_id[r["parents"][0]]["order_id"] for r in changed) == len(changed)
+
+
+def test_phrases_decide_one_label_and_only_of_neutral_rows(inbox, seeds):
+    words = {"low": ["No hurry."], "high": ["We need it today."], "normal": ["Many thanks."]}
+    made = augment.phrases(inbox, seeds, 30, "urgency", words, "normal")
+    by_id = {r["id"]: r for r in seeds}
+    assert {r["urgency"] for r in made} == set(words)
+    for row in made:
+        parent = by_id[row["parents"][0]]
+        assert parent["urgency"] == "normal" and words[row["urgency"]][0] in row["message"] and parent["message"] in row["message"]
+        assert all(row[n] == parent[n] for n in ("intent", "product", "order_id"))
+    with pytest.raises(CourseError, match="No seed row has urgency = 'normal'"):
+        augment.phrases(inbox, [r for r in seeds if r["urgency"] == "low"], 3, "urgency", words, "normal")
+    with pytest.raises(CourseError, match="'hgih' is not among the values of urgency"):
+        augment.phrases(inbox, seeds, 3, "urgency", {"hgih": ["Now!"]}, "normal")
+
+
+def test_a_pilot_with_one_label_is_enough():
+    pilot, known = few()
+    assert augment.substitute(pilot, known, 3)[0]["topic"] in ("order", "other")
+    made = recipes.rows_of(pilot, recipes.attributes(pilot, known, 4), ["a", "b", "", "d"], TEACHER, known)
+    assert [r["topic"] for r in made] == ["order", "other", "other"]
