@@ -55,13 +55,13 @@ def ours(engine):
     return run
 
 
-def measure(number, rounds=3):
+def measure(number, rounds=3, tokens=60):
     """{way: {rows_per_minute, tokens_per_second, tokens_per_row}}; medians over rounds in which the ways take turns."""
     import torch
 
     pilot, base = Pilot.load(ROOT / "data/inbox"), models.resolve("embedded")
     seeds = list(rows.load(pilot).train)
-    requests = [{**plan["request"], "max_tokens": 60, "stop": None} for plan in recipes.lamini(pilot, seeds, number)]
+    requests = [{**plan["request"], "max_tokens": tokens, "stop": None} for plan in recipes.lamini(pilot, seeds, number)]
     few = max(4, number // 16)  # the slow ways get fewer of the same prompts
     loop, single = plain_loop(base), plain_loop(base, torch.float32)
     embedded = teachers.Teacher(licence="Apache-2.0")
