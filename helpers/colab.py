@@ -27,9 +27,9 @@ def plan(requirements, installed):
 
 
 def prepare(run=subprocess.run):
-    """Install on Colab and take torchao out, whose old version makes PEFT refuse a plain LoRA. Returns what was installed."""
+    """Install on Colab and take torchao out, whose old version makes PEFT refuse a plain LoRA; returns what was installed."""
     if not ("COLAB_RELEASE_TAG" in os.environ or "COLAB_GPU" in os.environ):
-        return []
+        return None
     root = Path(__file__).resolve().parent.parent
     installed = {d.metadata["Name"]: d.version for d in metadata.distributions()}
     wanted, constraints = plan((root / "requirements.txt").read_text(encoding="utf-8"), installed)
@@ -40,4 +40,4 @@ def prepare(run=subprocess.run):
         limits = Path("/tmp" if os.name != "nt" else ".") / "course-constraints.txt"
         limits.write_text("\n".join(constraints) + "\n")
         run([*pip, "install", "-q", "-c", str(limits), *wanted], check=True)
-    return wanted
+    return wanted or None

@@ -84,7 +84,7 @@ def test_colab_takes_torchao_out_and_elsewhere_nothing_happens(monkeypatch):
     called = []
     monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
     monkeypatch.delenv("COLAB_GPU", raising=False)
-    assert colab.prepare(run=lambda *a, **k: called.append(a)) == [] and called == []
+    assert colab.prepare(run=lambda *a, **k: called.append(a)) is None and called == []
     monkeypatch.setenv("COLAB_RELEASE_TAG", "x")
 
     class Old:
