@@ -5,7 +5,6 @@ dict: key, text (None when it failed), reason, tokens_in, tokens_out, estimated.
 """
 
 import email.utils
-import json
 import random
 import threading
 import time
@@ -16,7 +15,7 @@ import torch
 from transformers import LogitsProcessorList, StoppingCriteria
 
 from helpers import CourseError, answers, models
-from helpers.runs import fingerprint
+from helpers.runs import append_entry, fingerprint, read_entries
 from helpers.runtime import detect
 
 SETTINGS = {"max_tokens": 80, "temperature": 0.8, "top_p": 0.95, "top_k": 0, "stop": None}  # what a request leaves out
@@ -199,27 +198,11 @@ class RowJournal:
 
     def __init__(self, path):
         self.path, self.replies, self.seconds = Path(path), {}, 0.0
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        whole = 0
-        for line in self.path.read_bytes().splitlines(keepends=True) if self.path.is_file() else ():
-            try:
-                entry = json.loads(line) if line.endswith(b"\n") else None
-                self.replies.update({reply["key"]: reply for reply in entry["replies"]})
-                self.seconds += entry["seconds"]
-            except (ValueError, TypeError, KeyError):  # the line that a kill cut short
-                break
-            whole += len(line)
-        if self.path.is_file() and self.path.stat().st_size > whole:
-            with open(self.path, "r+b") as file:
-                file.truncate(whole)
+        for entry in read_entries(self.path):
+            self.replies.update({reply["key"]: reply for reply in entry["replies"]})
+            self.seconds += entry["seconds"]
 
     def add(self, replies, seconds):
-        line = json.dumps({"replies": replies, "seconds": round(seconds, 3)}, ensure_ascii=False) + "\n"
-        try:
-            with open(self.path, "ab") as file:
-                file.write(line.encode())
-        except OSError as problem:
-            raise CourseError(f"The teacher's answers could not be written ({problem.strerror}); {len(self.replies)} are kept. Free some "
-                              "space and run the cell again: it goes on where it stopped.") from None
+        append_entry(self.path, {"replies": replies, "seconds": round(seconds, 3)}, "The teacher's answers", len(self.replies))
         self.replies.update({reply["key"]: reply for reply in replies})
         self.seconds += seconds

@@ -141,6 +141,35 @@ class Run:
         return self.path("results.json")
 
 
+def read_entries(path):
+    """Entries of a JSONL file that grows line by line, as a list; what a kill left of a last line is cut off the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    entries, whole = [], 0
+    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
+        try:
+            entry = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            entry = None
+        if not isinstance(entry, dict):  # the line that a kill cut short
+            break
+        entries.append(entry)
+        whole += len(line)
+    if path.is_file() and path.stat().st_size > whole:
+        with open(path, "r+b") as file:
+            file.truncate(whole)
+    return entries
+
+
+def append_entry(path, entry, what, kept):
+    """Add one line; raises CourseError when it cannot be written, naming `what` it was and how many are `kept`."""
+    try:
+        with open(path, "ab") as file:
+            file.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
+    except OSError as problem:
+        raise CourseError(f"{what} could not be written ({problem.strerror}); {kept} are kept. Free some space "
+                          "and run the cell again: it goes on where it stopped.") from None
+
+
 class Journal:
     """Answers by row id in a JSONL file that is appended to as they arrive; half a last line is ignored.
 
@@ -149,21 +178,9 @@ class Journal:
 
     def __init__(self, path):
         self.path, self.answers, self.seconds = Path(path), {}, 0.0
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        whole = 0
-        if self.path.is_file():
-            for line in self.path.read_bytes().splitlines(keepends=True):
-                try:
-                    entry = json.loads(line) if line.endswith(b"\n") else None
-                except ValueError:
-                    entry = None
-                if entry is None:  # the line that a kill cut short
-                    break
-                self.answers.update(entry["answers"])
-                self.seconds += entry["seconds"]
-                whole += len(line)
-            with open(self.path, "r+b") as file:
-                file.truncate(whole)
+        for entry in read_entries(self.path):
+            self.answers.update(entry["answers"])
+            self.seconds += entry["seconds"]
 
     def missing(self, rows):
         return [row for row in rows if row["id"] not in self.answers]
@@ -171,13 +188,7 @@ class Journal:
     def add(self, answers, seconds):
         """Append {id: answer text} and the seconds they took. Raises CourseError when the disk is full."""
         seconds = round(seconds, 3)
-        line = json.dumps({"answers": answers, "seconds": seconds}, ensure_ascii=False) + "\n"
-        try:
-            with open(self.path, "ab") as file:
-                file.write(line.encode())
-        except OSError as problem:
-            raise CourseError(f"Answers could not be written ({problem.strerror}); {len(self.answers)} are kept. Free some space "
-                              "and run the cell again: it goes on where it stopped.") from None
+        append_entry(self.path, {"answers": answers, "seconds": seconds}, "Answers", len(self.answers))
         self.answers.update(answers)
         self.seconds += seconds
 
