@@ -99,6 +99,11 @@ def record(number, path, notebook, folder):
     answers.parent.mkdir(parents=True, exist_ok=True)
     if (folder / number / "answers").is_dir():  # a chapter without a model has none
         shutil.copytree(folder / number / "answers", answers)
+    manifest = folder / number / "manifest.json"
+    for name in json.loads(manifest.read_text()) if manifest.is_file() else ():  # small files that the chapter keeps, for later chapters
+        kept = folder / number / name
+        if kept.is_file() and kept.stat().st_size < 1_000_000:
+            shutil.copy(kept, answers.parent)
     for page in folder.glob("bar*") if number == "02" else ():  # the frozen bar and its ledger
         shutil.copy(page, answers.parent)
 

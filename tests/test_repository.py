@@ -73,6 +73,22 @@ def test_the_reference_answers_give_the_reference_figures():
         assert found.exact.mean() == pytest.approx(figures[figure], abs=1e-6)
 
 
+def test_the_reference_rows_give_the_reference_figures():
+    """Chapter 03: the raw rows of the recorded run, counted again here, give the published figures."""
+    from helpers.pilot import Pilot
+
+    pilot = Pilot.load(ROOT / "data/inbox")
+    figures = {f["name"]: f["value"] for f in json.loads((ROOT / "data/reference/results/03.json").read_text())["figures"]}
+    rows = [json.loads(line) for line in (ROOT / "data/reference/inbox/03/raw.jsonl").read_text(encoding="utf-8").splitlines() if line]
+    copied = [name for name, field in pilot.fields.items() if field.type != "label"]
+    for recipe in ("lamini", "evolve", "attributes", "explain"):
+        made = [row for row in rows if row["recipe"] == recipe]
+        invented = sum(any(row[f] and row[f] not in row[pilot.text] for f in copied) for row in made)
+        assert len(made) == figures[f"raw.rows.{recipe}"]
+        assert invented / len(made) == pytest.approx(figures[f"raw.invented.{recipe}"], abs=1e-6)
+        assert all(row["teacher"] and row["prompt_version"] and row["parents"] and row["licence"] for row in made)
+
+
 def test_notebook_prose_and_outputs_agree_with_the_results():
     result = json.loads((ROOT / "data/reference/results/00.json").read_text())
     notebook = nbformat.read(ROOT / "notebooks/00_first_pilot.ipynb", as_version=4)
