@@ -3,7 +3,6 @@
 The settings are those of chapter 00 (NF4 QLoRA, packed rows); every arm takes the same number of steps, so that rows compete, not work.
 """
 
-import json
 import time
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from helpers import CourseError, answers, models, scoring, training
 from helpers.pilot import Pilot
-from helpers.runs import Journal, fingerprint
+from helpers.runs import Journal, append_entry, fingerprint, read_entries
 
 SETTINGS = {"r": 16, "alpha": 32, "learning_rate": 1e-3, "pack": 256, "room": 64, "window": 512}
 
@@ -55,58 +54,69 @@ def student(pilot, rows, steps, seed, here, place):
     return trainer.model, tokenizer, training.fit(trainer)
 
 
-def cell(pilot, rows, steps, seed, here, sets, folder):
+def merged(pilot, model, here, place):
+    """The dense base model in the machine's dtype with the adapter of `model` merged in; `place` keeps the adapter."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model.save_pretrained(place)
+    base = models.resolve(pilot.base_model, pilot.folder)
+    with models.loading(base):
+        dense = AutoModelForCausalLM.from_pretrained(base.path, dtype=here.torch_dtype).to(here.device)
+    return PeftModel.from_pretrained(dense, place).merge_and_unload()
+
+
+def cell(pilot, rows, steps, seed, here, sets, folder, free=True):
     """Train and measure one student. `sets` is {name: labelled rows}; returns {name: bools per row}, with `<first name>.invented`.
 
-    Exact record with copied spans for every set; invented values (answers held to the form only) for the first.
+    Exact record with copied spans for every set; with `free` invented values (answers held to the form only) for the first. The adapter is
+    merged into the dense base before it answers, as it would be for shipping.
     """
     folder = Path(folder)
     model, tokenizer, seconds = student(pilot, rows, steps, seed, here, folder / "trainer")
-    free = Uncopied.model_construct(**dict(pilot))
+    model = merged(pilot, model, here, folder / "adapter")
+    loose = Uncopied.model_construct(**dict(pilot))
     first, found = next(iter(sets)), {}
-    for name, held, asked in [(name, held, pilot) for name, held in sets.items()] + [(f"{first}.invented", sets[first], free)]:
+    asks = [(name, held, pilot) for name, held in sets.items()] + [(f"{first}.invented", sets[first], loose)] * free
+    for name, held, asked in asks:
         texts = answers.generate(model, tokenizer, asked, held, Journal(folder / f"{name}.jsonl"), max_tokens=SETTINGS["window"],
                                  max_new_tokens=SETTINGS["room"], batch_size=here.profile.eval_batch_size)
         scored = scoring.score(pilot, held, texts)
-        found[name] = [bool(b) for b in (scored.invented if asked is free else scored.exact)]
+        found[name] = [bool(b) for b in (scored.invented if asked is loose else scored.exact)]
         if name == first:
             found |= {f"{first}.{field}": [bool(b) for b in right] for field, right in scored.right.items()}
-        elif asked is free:
+        elif asked is loose:
             found[f"{first}.exact_free"] = [bool(b) for b in scored.exact]
     return found, seconds
 
 
-def study(pilot, arms, seeds, steps, here, sets, folder, say=print):
+def study(pilot, arms, seeds, steps, here, sets, folder, say=print, free=True, part=0, parts=1):
     """Every arm ({name: rows}) with every seed; returns the list of cells. A finished cell stands in cells.jsonl and is not made again.
 
-    A cell: arm, seed, steps, rows, seconds, right: {set: list of bools}. Raises CourseError for an arm without rows.
+    A cell: arm, seed, steps, rows, seconds, right: {set: list of bools}. With `parts` processes at work, this one makes every
+    `parts`-th cell and leaves the others out. Raises CourseError for an arm without rows.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     empty = [name for name, rows in arms.items() if not len(rows)]
     if empty:
         raise CourseError(f"The arm {empty[0]!r} has no rows (everything rejected?); there is nothing to train on.")
-    path, done = folder / "cells.jsonl", {}
-    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
-        try:
-            entry = json.loads(line)
-        except ValueError:  # the line that a kill cut short
-            continue
-        done[entry["key"]] = entry
-    cells = []
+    path, cells, number = folder / "cells.jsonl", [], -1
+    done = {entry["key"]: entry for entry in read_entries(path)}
     for seed in seeds:  # seeds outside, so that a study stopped early has every arm
         for name, rows in arms.items():
             trained_on = [{n: row[n] for n in (pilot.text, *pilot.fields)} for row in rows]
             key = fingerprint(trained_on, {n: list(held[pilot.text] if hasattr(held, "column_names") else [r[pilot.text] for r in held])
                                            for n, held in sets.items()}, seed, steps, SETTINGS, pilot.base_model)
+            number += 1
+            if key not in done and number % parts != part:
+                continue
             if key not in done:
                 started = time.perf_counter()
-                right, seconds = cell(pilot, trained_on, steps, seed, here, sets, folder / key)
+                right, seconds = cell(pilot, trained_on, steps, seed, here, sets, folder / key, free)
                 done[key] = {"key": key, "arm": name, "seed": seed, "steps": steps, "rows": len(rows), "seconds": round(seconds, 1),
                              "right": right}
-                with open(path, "ab") as file:
-                    ends = path.stat().st_size == 0 or path.read_bytes().endswith(b"\n")
-                    file.write((b"" if ends else b"\n") + json.dumps(done[key]).encode() + b"\n")
+                append_entry(path, done[key], "A student", len(done))
                 say(f"{name:24} seed {seed}  {time.perf_counter() - started:5.0f} s  "
                     + "  ".join(f"{n} {np.mean(v):.1%}" for n, v in right.items()))
             cells.append(done[key] | {"arm": name})

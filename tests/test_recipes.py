@@ -177,3 +177,55 @@ def test_a_pilot_with_one_label_is_enough():
     assert augment.substitute(pilot, known, 3)[0]["topic"] in ("order", "other")
     made = recipes.rows_of(pilot, recipes.attributes(pilot, known, 4), ["a", "b", "", "d"], TEACHER, known)
     assert [r["topic"] for r in made] == ["order", "other", "other"]
+
+
+def test_a_message_from_the_phrase_book_has_an_exact_record(inbox, data, seeds):
+    book = augment.phrase_book(inbox)
+    made = augment.compose(inbox, seeds[:24], 400, book, seed=5)
+    assert made == augment.compose(inbox, seeds[:24], 400, book, seed=5) != augment.compose(inbox, seeds[:24], 400, book, seed=6)
+    assert len({row["message"] for row in made}) > 380 and set(made[0]) >= ORIGIN
+    for row in made:
+        assert "{" not in row["message"]
+        for name in ("product", "order_id"):
+            assert row[name] is None or row[name] in row["message"]
+        if row["order_id"] is None and "PO-" in row["message"]:
+            assert any(p.split("{other.order_id}")[0].lower() in row["message"].lower() for p in book["aside"] + book["request"]["quote"]
+                       if "{other.order_id}" in p) or row["message"].count("PO-") == 1
+    assert len({row["intent"] for row in made}) == 8 and len({row["urgency"] for row in made}) == 3
+    held = {" ".join(t.lower().split()) for t in [*data.test["message"], *data.ood["message"]]}
+    assert not [row for row in made if " ".join(row["message"].lower().split()) in held]
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda b: b.pop("urgency"), "no part 'urgency'"),
+    (lambda b: b["request"].pop("quote"), "request: 'quote' has no phrases"),
+    (lambda b: b["request"].update(quotes=["x"]), "'quotes' is not among the values of intent"),
+    (lambda b: b["request"]["quote"].append("What is {price}?"), "not a phrase whose slots are fields"),
+    (lambda b: b["urgency"]["low"].append({"No": "hurry"}), "not a phrase"),
+])
+def test_a_phrase_book_with_a_mistake_is_refused_in_one_sentence(inbox, tmp_path, change, said):
+    import yaml
+
+    book = yaml.safe_load((ROOT / "data/inbox/phrases.yaml").read_text())
+    change(book)
+    (tmp_path / "phrases.yaml").write_text(yaml.safe_dump(book))
+    with pytest.raises(CourseError, match=re.escape(said)):
+        augment.phrase_book(inbox, tmp_path / "phrases.yaml")
+
+
+def test_no_phrase_book_and_one_that_is_no_yaml(inbox, tmp_path):
+    with pytest.raises(CourseError, match="no phrase book phrases.yaml"):
+        augment.phrase_book(inbox, tmp_path / "phrases.yaml")
+    (tmp_path / "phrases.yaml").write_text("request: [unclosed")
+    with pytest.raises(CourseError, match="phrases.yaml cannot be read"):
+        augment.phrase_book(inbox, tmp_path / "phrases.yaml")
+
+
+def test_the_bundled_phrases_are_labelled_as_the_guide_says(inbox):
+    """No phrase of one value stands under another, and no neutral phrase names a time that the guide calls urgent."""
+    book = augment.phrase_book(inbox)
+    for part in ("request", "urgency"):
+        every = [p for phrases in book[part].values() for p in phrases if p]
+        assert len(every) == len(set(every))
+    assert not [p for p in book["urgency"]["normal"] if re.search(r"today|tomorrow|urgent|hurry", p, re.I)]
+    assert all("{product}" not in p and "{order_id}" not in p for p in book["aside"])

@@ -19,7 +19,7 @@ def pilot(folder, tiny):
 def test_a_killed_study_goes_on_and_loses_at_most_one_student(pilot, tmp_path, monkeypatch):
     data, made = rows.load(pilot), []
 
-    def fake(pilot, rows, steps, seed, here, sets, folder):
+    def fake(pilot, rows, steps, seed, here, sets, folder, free):
         if len(made) == 3:
             raise KeyboardInterrupt
         made.append((len(rows), seed))
