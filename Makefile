@@ -5,7 +5,7 @@ PROFILE ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: course bar test lab check smoke clean
+.PHONY: course bar test study lab check smoke clean
 course: ready
 	@$(PY) -m helpers.course --pilot "$(PILOT)" $(if $(PROFILE),--profile $(PROFILE))
 
@@ -17,6 +17,10 @@ test: ready
 
 smoke: ready
 	@$(PY) -m helpers.course --pilot "$(PILOT)" --profile smoke --fresh
+
+# The long comparisons behind the chapters: an hour or more each on two cores; a kill loses one student at most.
+study: ready
+	@COURSE_PILOT="$(abspath $(PILOT))" $(PY) -m helpers.studies $(STUDY)
 
 lab: ready
 	@COURSE_PILOT="$(abspath $(PILOT))" $(PY) -m jupyterlab notebooks

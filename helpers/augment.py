@@ -131,13 +131,15 @@ def phrase_book(pilot, path=None):
 def compose(pilot, seeds, number, book, seed=0):
     """Messages put together from a phrase book: greeting, background, request, what decides the other labels, close.
 
-    The record is exact by construction: only a request's own slots fill it. A fifth is written small, a tenth has a typing error.
+    The record is exact by construction: only a request's own slots fill it. The first label takes turns, the others come as often as
+    in the seeds. A fifth is written small, a tenth has a typing error.
     """
     draw, made, (first, *others) = random.Random(seed), [], pilot.labels
     fresh = zip(records(pilot, seeds, number, seed, book.get("spans")), records(pilot, seeds, number, seed + 1, book.get("spans")))
     spans = {n: [row[n] for row in seeds if row[n]] + (book.get("spans") or {}).get(n, []) for n in pilot.fields}
     new = lambda n: rstr.Rstr(draw).xeger(pilot.fields[n].regex) if pilot.fields[n].type == "pattern" else new_span(spans[n], draw)
     for i, (drawn, other) in enumerate(fresh):
+        drawn |= {n: draw.choice(seeds)[n] for n in others}  # as often as in the seeds: drawn evenly, a student expects too many urgent ones
         request = draw.choice(book["request"][drawn[first]])
         cues = [draw.choice(book[n][drawn[n]]) for n in others]
         asides = [draw.choice(book["aside"])] if book.get("aside") and draw.random() < 0.25 else []

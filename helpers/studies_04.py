@@ -24,8 +24,8 @@ def few(pilot, data, number=SEEDS):
 
 
 def pool(pilot, seeds, run, say=print, made=MADE):
-    """Every recipe's raw rows from these seeds, as a list; asked once, kept in pool.jsonl, resumed after a kill."""
-    place = run.path("pool.jsonl")
+    """Every recipe's raw rows from these seeds, as a list; asked once, kept in study_pool.jsonl, resumed after a kill."""
+    place = run.path("study_pool.jsonl")
     if place.is_file():
         return [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines()]
     book, teacher, found = augment.phrase_book(pilot), teachers.of(pilot), []
@@ -33,13 +33,14 @@ def pool(pilot, seeds, run, say=print, made=MADE):
              "evolve": recipes.evolve(pilot, seeds, made["evolve"], 4)}
     with teachers.opened(teacher) as engine:
         for name, asked in plans.items():
+            asked.sort(key=lambda plan: plan["request"]["max_tokens"])  # only requests of one kind share a batch
             bill = teachers.collect([plan["request"] for plan in asked], engine, engines.RowJournal(run.path(f"teacher/{name}.jsonl")))
             found += recipes.rows_of(pilot, asked, bill.texts, teacher, seeds)
             say(f"{name:12}{bill}")
     found += augment.substitute(pilot, seeds, made["substitute"], 4, book.get("spans"))
     found += augment.compose(pilot, seeds, made["compose"], book, 4)
     runs.write_text(place, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found))
-    run.keep("pool.jsonl", {"seeds": len(seeds), "made": made, "teacher": teacher.name})
+    run.keep("study_pool.jsonl", {"seeds": len(seeds), "made": made, "teacher": teacher.name})
     return found
 
 
@@ -81,7 +82,7 @@ def jobs(pilot, data, run, say=print):
         arms = {"seeds only": seeds, "raw": base + draw(found, SIZE, seed), "rules only": base + draw(ruled, SIZE, seed),
                 "curated": base + draw(kept, SIZE, seed)}
         out.append(("arms", arms, seed, both if data.ood is not None else test, True))
-    for seed in DRAWS:
+    for seed in DRAWS[:1]:
         more = every * max(1, round(len(base) / len(every))) + draw(kept, SIZE, seed)
         out.append(("more", {"all seeds": every, "all seeds and curated": more}, seed, test, False))
     clean = base + draw(kept, SIZE, 0)
@@ -97,8 +98,8 @@ def prepare(pilot, data, run, say=print):
     seeds = few(pilot, data)
     _, funnel = curated(pilot, data, seeds, pool(pilot, seeds, run, say))
     say(str(funnel))
-    runs.write_text(run.path("curated.jsonl"), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in funnel.kept.to_list()))
-    run.keep("curated.jsonl", {"seeds": SEEDS, "filters": [stage.name for stage in funnel.stages]}, ["pool.jsonl"])
+    runs.write_text(run.path("study_curated.jsonl"), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in funnel.kept.to_list()))
+    run.keep("study_curated.jsonl", {"seeds": SEEDS, "filters": [stage.name for stage in funnel.stages]}, ["study_pool.jsonl"])
 
 
 def students(pilot, data, run, say=print, part=0, parts=1):

@@ -266,6 +266,44 @@ def test_the_model_in_this_process_draws_the_same_texts_after_a_kill(tiny, tmp_p
     assert [t is not None for t in part.texts] == [True] * 6 + [False] * 4
 
 
+REAL = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from helpers import engines, recipes, rows, runtime, teachers
+from helpers.pilot import Pilot
+runtime.quiet()
+pilot = Pilot.load(sys.argv[1] + "/data/inbox")
+plans = recipes.attributes(pilot, list(rows.load(pilot).train), 16, 0)
+for plan in plans:
+    plan["request"]["max_tokens"] = 8
+teacher = teachers.of(pilot)
+engine = engines.Batches(teacher, size=2)
+bill = teachers.collect([plan["request"] for plan in plans], engine, engines.RowJournal(Path(sys.argv[2])))
+print(json.dumps(recipes.rows_of(pilot, plans, bill.texts, teacher)))
+"""
+
+
+def test_the_real_teacher_killed_twice_gives_the_rows_of_an_uninterrupted_run(embedded, tmp_path):
+    def begin(path):
+        return subprocess.Popen([sys.executable, "-c", REAL, str(ROOT), str(path)], stdout=subprocess.PIPE, text=True)
+
+    path = tmp_path / "killed.jsonl"
+    stored = lambda: path.read_bytes().count(b'"key"') if path.is_file() else 0  # noqa: E731
+    for goal in (2, 8):
+        process = begin(path)
+        while stored() < goal:
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
+        process.wait()
+    kept = stored()
+    assert 8 <= kept < 16, "killed in the middle"
+    rows, _ = begin(path).communicate(timeout=300)
+    whole, _ = begin(tmp_path / "whole.jsonl").communicate(timeout=300)
+    assert rows == whole and len(rows) > 1000 and stored() == 16
+
+
 def test_a_grammar_holds_some_rows_of_a_batch(tiny):
     one = engines.Batches(Teacher(model=str(tiny), licence="MIT"))
     found = one.answer([{"prompt": "x", "seed": 0, "max_tokens": 20, "grammar": 'root ::= "yes" | "no"\n'},
