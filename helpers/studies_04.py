@@ -16,6 +16,7 @@ RULES = ("schema", "copied", "length", "exact", "injection", "boilerplate", "lea
 MADE = {"attributes": 400, "lamini": 64, "evolve": 64, "substitute": 160, "compose": 640}
 NOISE = (0.1, 0.2, 0.4)
 LEAK = 0.2
+STUDENT = {"method": "lora", "loss": "answer"}  # the base in 16 bits: on two cores nothing is gained by 4, and chapter 05 compares them
 
 
 def few(pilot, data, number=SEEDS):
@@ -106,7 +107,7 @@ def students(pilot, data, run, say=print, part=0, parts=1):
     """Train what is not trained yet; returns the finished cells."""
     cells = []
     for folder, arms, seed, sets, free in jobs(pilot, data, run, say):
-        cells += study.study(pilot, arms, [seed], STEPS, run.runtime, sets, run.path(folder), say, free, part, parts)
+        cells += study.study(pilot, arms, [seed], STEPS, run.runtime, sets, run.path(folder), say, free, part, parts, STUDENT)
     return cells
 
 
@@ -127,6 +128,9 @@ def report(pilot, data, run):
                           *((f"test.{field}", f"{field}") for field in pilot.fields)):
             if all(what in c["right"] for c in cells if c["arm"] == arm):
                 enter(f"{key}.{name(arm)}", study.mean(cells, arm, what), f"{what}: mean over seeds, bootstrap 95 % over rows")
+        for cell in (c for c in cells if c["arm"] == arm):
+            run.figure(f"exact.{name(arm)}.seed_{cell['seed']}", scoring.share(cell["right"]["test"]), how="test, one seed, Wilson 95 %")
+            run.figures[-1]["seeds"] = [cell["seed"]]
         spread = [sum(c["right"]["test"]) / len(c["right"]["test"]) for c in cells if c["arm"] == arm]
         run.figure(f"seed_spread.{name(arm)}", max(spread) - min(spread), n=len(spread), unit="difference", how="highest minus lowest seed")
     for a, b in (("curated", "seeds only"), ("curated", "raw"), ("curated", "rules only"), ("raw", "seeds only"),
@@ -141,4 +145,4 @@ def report(pilot, data, run):
             run.figure(f"exact.{arm}.on_{which}", scoring.share([right[i] for i in at]), how=f"seed 0, the {len(at)} {which} test rows")
     mix = {arm: dict(Counter(row["recipe"] for row in rows_ if "recipe" in row)) for _, arms, seed, *_ in wanted[:1] for arm, rows_ in arms.items()}
     return {"lead": [f"{run.figures[0]['n']} test rows, {len(DRAWS)} seeds"], "seeds": SEEDS, "size": SIZE, "repeat": REPEAT, "steps": STEPS,
-            "student": study.SETTINGS, "recipes": mix, "made": MADE}
+            "student": study.SETTINGS | STUDENT, "recipes": mix, "made": MADE}

@@ -16,8 +16,10 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(studies_04, "SIZE", 60)
     made = []
 
-    def fake(pilot, rows, steps, seed, here, sets, folder, free):
+    def fake(pilot, rows, steps, seed, here, sets, folder, free, settings):
         made.append(len(rows))
+        folder.mkdir(parents=True)
+        (folder / "facts.json").write_text("{}")
         right = {name: [(len(rows) + i + seed) % 3 > 0 for i in range(len(held))] for name, held in sets.items()}
         first = right["test"]
         return right | {f"test.{field}": first for field in pilot.fields} | ({"test.invented": first} if free else {}), 1.0
