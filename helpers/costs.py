@@ -144,6 +144,9 @@ class Ratio:
     draws: np.ndarray
 
     def __str__(self):
+        if not math.isfinite(self.value):
+            least = f"; at least {self.low:.1f} times" if self.value == math.inf else ""
+            return f"no ratio, because the dear way had no success in {self.n} rows{least}"
         return f"{self.value:.1f} times  [{self.low:.1f}, {self.high:.1f}]  n={self.n}"
 
 
@@ -163,4 +166,5 @@ def success_ratio(dear_cost, dear_right, cheap_cost, cheap_right, seed=0, size=2
     draws = times * (weights[:, 0] + weights[:, 2]) / np.maximum(weights[:, 0] + weights[:, 1], 1e-300)
     low, high = np.quantile(draws, [0.025, 0.975])
     value = times * b.mean() / a.mean() if a.any() else float("inf") if b.any() else float("nan")
-    return Ratio(float(value), float(low), float(high) if a.any() else float("inf"), int(a.size), draws)
+    low = float(min(low, value)) if b.any() else 0.0
+    return Ratio(float(value), low, float(max(high, value)) if a.any() else math.inf, int(a.size), draws)

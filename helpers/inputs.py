@@ -46,14 +46,23 @@ class Input:
 
 
 class Inputs(dict):
-    """{name: Input} in the order they were entered, with `notes`: what must be said beside the result. `currency` as in the bar.
+    """{name: Input} in the order they were entered, in one `currency`, that of the bar.
 
     A unit that is 'share' keeps its number between 0 and 1. Every method raises CourseError with the input's name.
     """
 
     def __init__(self, currency):
         super().__init__()
-        self.currency, self.notes = currency, []
+        self.currency, self.old = currency, []
+
+    @property
+    def notes(self):
+        """Sentences that belong beside every result: old prices, and ranges wider than their own value."""
+        wide = {kind: [one.name for one in self.values() if one.high - one.low > one.value and (one.origin == MEASURED) is kind]
+                for kind in (True, False)}
+        few = [f"The range is wider than the value for {', '.join(wide[True])}: too few rows to say it better."] if wide[True] else []
+        return self.old + few + ([f"The range is wider than the value for {', '.join(wide[False])}: guesses that the result leans on."]
+                                 if wide[False] else [])
 
     def share(self, name, right, source):
         """A measured share of rows, from a bool sequence; drawn from Beta(k + 1/2, n - k + 1/2)."""
@@ -62,7 +71,7 @@ class Inputs(dict):
             raise CourseError(f"{name} has no rows to be measured on; run the chapter that makes the answers.")
         k, n = int(right.sum()), int(right.size)
         low, high = beta.ppf([0.05, 0.95], k + 0.5, n - k + 0.5)
-        return self._enter(Input(name, k / n, min(low, k / n), max(high, k / n), "share", MEASURED,
+        self._enter(Input(name, k / n, min(low, k / n), max(high, k / n), "share", MEASURED,
                                  f"{source}, {k} of {n} rows", "beta", (k, n)))
 
     def mean(self, name, values, unit, source):
@@ -75,36 +84,37 @@ class Inputs(dict):
         low, high = np.quantile(drawn, [0.05, 0.95])
         data = tuple(map(float, found)), tuple(map(int, counts))
         middle = float(np.mean(values))
-        return self._enter(Input(name, middle, min(float(low), middle), max(float(high), middle), unit, MEASURED,
+        self._enter(Input(name, middle, min(float(low), middle), max(float(high), middle), unit, MEASURED,
                                  f"{source}, {len(values)} rows", "rows", data))
 
     def measured(self, name, value, unit, source, factor=1.0):
         """A number that was measured once; `factor` says how far another run may be off nine times of ten (lognormal)."""
-        return self._spread(name, value, factor, unit, MEASURED, source)
+        self._spread(name, value, factor, unit, MEASURED, source)
 
     def table(self, name, row, column, unit):
         """A number from a dated row (see helpers.costs), drawn from a triangle when the row has low and high."""
-        self.notes += [n for n in [stale(row, f"{name} ({row['source']})")] if n and n not in self.notes]
+        said = stale(row, f"{name} ({row['source']})")
+        self.old = [note for note in self.old if not note.startswith(f"{name} (")] + [said] * bool(said)
         value, source = number(row[column], name), f"{row['source']}, {row['date']}, confidence {row['confidence']}"
         low, high = float(row.get("low") or value), float(row.get("high") or value)
-        return self._enter(Input(name, value, low, high, unit, TABLE, source, "triangular"))
+        self._enter(Input(name, value, low, high, unit, TABLE, source, "triangular"))
 
     def assume(self, name, value, low, high, unit, why):
         """The reader's own number with the least and the most to be believed; drawn from a triangle with its top at the value."""
-        return self._enter(Input(name, value, low, high, unit, ASSUMED, why, "triangular"))
+        self._enter(Input(name, value, low, high, unit, ASSUMED, why, "triangular"))
 
     def assume_factor(self, name, value, factor, unit, why):
         """The reader's own number that may be `factor` times too small or too large, nine times of ten (lognormal)."""
-        return self._spread(name, value, factor, unit, ASSUMED, why)
+        self._spread(name, value, factor, unit, ASSUMED, why)
 
     def computed(self, name, value, unit, how):
         """A number that follows from others; not drawn."""
-        return self._enter(Input(name, value, value, value, unit, COMPUTED, how))
+        self._enter(Input(name, value, value, value, unit, COMPUTED, how))
 
     def fixed(self, **values):
         """A copy in which these inputs have these values, known exactly; the rest keep their ranges."""
         made = Inputs(self.currency)
-        made.notes = [*self.notes]
+        made.old = [*self.old]
         for name in values:
             if name not in self:
                 raise CourseError(f"There is no input {name!r}; there are {', '.join(self)}.")
@@ -123,19 +133,13 @@ class Inputs(dict):
         if number(factor, f"The factor of {name}") < 1:
             raise CourseError(f"The factor of {name} is {factor:g}; write 2 for 'half or double', 1 for 'known exactly'.")
         high = min(value * factor, 1.0) if unit == "share" else value * factor
-        return self._enter(Input(name, value, value / factor, high, unit, origin, source, "lognormal"))
+        self._enter(Input(name, value, value / factor, high, unit, origin, source, "lognormal"))
 
     def _enter(self, one):
         if not re.fullmatch(r"[a-z]+(_[a-z]+)*", one.name) or len(one.name) < 4:
             raise CourseError(f"An input cannot be called {one.name!r}: small letters and _ only, four or more, so that a spreadsheet "
                               "takes it for a name.")
-        self[one.name] = one = self._checked(one)
-        width = one.high - one.low
-        self.notes = [note for note in self.notes if not note.startswith(f"{one.name}: the range")]
-        if width > one.value and one.shape in ("triangular", "beta", "rows"):
-            why = "too few rows to say it better" if one.origin == MEASURED else "a guess rather than knowledge"
-            self.notes.append(f"{one.name}: the range {one.low:.3g} to {one.high:.3g} is wider than the value {one.value:.3g}: {why}.")
-        return one
+        self[one.name] = self._checked(one)
 
     def _checked(self, one):
         for part, value in (("", one.value), (", low end,", one.low), (", high end,", one.high)):

@@ -11,7 +11,8 @@ from helpers.money import break_even, payback
 WIDE = (26, 14, 12, 12, 18, 20, 90)
 LOOKS = {"title": {"bold": True, "font_size": 14}, "head": {"bold": True, "bottom": 1}, "money": {"num_format": "#,##0.00"},
          "count": {"num_format": "#,##0.0"}, "own": {"font_color": "#1f4fbf", "bg_color": "#eef3fb", "num_format": "#,##0.######"},
-         "other": {"num_format": "#,##0.######"}, "wrap": {"text_wrap": True, "valign": "top"}, "soft": {"font_color": "#66788a"}, "share": {"num_format": "0.0%"}}
+         "other": {"num_format": "#,##0.######"}, "soft": {"font_color": "#66788a"},
+         "share": {"num_format": "0.0%"}}
 
 
 def write(path, title, inputs, model, drawn=None, notes=()):
