@@ -9,10 +9,12 @@ from helpers import CourseError
 from helpers.money import break_even, payback
 
 WIDE = (26, 14, 12, 12, 18, 20, 90)
-LOOKS = {"title": {"bold": True, "font_size": 14}, "head": {"bold": True, "bottom": 1}, "money": {"num_format": "#,##0.00"},
-         "count": {"num_format": "#,##0.0"}, "own": {"font_color": "#1f4fbf", "bg_color": "#eef3fb", "num_format": "#,##0.######"},
-         "other": {"num_format": "#,##0.######"}, "soft": {"font_color": "#66788a"},
-         "share": {"num_format": "0.0%"}}
+LOOKS = {"title": {"bold": True, "font_size": 14}, "head": {"bold": True, "bottom": 1},
+         "count_head": {"bold": True, "bottom": 1, "align": "right"},
+         "money": {"num_format": "#,##0.00", "align": "right"}, "fine": {"num_format": "#,##0.0000", "align": "right"},
+         "count": {"num_format": "#,##0.0", "align": "right"}, "share": {"num_format": "0.0%", "align": "right"},
+         "own": {"font_color": "#1f4fbf", "bg_color": "#eef3fb", "num_format": "#,##0.######"}, "other": {"num_format": "#,##0.######"},
+         "text": {"indent": 1}, "soft": {"font_color": "#66788a", "indent": 1}, "note": {"text_wrap": True, "valign": "top"}}
 
 
 def write(path, title, inputs, model, drawn=None, notes=()):
@@ -42,24 +44,24 @@ def write(path, title, inputs, model, drawn=None, notes=()):
 
 def _inputs(book, sheet, look, inputs):
     """One row an input; blue is what the reader is asked to change."""
-    _head(sheet, look, ("input", "value", "low", "high", "unit", "kind of knowledge", "where it comes from"))
+    _head(sheet, look, ("input", "value", "low", "high", "unit", "kind of knowledge", "where it comes from"), (1, 2, 3))
     for row, (name, one) in enumerate(inputs.items(), start=1):
         own = look["own" if one.origin.startswith("assumed") else "other"]
         sheet.write(row, 0, name)
         for column, value in enumerate((one.value, one.low, one.high), start=1):
             sheet.write_number(row, column, value, own)
         for column, text in enumerate((one.unit, one.origin, one.source), start=4):
-            sheet.write_string(row, column, text)
+            sheet.write_string(row, column, text, look["text"])
         book.define_name(name, f"=Inputs!$B${row + 1}")
 
 
 def _model(book, sheet, look, model, base, currency):
     """One row a formula: its name, the live cell, and the text of the formula as the notebook prints it."""
-    _head(sheet, look, ("line", f"in {currency}", "formula"), (26, 16, 110))
+    _head(sheet, look, ("line", f"in {currency}", "formula"), (1,), (26, 16, 110))
     for row, (name, text) in enumerate(model.formulas.items(), start=1):
         text = re.sub(r"\s+", " ", str(text))
         sheet.write(row, 0, name)
-        sheet.write_formula(row, 1, f"={text}", look["money"], float(base[name]))
+        sheet.write_formula(row, 1, f"={text}", look["fine"], float(base[name]))
         sheet.write_string(row, 2, text, look["soft"])
         book.define_name(name, f"=Model!$B${row + 1}")
 
@@ -70,7 +72,7 @@ def _summary(sheet, look, title, model, base, inputs, drawn, notes):
     sheet.write(0, 0, title, look["title"])
     head = ("way", f"{inputs.currency} per 1,000 done", f"saved against {first}", "break-even, messages a year", "payback, months",
             "P(it pays), drawn")
-    _head(sheet, look, head, (26, 24, 24, 28, 20, 20), row=2)
+    _head(sheet, look, head, range(1, 6), (16, 22, 24, 28, 18, 18), row=2)
     sheet.write(3, 0, first)
     sheet.write_formula(3, 1, f"={first}_total", look["money"], float(base[f"{first}_total"]))
     for row, way in enumerate(others, start=4):
@@ -89,15 +91,21 @@ def _summary(sheet, look, title, model, base, inputs, drawn, notes):
     below = ["Blue numbers on the sheet Inputs are assumptions: put your own in, and the columns B to E follow.",
              "P(it pays) comes from random draws in the notebook and does not follow: run the notebook with the new numbers.", *notes]
     for row, text in enumerate(below, start=5 + len(model.ways)):
-        sheet.write_string(row, 0, text, look["soft"])
+        sheet.merge_range(row, 0, row, 5, "", look["note"])
+        sheet.write_string(row, 0, text, look["note"])
+        sheet.set_row(row, 15 * (1 + len(text) // 125))
 
 
 def _or_never(value):
     return float(value) if np.isfinite(value) else "never"
 
 
-def _head(sheet, look, names, widths=WIDE, row=0):
+def _head(sheet, look, names, numbers, widths=WIDE, row=0):
+    """The first line of a table, right-aligned over the columns in `numbers`; the sheet prints on the width of one A4 page."""
     for column, (name, width) in enumerate(zip(names, widths)):
-        sheet.write(row, column, name, look["head"])
+        sheet.write(row, column, name, look["count_head" if column in numbers else "head"])
         sheet.set_column(column, column, width)
     sheet.freeze_panes(row + 1, 1)
+    sheet.set_landscape()
+    sheet.set_paper(9)
+    sheet.fit_to_pages(1, 0)
