@@ -33,7 +33,7 @@ class Input:
 
     def draw(self, rng, size):
         """`size` draws as an array, or the value itself where nothing is drawn."""
-        if self.shape == "fixed" or self.low == self.high:
+        if self.shape == "fixed":
             return self.value
         if self.shape == "beta":  # Jeffreys: stays sensible for none and for all right
             return rng.beta(self.data[0] + 0.5, self.data[1] - self.data[0] + 0.5, size)
@@ -149,4 +149,5 @@ class Inputs(dict):
         if not one.low <= one.value <= one.high:
             raise CourseError(f"{one.name} is {one.value:g}, outside its own range {one.low:g} to {one.high:g}; put low, value and high "
                               "in order.")
-        return replace(one, value=float(one.value), low=float(one.low), high=float(one.high))
+        return replace(one, value=float(one.value), low=float(one.low), high=float(one.high),
+                       shape=one.shape if one.low < one.high else "fixed")

@@ -23,7 +23,7 @@ def answered(folder, tuned_right, few_right):
 
 
 @pytest.mark.parametrize("tuned_right, few_right, words", [
-    (12, 0, "no ratio, because the dear way had no success in 12 rows"), (0, 3, "no ratio, because the cheap way had no success in 12 rows")])
+    (0, 0, "no ratio, because the dear way had no success in 12 rows"), (12, 0, "no ratio, because the dear way had no success in 12 rows"), (0, 3, "no ratio, because the cheap way had no success in 12 rows")])
 def test_all_right_and_none_right_are_reported_without_a_crash(folder, capsys, tuned_right, few_right, words):
     place = answered(folder, tuned_right, few_right)
     assert course.main(["--pilot", str(folder), "--profile", "smoke", "--only", "10"]) == 0, capsys.readouterr().err
