@@ -86,6 +86,13 @@ def jobs(pilot, data, run, say=print):
     for seed in DRAWS[:1]:
         more = every * max(1, round(len(base) / len(every))) + draw(kept, SIZE, seed)
         out.append(("more", {"all seeds": every, "all seeds and curated": more}, seed, test, False))
+    def by_teacher(table):
+        return [row for row in table if row["recipe"] in ("attributes", "lamini", "evolve")]
+
+    size = min(SIZE, len(by_teacher(kept)))
+    for seed in DRAWS if size else ():  # the rows of the teacher alone: what curation is for when nothing else makes rows
+        arms = {"teacher raw": base + draw(by_teacher(found), size, seed), "teacher curated": base + draw(by_teacher(kept), size, seed)}
+        out.append(("teacher", arms, seed, test, True))
     clean = base + draw(kept, SIZE, 0)
     arms = {f"noise {rate:.0%}": noisy(pilot, clean, rate, 0) for rate in NOISE}
     leaked = draw([dict(row) for row in data.test], round(LEAK * len(data.test)), 0)
@@ -134,15 +141,21 @@ def report(pilot, data, run):
         spread = [sum(c["right"]["test"]) / len(c["right"]["test"]) for c in cells if c["arm"] == arm]
         run.figure(f"seed_spread.{name(arm)}", max(spread) - min(spread), n=len(spread), unit="difference", how="highest minus lowest seed")
     for a, b in (("curated", "seeds only"), ("curated", "raw"), ("curated", "rules only"), ("raw", "seeds only"),
-                 ("all seeds and curated", "all seeds")):
+                 ("all seeds and curated", "all seeds"), ("teacher curated", "teacher raw"), ("teacher curated", "seeds only")):
+        if not {a, b} <= {cell["arm"] for cell in cells}:
+            continue
         enter(f"exact.{name(a)}_minus_{name(b)}", study.gap(cells, a, b, "test"), "paired over rows, seeds averaged, bootstrap 95 %", "difference")
-    enter("invented_span.curated_minus_raw", study.gap(cells, "curated", "raw", "test.invented"), "paired over rows, bootstrap 95 %", "difference")
+    for a, b in (("curated", "raw"), ("teacher curated", "teacher raw")):
+        if {a, b} <= {cell["arm"] for cell in cells}:
+            enter(f"invented_span.{name(a)}_minus_{name(b)}", study.gap(cells, a, b, "test.invented"), "paired over rows, bootstrap 95 %",
+                  "difference")
     texts = {row[pilot.text] for row in draw([dict(row) for row in data.test], round(LEAK * len(data.test)), 0)}
     for which, inside in (("leaked", True), ("other", False)):
         at = [i for i, row in enumerate(data.test) if (row[pilot.text] in texts) == inside]
         for arm in ("leak", "curated"):
             right = next(c["right"]["test"] for c in cells if c["arm"] == arm and c["seed"] == 0)
             run.figure(f"exact.{arm}.on_{which}", scoring.share([right[i] for i in at]), how=f"seed 0, the {len(at)} {which} test rows")
-    mix = {arm: dict(Counter(row["recipe"] for row in rows_ if "recipe" in row)) for _, arms, seed, *_ in wanted[:1] for arm, rows_ in arms.items()}
+    mix = {arm: dict(Counter(row["recipe"] for row in table if "recipe" in row))
+           for folder, arms, seed, *_ in wanted if folder in ("arms", "teacher") and seed == DRAWS[0] for arm, table in arms.items()}
     return {"lead": [f"{run.figures[0]['n']} test rows, {len(DRAWS)} seeds"], "seeds": SEEDS, "size": SIZE, "repeat": REPEAT, "steps": STEPS,
             "student": study.SETTINGS | STUDENT, "recipes": mix, "made": MADE}
