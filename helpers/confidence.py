@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers import CourseError, answers
-from helpers.scoring import Comparison, Share, compare, share
+from helpers.scoring import Comparison, Share, compare, parse, share
 
 
 # Probabilities -----------------------------------------------------------------------------------------------
@@ -46,11 +46,8 @@ def log_likelihoods(model, tokenizer, prompts, texts, batch_size=16):
 
 def field_places(pilot, answer):
     """{field: (start, end)} of every value in an answer that has the form of Pilot.answer, or None when it has another form."""
-    try:
-        record, places, at = json.loads(answer), {}, 1
-        if not isinstance(record, dict) or list(record) != list(pilot.fields):
-            return None
-    except (ValueError, TypeError, RecursionError):
+    record, places, at = parse(answer), {}, 1
+    if record is None or list(record) != list(pilot.fields):
         return None
     for name, value in record.items():
         start = at + len(json.dumps(name)) + 2
@@ -203,6 +200,18 @@ def escalate(small, other, keep):
     part = lambda a, b, where: compare(a[where], b[where]) if where.any() else None  # noqa: E731
     return Escalation(both, share(keep), share(both), part(small, other, keep), part(other, small, ~keep), compare(both, small),
                       compare(both, other))
+
+
+def best_level(confidence, small, other):
+    """The threshold (from which `small` is kept) that makes the combination right most often on these rows; inf hands on every row.
+
+    Of several equally good ones the one that keeps most. Like every choice it flatters the rows it was made on.
+    """
+    confidence, small = _pair(confidence, small)
+    other = np.asarray(other, bool)
+    levels = [*np.unique(confidence), np.inf]
+    gains = [np.where(confidence >= level, small, other).sum() for level in levels]
+    return float(levels[int(np.argmax(gains))])
 
 
 def halves(rows, seed=0, groups=None):

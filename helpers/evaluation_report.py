@@ -92,8 +92,8 @@ languages, for text that is no request, or for decisions that nobody looks at.
 {% for line in f.limits %}- {{ line }}
 {% endfor %}"""
 
-NEEDED = ("pilot", "about", "language", "base", "licence", "adapter", "profile", "fields", "rows", "train_rows", "settings", "status", "why",
-          "exact", "conditions", "errors", "currency", "found", "limits", "figures")
+NEEDED = ("pilot", "about", "language", "base", "licence", "adapter", "profile", "fields", "rows", "train_rows", "settings", "status",
+          "why", "exact", "conditions", "errors", "currency", "found", "limits", "figures")
 
 
 def words(kind):

@@ -1,7 +1,10 @@
 """The lm-eval harness, offline: local task files over one's own rows, its figure and standard error, and the rows behind them."""
 
+import contextlib
+import io
 import json
 import logging
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +100,9 @@ def run(model, tokenizer, files, batch_size=16, max_length=1024):
             task["dataset_kwargs"]["cache_dir"] = scratch
             tasks.append(task)
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length)
-        said = evaluator.evaluate(wrapped, task_dict=TaskManager(include_defaults=False).load(tasks))
+        quiet = contextlib.redirect_stderr(io.StringIO()) if os.environ.get("COURSE_QUIET") else contextlib.nullcontext()
+        with quiet:  # its progress bars
+            said = evaluator.evaluate(wrapped, task_dict=TaskManager(include_defaults=False).load(tasks))
     model.train(was_training)
     for task in tasks:
         name = task["task"]
@@ -105,3 +110,30 @@ def run(model, tokenizer, files, batch_size=16, max_length=1024):
         result = said["results"][name]
         found[name] = Harness(float(result["acc,none"]), float(result["acc_stderr,none"]), np.array([s["acc"] > 0 for s in samples]))
     return found
+
+
+def by_hand(model, tokenizer, docs):
+    """Bool array (rows,): is the likeliest choice the right one? From the model's own log probabilities, with nothing of lm-eval.
+
+    Each prompt is read once and its keys and values are shared by the choices; sums over tokens, not means, as `acc` has it.
+    """
+    import torch
+
+    right, was_training = [], model.training
+    model.eval()
+    for doc in docs:
+        start = tokenizer(doc["prompt"], add_special_tokens=False).input_ids
+        tails = [tokenizer(doc["prompt"] + choice, add_special_tokens=False).input_ids[len(start):] for choice in doc["choices"]]
+        width = max(map(len, tails))
+        ids = torch.tensor([tail + [tokenizer.pad_token_id] * (width - len(tail)) for tail in tails], device=model.device)
+        real = torch.tensor([[1] * len(tail) + [0] * (width - len(tail)) for tail in tails], device=model.device)
+        with torch.inference_mode():
+            read = model(input_ids=torch.tensor([start], device=model.device), use_cache=True)
+            read.past_key_values.batch_repeat_interleave(len(tails))
+            mask = torch.cat([torch.ones(len(tails), len(start), dtype=real.dtype, device=model.device), real], 1)
+            logits = model(input_ids=ids, attention_mask=mask, past_key_values=read.past_key_values).logits.float()
+        before = torch.cat([read.logits[:, -1:].float().expand(len(tails), -1, -1), logits[:, :-1]], 1)
+        sums = (torch.log_softmax(before, -1).gather(-1, ids[..., None])[..., 0] * real).sum(1)
+        right.append(int(sums.argmax()) == doc["answer"])
+    model.train(was_training)
+    return np.array(right)

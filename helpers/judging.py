@@ -159,7 +159,8 @@ def calibrate(places, better, longer):
         (balanced is not None and balanced.low <= AGREES < agrees.low, "its agreement comes from the length of the records"),
         (survives.low <= SURVIVES, f"not shown that more than half of its verdicts survive a swap (interval from {survives.low:.0%})"),
         (first is None or first.low < 0.5 - PLACE or first.high > 0.5 + PLACE,
-         f"the place decides: the first one wins {first.value:.0%}" if first else "no verdict could be read")) if bad]
+         "no verdict could be read" if first is None else f"the place decides: the first one wins {first.value:.0%}" if
+         first.low > 0.5 or first.high < 0.5 else "too few pairs to show that the place does not decide")) if bad]
     return Calibration(n, agrees, balanced, survives, first, kappa(better.tolist(), said), unread, reasons)
 
 
