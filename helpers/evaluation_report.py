@@ -22,7 +22,7 @@ body{font:15px/1.45 system-ui,sans-serif;color:#22313f;max-width:54rem;margin:1.
 h1{font-size:1.5rem;margin:0 0 .3rem} h2{font-size:1.05rem;margin:1.4rem 0 .4rem} .soft{color:#66788a;font-size:.85rem}
 .answer{font-size:1.15rem;padding:.7rem 1rem;border-radius:.4rem;border-left:.4rem solid {{ colour }};background:#f3f6f8}
 table{border-collapse:collapse;width:100%;font-size:.9rem} td,th{text-align:left;padding:.25rem .6rem;border-bottom:1px solid #dde4ea}
-td.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums} img{max-width:100%}
+td.n,th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums} img{max-width:100%}
 .two{display:flex;flex-wrap:wrap;gap:1rem} .two>div{flex:1 1 22rem} ul{margin:.3rem 0;padding-left:1.2rem} @media print{body{margin:0}}
 </style></head><body>
 <h1>Pilot <em>{{ f.pilot }}</em>: is it good enough?</h1>
@@ -31,7 +31,7 @@ profile {{ f.profile }}</p>
 <p class="answer"><b>{{ answer }}</b>{% for line in f.why %}<br>{{ line }}{% endfor %}</p>
 <div class="two"><div>
 <h2>How often every field is right</h2>
-<table><tr><th>way</th><th>right</th><th>95 % interval</th></tr>
+<table><tr><th>way</th><th class="n">right</th><th class="n">95 % interval</th></tr>
 {% for name, s in f.exact.items() %}<tr><td>{{ name }}</td><td class="n">{{ show(s.value, 'share') }}</td>
 <td class="n">{{ show(s.low, 'share') }} to {{ show(s.high, 'share') }}</td></tr>
 {% endfor %}</table></div>
@@ -39,7 +39,8 @@ profile {{ f.profile }}</p>
 <table>{% for name, side in f.conditions.items() %}<tr><td>{{ name }}</td><td>{{ sides[side] }}</td></tr>
 {% endfor %}</table></div>{% endif %}</div>
 {% if f.errors %}<h2>Which errors it made, and what they would cost</h2>
-<table><tr><th>error</th><th>in {{ f.rows }} messages</th><th>{{ f.currency }} per 1,000 messages (assumed prices)</th></tr>
+<table><tr><th>error</th><th class="n">in {{ f.rows }} messages</th>
+<th class="n">{{ f.currency }} per 1,000 messages (assumed prices)</th></tr>
 {% for kind, (count, money) in f.errors.items() %}<tr><td>{{ words(kind) }}</td><td class="n">{{ count }}</td>
 <td class="n">{{ '{:,.0f}'.format(money) }}</td></tr>
 {% endfor %}</table>{% endif %}
@@ -55,9 +56,9 @@ profile {{ f.profile }}</p>
 """
 
 CARD = """---
-base_model: {{ f.base }}
-license: {{ f.licence }}
-language: {{ f.language }}
+base_model: {{ f.base | tojson }}
+license: {{ f.licence | tojson }}
+language: {{ f.language | tojson }}
 library_name: peft
 pipeline_tag: text-generation
 ---

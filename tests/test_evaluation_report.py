@@ -57,6 +57,11 @@ def test_the_card_is_markdown_with_a_head_and_the_figures_that_matter():
     assert "mcnemar" not in card and "- Written messages." in card and "None" not in card
 
 
+def test_a_licence_that_nobody_has_read_does_not_break_the_head():
+    head = yaml.safe_load(evaluation_report.card(facts(licence="unknown: read the licence", base="own/'model'")).split("---")[1])
+    assert (head["license"], head["base_model"]) == ("unknown: read the licence", "own/'model'")
+
+
 def test_a_pilot_without_a_bar_has_a_page_too():
     page = evaluation_report.page(facts(status="", conditions={}, errors={}, why=[]))
     assert "What was agreed" not in page and "Which errors" not in page and "No bar was agreed" in page
