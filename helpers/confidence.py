@@ -60,7 +60,7 @@ def of_answers(model, tokenizer, pilot, rows, texts, journal, max_tokens=512, ba
     """[{field: probability, "record": probability}], how likely the model finds each of its own answers `texts`; 0 for another form.
 
     A field's probability is the product over the tokens that touch its value, the record's over all tokens. Kept row by row in
-    the journal. It is the model's own opinion, before any calibration.
+    the journal. It is the model's own opinion, before any calibration and without the grammar: near 0 where that forced its hand.
     """
     known = dict(zip((str(row["id"]) for row in rows), texts, strict=True))
     todo = journal.missing(rows)

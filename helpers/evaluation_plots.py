@@ -21,7 +21,7 @@ def radar(named, title=""):
     axes.set_ylim(0, 1)
     axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "50%", "", "100%"], fontsize=7, color=INK)
     axes.set_title(title, fontsize=10, color=INK, pad=14)
-    axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)
+    axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
     figure.tight_layout()
     return figure
 
@@ -66,14 +66,11 @@ def reliability(named, title=""):
     return figure
 
 
-def risk_coverage(named, title="", mark=None):
-    """Share wrong among the kept rows against the share kept, for {name: (coverage, risk)}; `mark` is (coverage, risk, words)."""
+def risk_coverage(named, title=""):
+    """Share wrong among the kept rows against the share kept, for {name: (coverage, risk)}; returns the figure."""
     figure, axes = _axes(height=3.2)
     for (name, (coverage, risk)), colour in zip(named.items(), PALETTE * 9):
         axes.step(coverage, risk, where="post", color=colour, linewidth=1.7, label=name)
-    if mark:
-        axes.plot(*mark[:2], "o", color=INK, markersize=7, zorder=3)
-        axes.annotate(f"{mark[2]} ", mark[:2], fontsize=9, color=INK, ha="right", va="bottom")
     axes.set(xlim=(0, 1), ylim=(0, None))
     axes.set_xlabel("share of messages kept, the surest first", fontsize=9, color=INK)
     axes.set_ylabel("wrong among the kept", fontsize=9, color=INK)
