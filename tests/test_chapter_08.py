@@ -27,9 +27,26 @@ def test_chapter_08_on_a_pilot_of_ones_own(tmp_path, tiny, capsys):
     figures = {f["name"]: f for f in json.loads((folder / "results.json").read_text())["figures"]}
     assert {"exact.tuned", "lm_eval.acc.base", "lm_eval.acc.tuned", "lm_eval.difference_to_ours", "forgetting.general",
             "judge.refused.embedded", "risk.coverage.confirmed", "escalation.by_field"} <= set(figures)
-    assert figures["lm_eval.difference_to_ours"]["value"] == 0 and figures["judge.refused.embedded"]["value"] == 1
+    assert abs(figures["lm_eval.difference_to_ours"]["value"]) < 0.2 and figures["judge.refused.embedded"]["value"] == 1
     assert "No bar was agreed" in (folder / "evaluation.html").read_text() and "# Model card: mine" in (folder / "model_card.md").read_text()
     assert str(tmp_path) not in (folder / "evaluation.html").read_text() + (folder / "model_card.md").read_text()
+
+
+def test_the_stored_answers_of_another_seed_are_complete_and_have_the_figure_of_the_prose():
+    from helpers import rows, scoring
+    from helpers.pilot import Pilot
+    from helpers.runs import Journal
+
+    pilot = Pilot.load(ROOT / "data/inbox")
+    test, right = rows.load(pilot).test, {}
+    for name, place in (("tuned", "00"), ("seed_1", "08")):
+        stored = next((ROOT / "data/reference/inbox" / place / "answers").glob(f"{name}-*.jsonl"))
+        right[name] = scoring.score(pilot, test, Journal(stored).of(test)).exact
+    gap = scoring.compare(right["tuned"], right["seed_1"])
+    assert (right["tuned"].mean(), right["seed_1"].mean(), round(gap.p, 3)) == (0.58, 0.505, 0.028)
+    prose = nbformat.read(ROOT / "notebooks/08_good_enough.ipynb", as_version=4)
+    said = " ".join(" ".join(c.source.split()) for c in prose.cells if c.cell_type == "markdown")
+    assert "seed 0 has 58.0 % and seed 1, with the same rows and settings, 50.5 %" in said and "(p = 0.028)" in said
 
 
 @pytest.mark.parametrize("check, right, wrong", [
