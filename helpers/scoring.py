@@ -86,7 +86,7 @@ def compare(a, b, seed=0):
 
 
 def parse(answer):
-    """The JSON object in an answer as a dict, or None. Text around it, a repeated key or another type is not valid."""
+    """The JSON object in an answer as a dict, or None. Text around it, a repeated key, NaN or another type is not valid."""
 
     def once(pairs):
         keys = [key for key, _ in pairs]
@@ -94,8 +94,11 @@ def parse(answer):
             raise ValueError("repeated key")
         return dict(pairs)
 
+    def never(word):
+        raise ValueError(f"{word} is no JSON")
+
     try:
-        record = json.loads(answer, object_pairs_hook=once)
+        record = json.loads(answer, object_pairs_hook=once, parse_constant=never)
     except (ValueError, TypeError, RecursionError):
         return None
     return record if isinstance(record, dict) else None

@@ -1,0 +1,84 @@
+"""lm-eval on local task files, without a network: its figure is recomputed here from the model itself; bad files are one sentence."""
+
+import json
+import socket
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT
+
+from helpers import CourseError, answers, confidence, harness, rows, runtime
+from helpers.pilot import Pilot
+
+
+@pytest.fixture
+def model(tiny):
+    from transformers import AutoModelForCausalLM
+
+    runtime.quiet()
+    return AutoModelForCausalLM.from_pretrained(tiny, dtype="float32").eval()
+
+
+def test_lm_eval_offline_gives_the_figure_that_we_compute_ourselves(model, tokenizer, folder, tmp_path, monkeypatch):
+    def no_network(*_):
+        raise AssertionError("lm-eval asked the network")
+
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    pilot = Pilot.load(folder)
+    docs = harness.label_docs(pilot, rows.load(pilot).test, lambda text: answers.prompt(pilot, tokenizer, text, full=False))
+    files = [harness.write_task(tmp_path / "tasks", "label", docs), harness.write_task(tmp_path / "tasks", "general", harness.general_docs()[:10])]
+    found = harness.run(model, tokenizer, files)
+    for name, documents in (("label", docs), ("general", harness.general_docs()[:10])):
+        texts = [(d["prompt"], choice) for d in documents for choice in d["choices"]]
+        sums = [logp.sum() for logp, _ in confidence.log_likelihoods(model, tokenizer, *map(list, zip(*texts)))]
+        best = np.array(sums).reshape(len(documents), -1).argmax(1)
+        ours = best == [d["answer"] for d in documents]
+        assert harness.by_hand(model, tokenizer, documents).tolist() == ours.tolist(), "with and without shared keys and values"
+        assert found[name].right.tolist() == ours.tolist() and found[name].acc == pytest.approx(ours.mean())
+        assert found[name].stderr == pytest.approx(ours.std(ddof=1) / np.sqrt(ours.size)), "the standard error of a mean, n - 1"
+
+
+def test_a_task_file_is_plain_yaml_that_lm_eval_reads_by_itself(folder, tmp_path):
+    from lm_eval.tasks import TaskManager
+
+    pilot = Pilot.load(folder)
+    docs = harness.label_docs(pilot, rows.load(pilot).test, str)
+    path = harness.write_task(tmp_path / "tasks", "label", docs)
+    task = yaml.safe_load(path.read_text())
+    assert task["output_type"] == "multiple_choice" and task["metric_list"] == [{"metric": "acc"}]
+    assert TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False).all_tasks == ["label"]
+    assert [json.loads(line) for line in (tmp_path / "tasks/label.jsonl").read_text().splitlines()] == docs
+
+
+def test_the_choices_are_the_labels_as_the_model_would_write_them(folder):
+    pilot = Pilot.load(folder)
+    doc = harness.label_docs(pilot, rows.load(pilot).test, lambda text: f"<{text}>")[0]
+    assert doc["prompt"] == '<What does belt 100 cost?>{"intent":' and doc["choices"] == [' "order"', ' "quote"'] and doc["answer"] == 1
+    second = pilot.model_copy(update={"fields": dict(reversed(pilot.fields.items()))})
+    begun = harness.label_docs(second, rows.load(pilot).test, lambda text: "")[1]["prompt"]
+    assert begun == '{"order_id": "PO-1101", "product": "pump", "intent":', "fields before it stand there with their right values"
+
+
+def test_what_cannot_be_a_task_is_one_sentence(folder, tmp_path):
+    pilot = Pilot.load(folder)
+    with pytest.raises(CourseError, match="Row 1 has no label for intent"):
+        harness.label_docs(pilot, [{"id": 1, "message": "x", "intent": None}], str)
+    with pytest.raises(CourseError, match="no label field"):
+        harness.label_docs(pilot.model_copy(update={"fields": {"product": pilot.fields["product"]}}), [], str)
+    with pytest.raises(CourseError, match="has no rows"):
+        harness.write_task(tmp_path, "empty", [])
+    bad = tmp_path / "questions.jsonl"
+    for line in ("{", "[]", '{"question": "?", "choices": ["a", "a"], "answer": "a"}', '{"question": "?", "choices": ["a", "b"], "answer": "c"}'):
+        bad.write_text(json.dumps({"id": "1", "question": "?", "choices": ["a", "b"], "answer": "a"}) + f"\n{line}\n")
+        with pytest.raises(CourseError, match="questions.jsonl line 2 is no question"):
+            harness.general_docs(bad)
+
+
+def test_the_general_questions_are_forty_and_their_places_are_mixed():
+    docs = harness.general_docs()
+    assert len(docs) == 40 == len({d["prompt"] for d in docs}) == len({d["id"] for d in docs})
+    assert all(len(set(d["choices"])) == 4 for d in docs)
+    places = np.bincount([d["answer"] for d in docs], minlength=4)
+    assert places.min() >= 6 and places.max() <= 14
+    assert (ROOT / "data/general/CARD.md").is_file()

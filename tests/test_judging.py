@@ -1,0 +1,158 @@
+"""A judge is accepted when it is shown to agree with people, and refused otherwise: coins, favourite places, a love of length."""
+
+import json
+
+import numpy as np
+import pytest
+
+from helpers import CourseError, judging
+from helpers.engines import RowJournal, reply
+from helpers.pilot import Pilot
+from helpers.teachers import Teacher
+
+SWAP = np.array([0, 1])
+
+
+def judge(kind, seed, n=60, skill=0.9):
+    """Simulated verdicts on n pairs, as the Calibration of a judge of this kind."""
+    draw = np.random.default_rng(seed)
+    better, longer = draw.integers(0, 2, n), draw.integers(0, 2, n)
+    reads = np.where(draw.random((n, 2)) < skill, better[:, None], 1 - better[:, None]) ^ SWAP
+    if kind == "longer and often right":
+        longer = np.where(draw.random(n) < 0.8, better, 1 - better)
+    places = {"good": reads, "coin": draw.integers(0, 2, (n, 2)), "first place": np.zeros((n, 2), int),
+              "half the time the first place": np.where(draw.random((n, 2)) < 0.5, 0, reads),
+              "half the time the second place": np.where(draw.random((n, 2)) < 0.5, 1, reads),
+              "one coin for both orders": np.repeat(draw.integers(0, 2, (n, 1)), 2, 1) ^ SWAP,
+              "longer and often right": np.repeat(longer[:, None], 2, 1) ^ SWAP,
+              "often silent": np.where(draw.random((n, 2)) < 0.3, -1, reads)}[kind]
+    return judging.calibrate(places, better, longer)
+
+
+def test_a_good_judge_is_accepted_nearly_always():
+    found = [judge("good", seed) for seed in range(200)]
+    assert np.mean([not c.refused for c in found]) > 0.9
+    assert "accepted" in str(next(c for c in found if not c.refused))
+
+
+@pytest.mark.parametrize("kind, why", [
+    ("coin", "not shown to agree"), ("first place", "the place decides"), ("half the time the first place", "the place decides"),
+    ("half the time the second place", "the place decides"), ("one coin for both orders", "not shown to agree"),
+    ("longer and often right", "length"), ("often silent", "name neither record or both")])
+def test_a_bad_judge_is_refused(kind, why):
+    found = [judge(kind, seed) for seed in range(200)]
+    assert np.mean([c.refused for c in found]) > 0.99
+    assert any(why in " ".join(c.reasons) for c in found) and all("REFUSED" in str(c) for c in found if c.refused)
+
+
+def test_few_pairs_accept_nobody():
+    perfect = np.repeat(np.array([[0], [1]] * 10), 2, 1) ^ SWAP
+    found = judging.calibrate(perfect, [0, 1] * 10, [0, 0, 1, 1] * 5)
+    assert found.agrees.value == 1 and found.refused and found.reasons[0] == "only 20 pairs, 30 are the least to accept a judge"
+    with pytest.raises(CourseError, match="label more rows"):
+        judging.calibrate(np.zeros((1, 2)), [0], [0])
+    with pytest.raises(CourseError, match="Every pair needs two verdicts"):
+        judging.calibrate(np.zeros((5, 2)), [0] * 4, [0] * 5)
+
+
+def test_the_figures_of_a_calibration_by_hand():
+    better, longer = [0] * 20 + [1] * 20, [0] * 10 + [1] * 20 + [0] * 10
+    chosen = np.array([[0, 0]] * 15 + [[0, 1]] * 5 + [[1, 1]] * 20)  # items; five pairs change their winner
+    found = judging.calibrate(chosen ^ SWAP, better, longer)
+    assert found.survives.value == 35 / 40 and found.agrees.value == 75 / 80
+    assert found.balanced.value == pytest.approx((1 + 35 / 40) / 2)  # the five stand where the shorter one is better
+    assert found.first.value == pytest.approx((2 * 5 + 35) / 80)
+    assert found.kappa.kappa == pytest.approx(1.0)  # of the first order alone
+    everyone_unread = judging.calibrate(np.full((40, 2), -1), better, longer)
+    assert everyone_unread.refused and everyone_unread.first is None and everyone_unread.unread == 1.0
+
+
+@pytest.mark.parametrize("text, place", [("A", 0), (" B\n", 1), ("A.", 0), ("The better record is B", 1), ("A or B", -1), ("", -1),
+                                         (None, -1), ("a", -1), ("BAD", -1), ("ＡＢ", -1), ("B" * 100_000, -1)])
+def test_what_a_judge_says_is_read_or_not(text, place):
+    assert judging.read_pairs([text, "A"]).tolist() == [[place, 0]]
+
+
+@pytest.mark.parametrize("text, verdict", [("yes", 1), ("No.", 0), ("YES!", 1), ("yes and no", -1), ("yesterday", -1), (None, -1)])
+def test_yes_and_no(text, verdict):
+    assert judging.read_records([text]).tolist() == [verdict]
+
+
+@pytest.fixture
+def pilot(folder):
+    return Pilot.load(folder)
+
+
+ROW = {"id": "1", "message": "pump, PO-1000", "intent": "order", "product": "pump", "order_id": "PO-1000"}
+
+
+def record(**change):
+    return {"intent": "order", "product": "pump", "order_id": "PO-1000", **change}
+
+
+def test_closer_counts_equal_fields_and_the_form(pilot):
+    assert judging.closer(pilot, ROW, record(), record(intent="quote")) == 0
+    assert judging.closer(pilot, ROW, record(product=None, order_id=None), record(intent="quote")) == 1
+    assert judging.closer(pilot, ROW, record(intent="quote"), record(product=None)) is None
+    assert judging.closer(pilot, ROW, None, record(intent="quote", product=None, order_id=None)) == 1
+    assert judging.closer(pilot, ROW, record(note="x"), record(intent="quote")) == 1
+
+
+def test_pairs_have_a_drawn_order_no_ties_and_two_requests_each(pilot):
+    rows = [{**ROW, "id": str(i)} for i in range(200)]
+    one, other = [record()] * 200, [record(intent="quote")] * 199 + [record()]
+    made = judging.pairs(pilot, rows, rows, one, other)
+    assert len(made) == 199 and 60 < sum(p["better"] for p in made) < 140
+    assert all(p["records"][p["better"]] == record() and p["longer"] == -1 for p in made)
+    asked = judging.pair_requests(pilot, made[:1])
+    a, b = (json.dumps(r) for r in made[0]["records"])
+    said = [r["messages"][-1]["content"] for r in asked]
+    assert said[0].index(a) < said[0].index(b) and said[1].index(b) < said[1].index(a)
+    assert "pump, PO-1000" in said[0] and asked[0]["temperature"] == 0 and "A" in asked[0]["grammar"]
+    assert judging.pairs(pilot, rows, rows[:10], one, other)[-1]["id"] == "9", "rows that nobody labelled make no pair"
+
+
+def test_one_request_for_each_record(pilot):
+    asked = judging.record_requests(pilot, [ROW, ROW], [record(), None])
+    assert len(asked) == 2 and "(no record)" in asked[1]["messages"][-1]["content"]
+
+
+class Always:
+    """An engine that always says the same, one request at a time."""
+
+    parallel = 1
+
+    def __init__(self, word):
+        import threading
+
+        self.teacher, self.word, self.stop, self.asked = Teacher(licence="own"), word, threading.Event(), 0
+
+    def units(self, requests):
+        return ([r] for r in requests)
+
+    def answer(self, requests):
+        self.asked += 1
+        return [reply(requests[0], self.word)]
+
+
+def test_a_judge_of_any_engine_is_asked_once_and_refused_by_measurement(pilot, tmp_path):
+    rows = [{**ROW, "id": str(i), "message": f"pump {i}, PO-1000"} for i in range(40)]
+    made = judging.pairs(pilot, rows, rows, [record()] * 40, [record(intent="quote")] * 40)
+    engine, journal = Always("A"), tmp_path / "judge.jsonl"
+    texts = judging.ask(engine, judging.pair_requests(pilot, made), RowJournal(journal))
+    assert engine.asked == 80 and judging.ask(engine, judging.pair_requests(pilot, made), RowJournal(journal)) == texts
+    assert engine.asked == 80, "nothing is asked twice"
+    found = judging.calibrate(judging.read_pairs(texts), [p["better"] for p in made], [p["longer"] for p in made])
+    assert found.refused and found.first.value == 1.0 and found.survives.value == 0.0
+
+
+def test_a_judge_that_filters_or_is_judged_is_named():
+    found = judging.same_model("m", ("the filter", "m"), ("the model judged", "other"), ("nothing", None))
+    assert found == ["the judge is the same model as the filter (m)"]
+
+
+def test_skill_is_sensitivity_and_specificity():
+    right, wrong = judging.skill([1, 1, 1, 0, 0, 1, -1], [True, True, True, True, False, False, False])
+    assert (right.value, right.n) == (0.75, 4) and (wrong.value, wrong.n) == (pytest.approx(1 / 3), 3)
+    with pytest.raises(CourseError, match="called all of these records right"):
+        judging.skill([1, 0], [True, True])
