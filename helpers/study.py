@@ -9,11 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import CourseError, answers, models, scoring, training
+from helpers import CourseError, answers, checks, models, scoring, training
 from helpers.pilot import Pilot
-from helpers.runs import Journal, fingerprint
+from helpers.runs import Journal, append_entry, fingerprint, read_entries
 
 SETTINGS = {"r": 16, "alpha": 32, "learning_rate": 1e-3, "pack": 256, "room": 64, "window": 512}
+
+# What `settings` may override beside SETTINGS, and what stands there when it does not. They enter a cell's key only when given.
+MORE = {
+    "method": "qlora",  # or "lora" (dense base) or "full" (every weight in float32, no adapter)
+    "target_modules": "all-linear", "loss": "all",  # "answer": see training.answer_loss
+    "packing": True, "batch": 1, "checkpointing": None, "load": None,  # load: the dtype that the base is loaded in
+    "start": None,  # the key of another cell of the same folder, whose adapter this one goes on from
+}
 
 
 class Uncopied(Pilot):
@@ -23,90 +31,134 @@ class Uncopied(Pilot):
         return super().grammar(text, copy=False)
 
 
-def student(pilot, rows, steps, seed, here, place):
-    """(model, tokenizer, seconds) of a QLoRA student of the pilot's base model after `steps` packs of the arm's rows."""
+def student(pilot, rows, steps, seed, here, place, settings=None):
+    """(model, tokenizer, seconds) of a student of the pilot's base model after `steps` packs (or batches) of the arm's rows.
+
+    `settings` overrides SETTINGS and MORE. Writes facts.json beside `place`: trained weights, bytes to ship in 16 bits, mean loss. Raises
+    CourseError for a setting that does not exist.
+    """
     import torch
     from datasets import Dataset
-    from peft import LoraConfig
+    from peft import LoraConfig, set_peft_model_state_dict
+    from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
-    base = models.resolve(pilot.base_model, pilot.folder)
+    s, place = _settings(settings), Path(place)
+    base, full = models.resolve(pilot.base_model, pilot.folder), s["method"] == "full"
+    dtype = getattr(torch, s["load"] or ("float32" if full else here.dtype))
     with models.loading(base):
         tokenizer = AutoTokenizer.from_pretrained(base.path)
         nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-                                 bnb_4bit_compute_dtype=here.torch_dtype)
-        model = AutoModelForCausalLM.from_pretrained(base.path, dtype=here.torch_dtype, quantization_config=nf4,
+                                 bnb_4bit_compute_dtype=here.torch_dtype) if s["method"] == "qlora" else None
+        model = AutoModelForCausalLM.from_pretrained(base.path, dtype=dtype, quantization_config=nf4,
                                                      device_map={"": 0} if here.device == "cuda" else None)
-    data = [{"prompt": answers.prompt(pilot, tokenizer, row[pilot.text], full=False, max_tokens=SETTINGS["window"]),
-             "completion": pilot.answer(row)} for row in rows]
+    data, _ = checks.examples(pilot, rows, tokenizer, s["window"])
     longest = 1 + max(len(tokenizer(d["prompt"] + d["completion"]).input_ids) for d in data)
+    hardware = training.hardware_arguments(here)
+    if s["checkpointing"] is not None:
+        hardware["activation_checkpointing"] = s["checkpointing"]
     arguments = SFTConfig(
-        output_dir=str(place), packing=True, max_length=max(SETTINGS["pack"], longest), per_device_train_batch_size=1, max_steps=steps,
-        learning_rate=SETTINGS["learning_rate"], lr_scheduler_type="linear", warmup_steps=0.05, seed=seed, save_strategy="no",
-        logging_steps=20, report_to="none", disable_tqdm=True, **training.hardware_arguments(here))
+        output_dir=str(place), packing=s["packing"], max_length=max(s["pack"], longest), per_device_train_batch_size=s["batch"],
+        max_steps=steps, learning_rate=s["learning_rate"], lr_scheduler_type="linear", warmup_steps=0.05, seed=seed, save_strategy="no",
+        logging_steps=20, report_to="none", disable_tqdm=True, **hardware)
     torch.manual_seed(seed)  # the adapter's first values come from here
-    trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(data), processing_class=tokenizer,
-                         peft_config=LoraConfig(r=SETTINGS["r"], lora_alpha=SETTINGS["alpha"], lora_dropout=0.0,
-                                                target_modules="all-linear", task_type="CAUSAL_LM"))
+    lora = None if full else LoraConfig(r=s["r"], lora_alpha=s["alpha"], lora_dropout=0.0, target_modules=s["target_modules"],
+                                        task_type="CAUSAL_LM")
+    trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(data), processing_class=tokenizer, peft_config=lora)
     trainer.remove_callback(PrinterCallback)
     training.guard_4bit(trainer.model)
     training.guard_adapter(trainer.model)
-    return trainer.model, tokenizer, training.fit(trainer)
+    if s["loss"] == "answer":
+        training.answer_loss(trainer)
+    if s["start"]:
+        set_peft_model_state_dict(trainer.model, load_file(place.parent.parent / s["start"] / "adapter/adapter_model.safetensors"))
+    seconds = training.fit(trainer)
+    trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    facts = {"trained": trained, "ship_bytes": 2 * trained, "loss": trainer.state.log_history[-1].get("train_loss")}
+    (place.parent / "facts.json").write_text(json.dumps(facts))
+    return trainer.model, tokenizer, seconds
 
 
-def cell(pilot, rows, steps, seed, here, sets, folder):
+def _settings(settings):
+    known = SETTINGS | MORE
+    wrong = [name for name in settings or {} if name not in known]
+    if wrong:
+        raise CourseError(f"There is no setting {wrong[0]!r}; a student takes {', '.join(known)}.")
+    found = known | (settings or {})
+    if found["method"] not in ("qlora", "lora", "full"):
+        raise CourseError(f"method can be qlora, lora or full, not {found['method']!r}.")
+    return found
+
+
+def merged(pilot, model, here, place):
+    """The dense base model in the machine's dtype with the adapter of `model` merged in; `place` keeps the adapter."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model.save_pretrained(place)
+    base = models.resolve(pilot.base_model, pilot.folder)
+    with models.loading(base):
+        dense = AutoModelForCausalLM.from_pretrained(base.path, dtype=here.torch_dtype).to(here.device)
+    return PeftModel.from_pretrained(dense, place).merge_and_unload()
+
+
+def cell(pilot, rows, steps, seed, here, sets, folder, free=True, settings=None):
     """Train and measure one student. `sets` is {name: labelled rows}; returns {name: bools per row}, with `<first name>.invented`.
 
-    Exact record with copied spans for every set; invented values (answers held to the form only) for the first.
+    Exact record with copied spans for every set; with `free` invented values (answers held to the form only) for the first. The adapter
+    is merged into the dense base before it answers, as it would be for shipping; a fully tuned model answers as it is.
     """
-    folder = Path(folder)
-    model, tokenizer, seconds = student(pilot, rows, steps, seed, here, folder / "trainer")
-    free = Uncopied.model_construct(**dict(pilot))
+    folder, s = Path(folder), _settings(settings)
+    model, tokenizer, seconds = student(pilot, rows, steps, seed, here, folder / "trainer", settings)
+    model = model.to(here.torch_dtype) if s["method"] == "full" else merged(pilot, model, here, folder / "adapter")
+    loose = Uncopied.model_construct(**dict(pilot))
     first, found = next(iter(sets)), {}
-    for name, held, asked in [(name, held, pilot) for name, held in sets.items()] + [(f"{first}.invented", sets[first], free)]:
-        texts = answers.generate(model, tokenizer, asked, held, Journal(folder / f"{name}.jsonl"), max_tokens=SETTINGS["window"],
-                                 max_new_tokens=SETTINGS["room"], batch_size=here.profile.eval_batch_size)
+    asks = [(name, held, pilot) for name, held in sets.items()] + [(f"{first}.invented", sets[first], loose)] * free
+    for name, held, asked in asks:
+        texts = answers.generate(model, tokenizer, asked, held, Journal(folder / f"{name}.jsonl"), max_tokens=s["window"],
+                                 max_new_tokens=s["room"], batch_size=here.profile.eval_batch_size)
         scored = scoring.score(pilot, held, texts)
-        found[name] = [bool(b) for b in (scored.invented if asked is free else scored.exact)]
+        found[name] = [bool(b) for b in (scored.invented if asked is loose else scored.exact)]
         if name == first:
             found |= {f"{first}.{field}": [bool(b) for b in right] for field, right in scored.right.items()}
-        elif asked is free:
+        elif asked is loose:
             found[f"{first}.exact_free"] = [bool(b) for b in scored.exact]
     return found, seconds
 
 
-def study(pilot, arms, seeds, steps, here, sets, folder, say=print):
+def study(pilot, arms, seeds, steps, here, sets, folder, say=print, free=True, part=0, parts=1, settings=None):
     """Every arm ({name: rows}) with every seed; returns the list of cells. A finished cell stands in cells.jsonl and is not made again.
 
-    A cell: arm, seed, steps, rows, seconds, right: {set: list of bools}. Raises CourseError for an arm without rows.
+    A cell: arm, seed, steps, rows, seconds, right: {set: list of bools}; with `settings` (see MORE) also these and what facts.json says.
+    With `parts` processes at work, this one makes every `parts`-th cell and leaves the others out. Raises CourseError for an arm without
+    rows or an unknown setting.
     """
+    _settings(settings)
+    own = {"settings": settings} if settings else {}  # without any, calls and keys are what they were
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     empty = [name for name, rows in arms.items() if not len(rows)]
     if empty:
         raise CourseError(f"The arm {empty[0]!r} has no rows (everything rejected?); there is nothing to train on.")
-    path, done = folder / "cells.jsonl", {}
-    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
-        try:
-            entry = json.loads(line)
-        except ValueError:  # the line that a kill cut short
-            continue
-        done[entry["key"]] = entry
-    cells = []
+    path, cells, number = folder / "cells.jsonl", [], -1
+    done = {entry["key"]: entry for entry in read_entries(path)}
     for seed in seeds:  # seeds outside, so that a study stopped early has every arm
         for name, rows in arms.items():
             trained_on = [{n: row[n] for n in (pilot.text, *pilot.fields)} for row in rows]
             key = fingerprint(trained_on, {n: list(held[pilot.text] if hasattr(held, "column_names") else [r[pilot.text] for r in held])
-                                           for n, held in sets.items()}, seed, steps, SETTINGS, pilot.base_model)
+                                           for n, held in sets.items()}, seed, steps, SETTINGS, pilot.base_model, *own.values())
+            number += 1
+            if key not in done and number % parts != part:
+                continue
             if key not in done:
                 started = time.perf_counter()
-                right, seconds = cell(pilot, trained_on, steps, seed, here, sets, folder / key)
+                right, seconds = cell(pilot, trained_on, steps, seed, here, sets, folder / key, free, **own)
                 done[key] = {"key": key, "arm": name, "seed": seed, "steps": steps, "rows": len(rows), "seconds": round(seconds, 1),
                              "right": right}
-                with open(path, "ab") as file:
-                    ends = path.stat().st_size == 0 or path.read_bytes().endswith(b"\n")
-                    file.write((b"" if ends else b"\n") + json.dumps(done[key]).encode() + b"\n")
+                if own:
+                    done[key] |= own | json.loads((folder / key / "facts.json").read_text())
+                append_entry(path, done[key], "A student", len(done))
                 say(f"{name:24} seed {seed}  {time.perf_counter() - started:5.0f} s  "
                     + "  ".join(f"{n} {np.mean(v):.1%}" for n, v in right.items()))
             cells.append(done[key] | {"arm": name})

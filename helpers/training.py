@@ -1,5 +1,6 @@
 """What training needs and would hide the lesson: hardware-right arguments, guards against silent bugs, resuming."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from helpers import CourseError
+from helpers import CourseError, checks
 
 
 def hardware_arguments(runtime):
@@ -60,17 +61,45 @@ def last_checkpoint(folder):
     return max(found)[1] if found else None
 
 
+def answer_loss(trainer):
+    """Compute the loss at trained positions only: the same loss and gradients, less work where few tokens of a row are trained.
+
+    On a CPU, TRL 1.16 runs its language-model head over every position, forward and backward, and throws the masked ones away
+    afterwards (on a GPU it does not, so nothing is changed there). `logits_to_keep` is the transformers argument for the same.
+    """
+    if trainer.args.device.type != "cpu":
+        return trainer
+
+    def compute_loss(model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels = inputs["labels"][:, 1:]
+        kept = (labels >= 0).any(0).nonzero()[:, 0]  # the position before a trained token predicts it
+        rest = {name: value for name, value in inputs.items() if name != "labels"}
+        out = model(**rest, use_cache=False, logits_to_keep=kept)
+        total = torch.nn.functional.cross_entropy(out.logits.flatten(0, 1).float(), labels[:, kept].flatten(), reduction="sum",
+                                                  ignore_index=-100)
+        count = (labels >= 0).sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        loss = total / count.clamp(min=1)
+        return (loss, out) if return_outputs else loss
+
+    trainer.compute_loss = compute_loss
+    return trainer
+
+
 def fit(trainer):
     """trainer.train() that resumes from the newest complete checkpoint; returns seconds over all starts.
 
-    Raises CourseError after Ctrl-C, when memory runs out, or when the loss is no number: the checkpoint is kept.
+    Raises CourseError after Ctrl-C, when memory runs out, when the loss is no number (naming the rows), or when the checkpoint was
+    made with other settings (naming them): the checkpoint is kept.
     """
+    from peft.helpers import disable_input_dtype_casting
+    from transformers import TrainerCallback
+
     folder = Path(trainer.args.output_dir)
     resume = last_checkpoint(folder)
+    checks.same_settings(trainer, resume)
     clock_file = folder / "seconds.json"
     before = json.loads(clock_file.read_text()).get(resume.name, 0.0) if resume and clock_file.is_file() else 0.0
     started = time.perf_counter()
-    from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
         def on_save(self, args, state, control, **_):
@@ -78,27 +107,40 @@ def fit(trainer):
             known[f"checkpoint-{state.global_step}"] = before + time.perf_counter() - started
             clock_file.write_text(json.dumps(known))
 
-        def on_log(self, args, state, control, logs=None, **_):
-            if logs and logs.get("loss") is not None and logs["loss"] != logs["loss"]:
-                raise CourseError(f"The loss is not a number at step {state.global_step}: lower learning_rate, or look at the rows of "
-                                  "this step. The last checkpoint is kept.")
-
     clock = Clock()
     trainer.add_callback(clock)
+    unwatched = checks.watch_loss(trainer)
+    # autocast rounds to 16 bits anyway, so the way through float32 that PEFT takes before each adapter changes nothing but the time
+    half = trainer.args.bf16 or trainer.args.fp16
     try:
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        with disable_input_dtype_casting(trainer.model) if half else contextlib.nullcontext():
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except KeyboardInterrupt:
         kept = last_checkpoint(folder)
         where = f"the checkpoint of step {kept.name.split('-')[1]} is kept; run the cell again to go on" if kept else \
             "no checkpoint was due yet"
         raise CourseError(f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps}: {where}.") from None
     except (torch.OutOfMemoryError, MemoryError):
-        raise CourseError("The memory ran out while training: lower per_device_train_batch_size and raise "
-                          "gradient_accumulation_steps by the same factor, or choose a smaller base_model; the last checkpoint is "
-                          "kept.") from None
+        raise _too_large(trainer) from None
+    except RuntimeError as problem:
+        if "not enough memory" in str(problem) or "can't allocate memory" in str(problem):  # how torch says it on a CPU
+            raise _too_large(trainer) from None
+        raise
     finally:
         trainer.remove_callback(clock)
+        trainer.training_step = unwatched
     return before + time.perf_counter() - started
+
+
+def _too_large(trainer):
+    """The CourseError for memory that ran out: the argument to lower is the one that is not at its least yet."""
+    a = trainer.args
+    if a.per_device_train_batch_size > 1:
+        lower = (f"lower per_device_train_batch_size (now {a.per_device_train_batch_size}) and raise gradient_accumulation_steps "
+                 "by the same factor")
+    else:
+        lower = f"lower max_length (now {getattr(a, 'max_length', None)}), set activation_checkpointing=True"
+    return CourseError(f"The memory ran out while training: {lower}, or choose a smaller base_model; the last checkpoint is kept.")
 
 
 def weight_bytes(model):
@@ -161,7 +203,8 @@ def memory_trial(mode, tokens, rows, dtype, config, own_memory, watch):
                                    min_new_tokens=16, do_sample=False)
             else:
                 lora = None if mode == "full" else LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-                hardware = {**hardware_arguments(here), "bf16": dtype == "bfloat16", "fp16": dtype == "float16", "activation_checkpointing": False}
+                hardware = {**hardware_arguments(here), "bf16": dtype == "bfloat16", "fp16": dtype == "float16",
+                            "activation_checkpointing": False}
                 arguments = SFTConfig(output_dir=scratch, max_length=tokens, per_device_train_batch_size=rows, max_steps=3,
                                       save_strategy="no", report_to="none", disable_tqdm=True, logging_strategy="no", **hardware)
                 data = Dataset.from_dict({"input_ids": ids.tolist() * 4})

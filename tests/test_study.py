@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from helpers import CourseError, rows, runtime, study
+from helpers import CourseError, rows, runs, runtime, studies_05, study
 from helpers.pilot import Pilot
 from helpers.runs import Journal
 
@@ -19,7 +19,7 @@ def pilot(folder, tiny):
 def test_a_killed_study_goes_on_and_loses_at_most_one_student(pilot, tmp_path, monkeypatch):
     data, made = rows.load(pilot), []
 
-    def fake(pilot, rows, steps, seed, here, sets, folder):
+    def fake(pilot, rows, steps, seed, here, sets, folder, free):
         if len(made) == 3:
             raise KeyboardInterrupt
         made.append((len(rows), seed))
@@ -71,3 +71,117 @@ def test_one_real_student(pilot, tmp_path):
     free = Journal(next((tmp_path / "s").glob("*/test.invented.jsonl"))).of(data.test)
     said = [answer.partition('"product": "')[2][:12] for answer in free]
     assert any(words not in row["message"] for words, row in zip(said, data.test)), "random weights invent what nothing forbids"
+
+
+def test_settings_of_a_student_are_its_own_and_leave_other_keys_alone(pilot, tmp_path, monkeypatch):
+    data, seen = rows.load(pilot), []
+
+    def fake(pilot, rows, steps, seed, here, sets, folder, free, settings=None):
+        folder.mkdir(parents=True)
+        (folder / "facts.json").write_text('{"trained": 7, "ship_bytes": 14, "loss": 1.0}')
+        seen.append((folder.name, settings))
+        return {"test": [True]}, 1.0
+
+    monkeypatch.setattr(study, "cell", fake)
+
+    def go(**more):
+        return study.study(pilot, {"a": data.train}, [0], 3, None, {"test": data.test}, tmp_path / "s", say=lambda _: None, **more)
+
+    plain, low, lower = go(), go(settings={"r": 4}), go(settings={"r": 4, "method": "lora"})
+    assert len({plain[0]["key"], low[0]["key"], lower[0]["key"]}) == 3
+    assert [s for _, s in seen] == [None, {"r": 4}, {"r": 4, "method": "lora"}]
+    assert "settings" not in plain[0] and low[0]["settings"] == {"r": 4} and low[0]["ship_bytes"] == 14
+    go(), go(settings={"r": 4})
+    assert len(seen) == 3, "none is made again"
+    with pytest.raises(CourseError, match="no setting 'rank'"):
+        go(settings={"rank": 4})
+    with pytest.raises(CourseError, match="qlora, lora or full, not 'dora'"):
+        go(settings={"method": "dora"})
+
+
+@pytest.mark.parametrize("settings", [{"method": "full"}, {"method": "lora", "r": 4, "target_modules": ["q_proj", "v_proj"]},
+                                      {"loss": "answer", "packing": False, "batch": 8, "load": "float32", "checkpointing": True}],
+                         ids=["full", "attention", "default"])
+def test_students_of_every_kind_train(pilot, tmp_path, settings):
+    here, data = runtime.detect("smoke"), rows.load(pilot)
+    found = study.study(pilot, {"a": data.train}, [0], 2, here, {"test": data.test.select(range(2))}, tmp_path / "s", lambda _: None,
+                        free=False, settings=settings)[0]
+    assert "test.invented" not in found["right"] and len(found["right"]["test"]) == 2
+    if settings.get("method") == "lora":  # two layers; q: 64 to 64, v: 64 to 32
+        assert found["trained"] == 2 * 4 * (64 + 64 + 64 + 32) and found["ship_bytes"] == 2 * found["trained"]
+    if settings.get("method") == "full":
+        assert found["trained"] > 1_000_000, "every weight, the embedding table included"
+
+
+def test_a_student_starts_from_the_adapter_of_another(pilot, tmp_path):
+    from safetensors.torch import load_file
+
+    here, data = runtime.detect("smoke"), rows.load(pilot)
+    sets, moved = {"test": data.test.select(range(2))}, {}
+
+    def go(steps, **more):
+        return study.study(pilot, {"a": data.train}, [0], steps, here, sets, tmp_path / "s", lambda _: None, free=False,
+                           settings={"loss": "answer", **more})[0]
+
+    def weights(cell):
+        return load_file(tmp_path / "s" / cell["key"] / "adapter/adapter_model.safetensors")
+
+    first = go(2)
+    for name, start in (("on", first["key"]), ("anew", None)):
+        a, b = weights(first), weights(go(1, learning_rate=1e-9, start=start))
+        moved[name] = max(float((a[k] - b[k]).abs().max()) for k in a)
+    assert moved["on"] < 1e-6 < moved["anew"]
+
+
+@pytest.fixture
+def small_study(pilot, tmp_path, monkeypatch):
+    """Study 05 in a nutshell: a tiny model, one seed, a step or two for each student, raw rows of chapter 03 beside it."""
+    for name, value in {"EPOCHS": 1, "SEEDS": (0,), "CURVE": {6: 1, 18: 1, 500: 1}, "STAGE_STEPS": 1}.items():
+        monkeypatch.setattr(studies_05, name, value)
+    data = rows.load(pilot)
+    data.test = data.test.select(range(4))
+    run = runs.Run(pilot, "studies/05", runtime.detect("smoke"))
+    raw = [dict(row) | {"recipe": recipe} for recipe in ("lamini", "explain", "evolve") for row in data.train]
+    runs.write_text(run.folder.parent.parent / "03/raw.jsonl", "".join(json.dumps(row) + "\n" for row in raw))
+    return pilot, data, run
+
+
+def test_study_05_runs_in_two_parts_and_ends_in_figures(small_study, tmp_path):
+    pilot, data, run = small_study
+    jobs = studies_05.jobs(pilot, data, run)
+    assert [arm for folder, arm, *_ in jobs if folder == "curve"] == ["rows 6", "rows 18", "rows 500"]
+    assert not {row[pilot.text] for _, _, arm_rows, *_ in jobs for row in arm_rows} & {row[pilot.text] for row in data.test}
+    with pytest.raises(CourseError, match=f"{len(jobs)} of {len(jobs)} students of study 05 are missing"):
+        studies_05.report(pilot, data, run)
+    quiet = [].append
+    first = studies_05.students(pilot, data, run, quiet, part=0, parts=2)
+    both = studies_05.students(pilot, data, run, quiet, part=1, parts=2)
+    assert 0 < len(first) < len(both) == len(jobs)
+    settings = studies_05.report(pilot, data, run)
+    assert settings["rows_beyond_the_seeds"] == "substituted" and "default, 3 seeds" in settings["lead"][1]
+    figures = {f["name"]: f for f in run.figures}
+    wanted = {"exact.fast", "exact.default", "exact.fast_minus_default", "exact.lora", "exact.full", "exact.rows_18", "exact.rank_4",
+              "exact.attention_only", "exact.after_lamini", "exact.after_evol", "exact.mix", "exact.after_evol_minus_mix",
+              "ship_bytes.fast", "seconds.full", "intent.fast", "seed_spread.fast"}
+    assert wanted <= set(figures)
+    fast = figures["exact.fast"]
+    assert fast["low"] <= fast["value"] <= fast["high"] and fast["n"] == 4
+    assert figures["ship_bytes.rank_4"]["value"] < figures["ship_bytes.fast"]["value"] < figures["ship_bytes.full"]["value"]
+    assert figures["ship_bytes.attention_only"]["value"] < figures["ship_bytes.fast"]["value"]
+    started = {cell["arm"]: cell["settings"].get("start") for cell in both}
+    keys = {cell["arm"]: cell["key"] for cell in both}
+    assert started["after Orca"] == keys["after LaMini"] and started["after Evol"] == keys["after Orca"] and started["mix"] is None
+    again = studies_05.run(run.runtime, run.folder, quiet, pilot, data)
+    assert [cell["key"] for cell in again] == [cell["key"] for cell in both], "nothing is made twice"
+
+
+def test_study_05_takes_curated_rows_where_they_are_and_never_a_test_row(small_study):
+    pilot, data, run = small_study
+    fresh = {"message": "Please send belt number 9", "intent": "order", "product": "belt", "order_id": None}
+    stolen = fresh | {"message": data.test[0]["message"]}
+    runs.write_text(run.folder.parent.parent / "04/curated.jsonl", json.dumps(fresh) + "\n" + json.dumps(stolen) + "\n")
+    found, source = studies_05.curated(pilot, data, run, 5)
+    assert source == "curated" and found == [fresh]
+    assert list(studies_05.curve(pilot, data, run)) == [6], "too few rows for 18 and 500"
+    with pytest.raises(CourseError, match="no finished student of study 05"):
+        studies_05.figures([])

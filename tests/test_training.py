@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from trl import SFTConfig, SFTTrainer
 
-from helpers import CourseError, answers, runtime, training
+from helpers import CourseError, answers, checks, rows, runtime, training
 from helpers.pilot import Pilot
 
 
@@ -203,18 +203,153 @@ def test_ctrl_c_keeps_the_checkpoint_and_says_so(tiny, tokenizer, tmp_path):
         training.fit(trainer)
 
 
-def test_memory_that_runs_out_names_the_argument(tiny, tokenizer, tmp_path, monkeypatch):
-    trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path)
+@pytest.mark.parametrize("batch, argument", [(1, "lower max_length \\(now 128\\)"), (4, "lower per_device_train_batch_size \\(now 4\\)")])
+@pytest.mark.parametrize("problem", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
+                                     RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.")])
+def test_memory_that_runs_out_names_the_argument(tiny, tokenizer, tmp_path, monkeypatch, batch, argument, problem):
+    trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path, per_device_train_batch_size=batch)
+    real, taken = trainer.training_step, []
 
     def burst(*args, **kw):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        if len(taken) == 3:
+            raise problem
+        taken.append(1)
+        return real(*args, **kw)
 
-    monkeypatch.setattr(trainer, "train", burst)
-    with pytest.raises(CourseError, match="per_device_train_batch_size"):
+    trainer.training_step = burst
+    with pytest.raises(CourseError, match=argument):
+        training.fit(trainer)
+    assert training.last_checkpoint(tmp_path).name == "checkpoint-2", "what was saved is kept"
+
+
+def test_another_runtime_error_keeps_its_traceback(tiny, tokenizer, tmp_path):
+    trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path)
+
+    def broken(*args, **kw):
+        raise RuntimeError("shapes do not fit")
+
+    trainer.training_step = broken
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
         training.fit(trainer)
 
 
-# 5. fp16 on a T4 ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("packing, batch", [(True, 1), (False, 4)])
+def test_a_loss_that_is_no_number_stops_and_names_the_rows(tiny, tokenizer, tmp_path, packing, batch):
+    """The Trainer's log would show an average instead (logging_nan_inf_filter), and the adapter would be full of NaN."""
+    trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path, packing=packing, per_device_train_batch_size=batch)
+    real, asked = trainer.compute_loss, []
+
+    def poisoned(model, inputs, **kw):
+        asked.append(checks.rows_of_step(trainer, inputs))
+        loss = real(model, inputs, **kw)
+        return loss * float("nan") if len(asked) == 4 else loss
+
+    trainer.compute_loss = poisoned
+    with pytest.raises(CourseError, match="not a number at step 4, on these") as said:
+        training.fit(trainer)
+    assert len(asked) == 4 and all(f"'{row}'" in str(said.value) for row in asked[3][:4])
+    number = asked[3][0].split("pump number ")[-1] if "pump" in asked[3][0] else asked[3][0]
+    assert number.split("?")[0].isdigit(), "a row is told by what sets it apart"
+    assert all(p.isfinite().all() for p in trainer.model.parameters() if p.requires_grad), "the weights never saw it"
+    assert training.last_checkpoint(tmp_path).name == "checkpoint-2"
+
+
+def test_going_on_with_other_settings_is_refused_and_names_each(tiny, tokenizer, tmp_path):
+    from transformers import TrainerCallback
+
+    class Impatient(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == 5:
+                raise KeyboardInterrupt
+
+    trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path)
+    trainer.add_callback(Impatient())
+    with pytest.raises(CourseError, match="Stopped at step 5"):
+        training.fit(trainer)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    other = trainer_for(tiny, tokenizer, toy_rows(tokenizer, 23), tmp_path, learning_rate=5e-4, seed=1)
+    with pytest.raises(CourseError, match="checkpoint-4 was made with other settings") as said:
+        training.fit(other)
+    assert "learning_rate was 0.001 and is 0.0005" in str(said.value) and "seed was 0 and is 1" in str(said.value)
+    assert "rows was" in str(said.value) and "max_length" not in str(said.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    same = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path)
+    training.fit(same)
+    assert same.state.global_step == same.state.max_steps
+
+
+def test_rows_that_cannot_teach_are_refused_in_a_sentence(folder, tokenizer):
+    pilot = Pilot.load(folder)
+    data = list(rows.load(pilot).train)
+    with pytest.raises(CourseError, match="no rows to train on"):
+        checks.examples(pilot, [], tokenizer, 256)
+    with pytest.raises(CourseError, match="All 6 training rows have intent = 'quote'"):
+        checks.examples(pilot, [row for row in data if row["intent"] == "quote"], tokenizer, 256)
+    made, notes = checks.examples(pilot, data, tokenizer, 256)
+    assert notes == [] and made[0]["completion"] == pilot.answer(data[0]) and data[0]["message"] in made[0]["prompt"]
+
+
+def test_cut_rows_are_counted_and_keep_their_answer(folder, tokenizer):
+    pilot = Pilot.load(folder)
+    data = [dict(row) for row in rows.load(pilot).train]
+    for row in data[:3]:
+        row["message"] += " and please" * 200
+    made, notes = checks.examples(pilot, data, tokenizer, 128)
+    assert len(notes) == 1 and "3 of 12 messages are longer than the window of 128 tokens" in notes[0]
+    assert all(len(tokenizer(row["prompt"]).input_ids) <= 128 for row in made)
+    assert [row["completion"] for row in made] == [pilot.answer(row) for row in data]
+    assert all(row["prompt"].endswith("<|im_start|>assistant\n") for row in made)
+
+
+# 5. faster, and the same ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packing, batch", [(True, 1), (False, 4)])
+def test_the_loss_on_the_answer_only_is_the_same_loss_with_the_same_gradients(tiny, tokenizer, tmp_path, packing, batch):
+    found = {}
+    for name in ("all", "answer"):
+        trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path / name, packing=packing, per_device_train_batch_size=batch,
+                              bf16=False)
+        training.guard_4bit(trainer.model)
+        training.guard_adapter(trainer.model)
+        with torch.no_grad():  # B starts at zero, and then A has no gradient to compare
+            for n, p in trainer.model.named_parameters():
+                if "lora_B" in n:
+                    p.normal_(0, 0.02, generator=torch.Generator().manual_seed(1))
+        if name == "answer":
+            training.answer_loss(trainer)
+        batch_of = dict(next(iter(trainer.get_train_dataloader())))
+        loss = trainer.compute_loss(trainer.model, batch_of, num_items_in_batch=torch.tensor(40))
+        loss.backward()
+        gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.requires_grad])
+        found[name] = loss.item(), gradient
+    assert found["all"][0] == pytest.approx(found["answer"][0], rel=2e-3)
+    assert torch.nn.functional.cosine_similarity(found["all"][1], found["answer"][1], dim=0) > 0.999
+    assert found["answer"][1].norm() == pytest.approx(float(found["all"][1].norm()), rel=0.01)
+
+
+def test_a_batch_without_a_trained_token_has_a_loss_of_zero(tiny, tokenizer, tmp_path):
+    trainer = training.answer_loss(trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path))
+    batch = next(iter(trainer.get_train_dataloader()))
+    batch["labels"] = torch.full_like(batch["labels"], -100)
+    loss = trainer.compute_loss(trainer.model, batch)
+    loss.backward()
+    assert loss.item() == 0.0
+
+
+def test_skipping_the_way_through_float32_changes_no_bit(tiny, tokenizer, tmp_path):
+    """fit() switches PEFT's input casts off under autocast; a plain train() leaves them on."""
+    weights = {}
+    for name in ("fit", "plain"):
+        trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path / name, save_strategy="no", max_steps=4, bf16=True)
+        training.guard_4bit(trainer.model)
+        training.guard_adapter(trainer.model)
+        training.fit(trainer) if name == "fit" else trainer.train()
+        weights[name] = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
+    assert all(torch.equal(weights["fit"][n], p) for n, p in weights["plain"].items())
+
+
+# 6. fp16 on a T4 ------------------------------------------------------------------------------------------------
 
 
 def fake_card(monkeypatch, capability, gib, name):
@@ -253,7 +388,7 @@ def test_an_unknown_profile_is_refused(monkeypatch):
         runtime.detect()
 
 
-# bytes ----------------------------------------------------------------------------------------------------------
+# 7. bytes ----------------------------------------------------------------------------------------------------------
 
 
 def test_bytes_per_parameter_add_up(tiny):
