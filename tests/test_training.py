@@ -1,5 +1,6 @@
 """The silent bugs of QLoRA with these versions. Each test also switches the guard off and sees the bug, where the machine has it."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -347,6 +348,33 @@ def test_skipping_the_way_through_float32_changes_no_bit(tiny, tokenizer, tmp_pa
         training.fit(trainer) if name == "fit" else trainer.train()
         weights[name] = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
     assert all(torch.equal(weights["fit"][n], p) for n, p in weights["plain"].items())
+
+
+@pytest.fixture(scope="module")
+def bench():
+    spec = importlib.util.spec_from_file_location("training_benchmark", ROOT / "tests/benchmarks/training.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_benchmark_compares_the_same_work(bench, folder, tiny):
+    pilot = Pilot.load(folder)
+    pilot.base_model = str(tiny)
+    found = bench.measure(12, 1, ["default", "packed_512", "fast"], pilot)
+    assert bench.speedup(found) > 0 and set(found) == {"default", "packed_512", "fast"}
+    assert all(f["loss"] == f["loss"] and f["tokens"] > 1000 for f in found.values())
+    assert "x" in "".join(bench.table(found)) and len(list(bench.table(found, dict.fromkeys(found, 2**30)))) == 3
+    steps = [name for name, _ in bench.LADDER]
+    for above, below in zip(steps, steps[1:]):
+        changed = {k for k, v in bench.rungs()[below].items() if v != bench.rungs()[above][k]}
+        assert changed, f"{below} changes nothing"
+
+
+def test_random_weights_of_a_shape_learn(bench, tiny):
+    found = bench.on_shape(tiny, rows_a_step=2, length=64, steps=6)
+    assert found["last_loss"] < found["first_loss"] and found["tokens_per_second"] > 0
+    assert found["peak_gib"] is None or found["peak_gib"] > 0
 
 
 # 6. fp16 on a T4 ------------------------------------------------------------------------------------------------

@@ -52,14 +52,14 @@ def rungs(names=None):
     return {name: found[name] for name in names or found}
 
 
-def prepared(pilot, base, number):
-    """The first `number` training rows as prompt and completion; few and short ones are repeated until they fill four packs of 512."""
+def prepared(pilot, base, number, packs=4):
+    """The first `number` training rows as prompt and completion; few or short ones are repeated until they fill `packs` packs of 512."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     data, _ = checks.examples(pilot, list(rows.load(pilot).train)[:number], tokenizer, 512)
     tokens = sum(len(tokenizer(row["prompt"] + row["completion"]).input_ids) for row in data)
-    return data * max(1, -(-4 * 512 // tokens), -(-16 // len(data)))
+    return data * max(1, -(-packs * 512 // tokens), -(-9 // len(data)))
 
 
 def build(choices, pilot, base, data, out):
@@ -119,11 +119,11 @@ def timed(trainer, casts):
     return sum(tokens[1:]), ends[-1] - ends[0], [e["loss"] for e in trainer.state.log_history if "loss" in e][-1]
 
 
-def measure(number=60, rounds=2, names=None, pilot=None, say=lambda line: None):
+def measure(number=60, rounds=2, names=None, pilot=None, say=lambda line: None, packs=4):
     """{rung: {tokens_per_second, tokens, seconds, loss}}; medians over rounds in which the rungs take turns."""
     pilot = pilot or Pilot.load(ROOT / "data/inbox")
     base = models.resolve(pilot.base_model, pilot.folder)
-    data = prepared(pilot, base, number)
+    data = prepared(pilot, base, number, packs)
     taken = {name: [] for name in rungs(names)}
     for turn in range(rounds):
         order = list(rungs(names).items())
