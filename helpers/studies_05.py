@@ -18,11 +18,17 @@ STAGES = (("lamini", "LaMini"), ("explain", "Orca"), ("evolve", "Evol"))
 STAGE_STEPS = 25
 
 
+def made_by(run, chapter, name):
+    """A chapter's file as lines of JSON: from this pilot's run of the chapter, of its study, or the reference copy."""
+    place = run.folder.parent.parent / chapter / name
+    place = place if place.is_file() else run.need(chapter, name)
+    return [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines() if line]
+
+
 def curated(pilot, data, run, number):
     """(rows, name of their source): chapter 04's curated rows where they are, else rows by substitution; never a test row."""
     try:
-        path = run.need("04", "curated.jsonl")
-        found, source = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line], "curated"
+        found, source = made_by(run, "04", "curated.jsonl"), "curated"
     except CourseError:
         found, source = augment.substitute(pilot, [dict(row) for row in data.train], number, 5), "substituted"
     banned = {row[pilot.text] for row in data.test}
@@ -40,7 +46,7 @@ def curve(pilot, data, run):
 def raw(pilot, run):
     """{recipe: rows} of chapter 03's raw rows that the sequence study goes through, in order; no rows before chapter 03 has run."""
     try:
-        found = [json.loads(line) for line in run.need("03", "raw.jsonl").read_text(encoding="utf-8").splitlines() if line]
+        found = made_by(run, "03", "raw.jsonl")
     except CourseError:
         found = []
     return {recipe: [row for row in found if row["recipe"] == recipe] for recipe, _ in STAGES}
