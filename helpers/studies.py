@@ -16,7 +16,7 @@ from pathlib import Path
 from helpers import ROOT, CourseError, rows, runs, runtime
 from helpers.pilot import Pilot
 
-KNOWN = ("04",)
+KNOWN = ("04", "05")
 
 
 def start(number, pilot, profile=None):

@@ -126,7 +126,7 @@ def test_rooms_import_only_from_floors_below():
     floors = {"runtime": 1, "pilot": 1, "costs": 2, "colab": 1, "catalog": 1, "licensing": 2, "memory": 2, "models": 3, "rows": 2, "scoring": 2,
               "runs": 3, "answers": 3, "checks": 4, "training": 5, "baselines": 3, "error_costs": 3, "sealed": 4, "verdict": 4, "bar": 5,
               "curation": 2, "duplicates": 3, "privacy": 3, "labels": 3, "filters": 4, "labelbook": 3, "agreement": 4,
-              "labeler": 5, "augment": 4, "engines": 5, "teachers": 6, "recipes": 7, "study": 7, "studies_04": 8, "studies": 9, "picker": 9, "plots": 9, "report": 9, "course": 10}
+              "labeler": 5, "augment": 4, "engines": 5, "teachers": 6, "recipes": 7, "study": 7, "studies_04": 8, "studies_05": 8, "studies": 9, "picker": 9, "plots": 9, "report": 9, "course": 10}
     floors |= {"inputs": 3, "money": 4, "workbook": 5, "sliders": 9}
     floors |= {"intervals": 3, "confidence": 4, "harness": 4, "judging": 7, "evaluation_plots": 10, "evaluation_report": 10}
     below = set()

@@ -135,11 +135,21 @@ def test_a_student_starts_from_the_adapter_of_another(pilot, tmp_path):
 
 @pytest.fixture
 def small_study(pilot, tmp_path, monkeypatch):
-    """Study 05 in a nutshell: a tiny model, one seed, a step or two for each student, raw rows of chapter 03 beside it."""
-    for name, value in {"EPOCHS": 1, "SEEDS": (0,), "CURVE": {6: 1, 18: 1, 500: 1}, "STAGE_STEPS": 1}.items():
+    """Study 05 in a nutshell: one seed, raw rows of chapter 03 beside it, students that are noted down instead of trained."""
+
+    def noted(pilot, rows, steps, seed, here, sets, folder, free=True, settings=None):
+        asked = study._settings(settings)
+        assert steps >= 1 and rows and not free and (not asked["start"] or (folder.parent / asked["start"]).is_dir())
+        folder.mkdir(parents=True)
+        trained = 10**6 if asked["method"] == "full" else asked["r"] * (7 if asked["target_modules"] == "all-linear" else 4)
+        (folder / "facts.json").write_text(json.dumps({"trained": trained, "ship_bytes": 2 * trained, "loss": 1.0}))
+        return {"test": [True, len(rows) > 12], "test.intent": [True, True]}, 1.5
+
+    monkeypatch.setattr(study, "cell", noted)
+    for name, value in {"EPOCHS": 1, "SEEDS": (0,), "CURVE": {6: 1, 18: 1}, "STAGE_STEPS": 1}.items():
         monkeypatch.setattr(studies_05, name, value)
     data = rows.load(pilot)
-    data.test = data.test.select(range(4))
+    data.test = data.test.select(range(2))
     run = runs.Run(pilot, "studies/05", runtime.detect("smoke"))
     raw = [dict(row) | {"recipe": recipe} for recipe in ("lamini", "explain", "evolve") for row in data.train]
     runs.write_text(run.folder.parent.parent / "03/raw.jsonl", "".join(json.dumps(row) + "\n" for row in raw))
@@ -149,7 +159,7 @@ def small_study(pilot, tmp_path, monkeypatch):
 def test_study_05_runs_in_two_parts_and_ends_in_figures(small_study, tmp_path):
     pilot, data, run = small_study
     jobs = studies_05.jobs(pilot, data, run)
-    assert [arm for folder, arm, *_ in jobs if folder == "curve"] == ["rows 6", "rows 18", "rows 500"]
+    assert [arm for folder, arm, *_ in jobs if folder == "curve"] == ["rows 6", "rows 18"]
     assert not {row[pilot.text] for _, _, arm_rows, *_ in jobs for row in arm_rows} & {row[pilot.text] for row in data.test}
     with pytest.raises(CourseError, match=f"{len(jobs)} of {len(jobs)} students of study 05 are missing"):
         studies_05.report(pilot, data, run)
@@ -165,7 +175,7 @@ def test_study_05_runs_in_two_parts_and_ends_in_figures(small_study, tmp_path):
               "ship_bytes.fast", "seconds.full", "intent.fast", "seed_spread.fast"}
     assert wanted <= set(figures)
     fast = figures["exact.fast"]
-    assert fast["low"] <= fast["value"] <= fast["high"] and fast["n"] == 4
+    assert fast["low"] <= fast["value"] <= fast["high"] and fast["n"] == 2
     assert figures["ship_bytes.rank_4"]["value"] < figures["ship_bytes.fast"]["value"] < figures["ship_bytes.full"]["value"]
     assert figures["ship_bytes.attention_only"]["value"] < figures["ship_bytes.fast"]["value"]
     started = {cell["arm"]: cell["settings"].get("start") for cell in both}
@@ -182,6 +192,6 @@ def test_study_05_takes_curated_rows_where_they_are_and_never_a_test_row(small_s
     runs.write_text(run.folder.parent.parent / "04/curated.jsonl", json.dumps(fresh) + "\n" + json.dumps(stolen) + "\n")
     found, source = studies_05.curated(pilot, data, run, 5)
     assert source == "curated" and found == [fresh]
-    assert list(studies_05.curve(pilot, data, run)) == [6], "too few rows for 18 and 500"
+    assert list(studies_05.curve(pilot, data, run)) == [6], "too few rows for 18"
     with pytest.raises(CourseError, match="no finished student of study 05"):
         studies_05.figures([])

@@ -361,14 +361,14 @@ def bench():
 def test_the_benchmark_compares_the_same_work(bench, folder, tiny):
     pilot = Pilot.load(folder)
     pilot.base_model = str(tiny)
-    found = bench.measure(12, 1, ["default", "packed_512", "fast"], pilot)
-    assert bench.speedup(found) > 0 and set(found) == {"default", "packed_512", "fast"}
-    assert all(f["loss"] == f["loss"] and f["tokens"] > 1000 for f in found.values())
-    assert "x" in "".join(bench.table(found)) and len(list(bench.table(found, dict.fromkeys(found, 2**30)))) == 3
+    found = bench.measure(12, 1, ["default", "fast"], pilot, packs=2)
+    assert bench.speedup(found) == found["fast"]["tokens_per_second"] / found["default"]["tokens_per_second"] > 0
+    assert all(f["loss"] == f["loss"] and f["tokens"] > 200 for f in found.values())
+    assert len(list(bench.table(found, dict.fromkeys(found, 2**30)))) == 2
     steps = [name for name, _ in bench.LADDER]
-    for above, below in zip(steps, steps[1:]):
-        changed = {k for k, v in bench.rungs()[below].items() if v != bench.rungs()[above][k]}
-        assert changed, f"{below} changes nothing"
+    every = bench.rungs()
+    for above, below in zip(steps[1:], steps[2:]):
+        assert every[above] != every[below], f"{below} changes nothing"
 
 
 def test_random_weights_of_a_shape_learn(bench, tiny):
