@@ -41,7 +41,7 @@ def load(pilot, profile=None):
         for split in ("train", "test", "ood"):
             path = _file(pilot, split)
             if path is not None:
-                tables[split] = _check(pilot, _read(path), path.name, split, notes)
+                tables[split] = _check(pilot, read(path), path.name, split, notes)
     for split, fewest in FEWEST.items():
         if len(tables[split]) < fewest:
             raise CourseError(f"{split} has {len(tables[split])} rows; at least {fewest} are needed, and an honest test wants 200.")
@@ -92,7 +92,7 @@ def _file(pilot, split):
     return found[0] if found else None
 
 
-def _read(path):
+def read(path):
     """List of dicts of a CSV or JSONL file in UTF-8, with or without a byte order mark."""
     data = path.read_bytes()
     if not data.strip():
@@ -107,7 +107,7 @@ def _read(path):
         raise CourseError(f"{path.name} is not UTF-8 (line {line}){guess}; save it as 'CSV UTF-8'.") from None
     if path.suffix == ".jsonl":
         rows = []
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 try:
                     rows.append(json.loads(line))

@@ -5,11 +5,13 @@ All synthetic rows come from one pool, made from the seeds alone by every recipe
 
 import json
 import random
+import re
+import shutil
 from collections import Counter
 
 from datasets import Dataset
 
-from helpers import CourseError, augment, curation, engines, filters, recipes, rows, runs, scoring, study, teachers
+from helpers import ROOT, CourseError, augment, curation, engines, filters, recipes, rows, runs, scoring, study, teachers
 
 SEEDS, SIZE, REPEAT, STEPS, DRAWS = 24, 480, 6, 224, (0, 1, 2)
 RULES = ("schema", "copied", "length", "exact", "injection", "boilerplate", "leakage", "language", "repetition", "truncation")
@@ -27,8 +29,11 @@ def few(pilot, data, number=SEEDS):
 def pool(pilot, seeds, run, say=print, made=MADE):
     """Every recipe's raw rows from these seeds, as a list; asked once, kept in study_pool.jsonl, resumed after a kill."""
     place = run.path("study_pool.jsonl")
+    recorded = ROOT / "data/reference" / pilot.name / "04/study_pool.jsonl"
+    if not place.is_file() and recorded.is_file() and pilot.folder == ROOT / "data/inbox":
+        shutil.copy(recorded, place)  # the same rows as in the recorded study; delete it there to make others
     if place.is_file():
-        return [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in place.read_text(encoding="utf-8").split("\n") if line]
     book, teacher, found = augment.phrase_book(pilot), teachers.of(pilot), []
     plans = {"attributes": recipes.attributes(pilot, seeds, made["attributes"], 4), "lamini": recipes.lamini(pilot, seeds, made["lamini"], 4),
              "evolve": recipes.evolve(pilot, seeds, made["evolve"], 4)}
@@ -87,10 +92,13 @@ def jobs(pilot, data, run, say=print):
         more = every * max(1, round(len(base) / len(every))) + draw(kept, SIZE, seed)
         out.append(("more", {"all seeds": every, "all seeds and curated": more}, seed, test, False))
     def by_teacher(table):
-        return [row for row in table if row["recipe"] in ("attributes", "lamini", "evolve")]
+        return [row for row in table if row["teacher"] != "none"]
 
+    alone = [row for row in found if row["teacher"] == "none"]
+    for seed in DRAWS[:2]:  # is it the choosing, or that the choosing leaves few of the teacher's rows?
+        out.append(("alone", {"no teacher, unfiltered": base + draw(alone, SIZE, seed)}, seed, test, True))
     size = min(SIZE, len(by_teacher(kept)))
-    for seed in DRAWS if size else ():  # the rows of the teacher alone: what curation is for when nothing else makes rows
+    for seed in DRAWS[:1] if size else ():  # the rows of the teacher alone: what curation is for when nothing else makes rows
         arms = {"teacher raw": base + draw(by_teacher(found), size, seed), "teacher curated": base + draw(by_teacher(kept), size, seed)}
         out.append(("teacher", arms, seed, test, True))
     clean = base + draw(kept, SIZE, 0)
@@ -124,7 +132,7 @@ def report(pilot, data, run):
     cells = students(pilot, data, run, part=-1, parts=1)
     if len(cells) < sum(len(arms) for _, arms, *_ in wanted):
         raise CourseError("Some students of the study are missing; run it again, it goes on where it stopped.")
-    name = lambda arm: arm.replace(" ", "_").replace("%", "")
+    name = lambda arm: re.sub(r"\W+", "_", arm).strip("_")
 
     def enter(figure, value, how, unit="share"):
         run.figure(figure, value, unit=unit, how=how)
@@ -141,7 +149,8 @@ def report(pilot, data, run):
         spread = [sum(c["right"]["test"]) / len(c["right"]["test"]) for c in cells if c["arm"] == arm]
         run.figure(f"seed_spread.{name(arm)}", max(spread) - min(spread), n=len(spread), unit="difference", how="highest minus lowest seed")
     for a, b in (("curated", "seeds only"), ("curated", "raw"), ("curated", "rules only"), ("raw", "seeds only"),
-                 ("all seeds and curated", "all seeds"), ("teacher curated", "teacher raw"), ("teacher curated", "seeds only")):
+                 ("all seeds and curated", "all seeds"), ("teacher curated", "teacher raw"),
+                 ("curated", "no teacher, unfiltered")):
         if not {a, b} <= {cell["arm"] for cell in cells}:
             continue
         enter(f"exact.{name(a)}_minus_{name(b)}", study.gap(cells, a, b, "test"), "paired over rows, seeds averaged, bootstrap 95 %", "difference")
@@ -156,6 +165,6 @@ def report(pilot, data, run):
             right = next(c["right"]["test"] for c in cells if c["arm"] == arm and c["seed"] == 0)
             run.figure(f"exact.{arm}.on_{which}", scoring.share([right[i] for i in at]), how=f"seed 0, the {len(at)} {which} test rows")
     mix = {arm: dict(Counter(row["recipe"] for row in table if "recipe" in row))
-           for folder, arms, seed, *_ in wanted if folder in ("arms", "teacher") and seed == DRAWS[0] for arm, table in arms.items()}
+           for folder, arms, seed, *_ in wanted if folder in ("arms", "alone", "teacher") and seed == DRAWS[0] for arm, table in arms.items()}
     return {"lead": [f"{run.figures[0]['n']} test rows, {len(DRAWS)} seeds"], "seeds": SEEDS, "size": SIZE, "repeat": REPEAT, "steps": STEPS,
             "student": study.SETTINGS | STUDENT, "recipes": mix, "made": MADE}

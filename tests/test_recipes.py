@@ -154,7 +154,7 @@ def test_substituted_rows_keep_exact_labels(inbox, seeds):
             assert (row[name] is None) == (parent[name] is None) and (row[name] is None or row[name] in row["message"])
         assert row["recipe"] == "substitute" and row["teacher"] == "none"
     changed = [r for r in made if r["order_id"]]
-    assert sum(r["order_id"] != by_id[r["parents"][0]]["order_id"] for r in changed) == len(changed)
+    assert sum(r["order_id"] != by_id[r["parents"][0]]["order_id"] for r in changed) >= len(changed) - 1  # one in 10,000 draws is the old one
 
 
 def test_phrases_decide_one_label_and_only_of_neutral_rows(inbox, seeds):
@@ -199,8 +199,8 @@ def test_a_message_from_the_phrase_book_has_an_exact_record(inbox, data, seeds):
 @pytest.mark.parametrize("change, said", [
     (lambda b: b.pop("urgency"), "no part 'urgency'"),
     (lambda b: b["request"].pop("quote"), "request: 'quote' has no phrases"),
-    (lambda b: b["request"].update(quotes=["x"]), "'quotes' is not among the values of intent"),
-    (lambda b: b["request"]["quote"].append("What is {price}?"), "not a phrase whose slots are fields"),
+    (lambda b: b["request"].update(quotes=["x"]), "'quotes' is not among the values"),
+    (lambda b: b["request"]["quote"].append("What is {price}?"), "not a phrase with the slots"),
     (lambda b: b["urgency"]["low"].append({"No": "hurry"}), "not a phrase"),
 ])
 def test_a_phrase_book_with_a_mistake_is_refused_in_one_sentence(inbox, tmp_path, change, said):
@@ -229,3 +229,57 @@ def test_the_bundled_phrases_are_labelled_as_the_guide_says(inbox):
         assert len(every) == len(set(every))
     assert not [p for p in book["urgency"]["normal"] if re.search(r"today|tomorrow|urgent|hurry", p, re.I)]
     assert all("{product}" not in p and "{order_id}" not in p for p in book["aside"])
+
+
+def test_compose_does_not_depend_on_the_process(inbox):
+    """Python shuffles sets anew in every process; a seed must give the same rows all the same."""
+    import os
+    import subprocess
+    import sys
+
+    code = ("from helpers import augment, rows; from helpers.pilot import Pilot; import hashlib; p = Pilot.load('data/inbox');"
+            "print(hashlib.sha256(repr(augment.compose(p, list(rows.load(p).train), 280, augment.phrase_book(p))).encode()).hexdigest())")
+    said = {subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": str(k)}, check=True,
+                           capture_output=True, text=True).stdout for k in (0, 1)}
+    assert len(said) == 1 and len(said.pop()) == 65
+
+
+def test_typing_errors_never_touch_a_slot(inbox, seeds):
+    book = augment.phrase_book(inbox)
+    for seed in range(12):
+        for row in augment.compose(inbox, seeds, 120, book, seed):
+            assert not re.search(r"[{}]", row["message"]) and all(row[f] is None or row[f] in row["message"] for f in ("product", "order_id"))
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda b: b.update(open="Hello,"), "open: 'Hello,' is not a list of phrases"),
+    (lambda b: b.update(asides=["x"]), "'asides' is not known"),
+    (lambda b: b["aside"].append("The {product} works."), "aside: 'The {product} works.' is not a phrase with the slots other.product"),
+    (lambda b: b["request"]["quote"].append("What is {order_id?"), "is not a phrase with the slots"),
+    (lambda b: b["request"].update(quote="What is it?"), "request, quote: 'What is it?' is not a list"),
+    (lambda b: b["spans"].update(product=None), "spans: 'product' needs a list of texts"),
+    (lambda b: b["spans"].update(produkt=["x"]), "spans: 'produkt' needs a list of texts, and must be one of product, order_id"),
+])
+def test_every_part_of_a_phrase_book_is_checked(inbox, tmp_path, change, said):
+    import yaml
+
+    book = yaml.safe_load((ROOT / "data/inbox/phrases.yaml").read_text())
+    change(book)
+    (tmp_path / "phrases.yaml").write_text(yaml.safe_dump(book))
+    with pytest.raises(CourseError, match=re.escape(said)):
+        augment.phrase_book(inbox, tmp_path / "phrases.yaml")
+
+
+def test_a_japanese_phrase_book(tmp_path):
+    pilot = Pilot.model_validate({"name": "ja", "language": "ja", "text": "本文", "fields": {
+        "topic": {"type": "label", "values": ["注文", "苦情"]}, "part": {"type": "span", "optional": True}}})
+    known = [{"id": str(i), "本文": f"{part}を送ってください。", "topic": ["注文", "苦情"][i % 2], "part": part}
+             for i, part in enumerate(["ベアリング6204", "油圧ポンプ"] * 3)]
+    (tmp_path / "phrases.yaml").write_text("request:\n  注文: ['{part}を二つお願いします。']\n  苦情: ['{part}が届きましたが、割れています。']\n"
+                                           "close: [よろしくお願いいたします。]\n", encoding="utf-8")
+    made = augment.compose(pilot, known, 40, augment.phrase_book(pilot, tmp_path / "phrases.yaml"))
+    for row in made:
+        assert row["part"] in row["本文"] and " " not in row["本文"] and ("お願いします" in row["本文"] or "届きましたが、割れています" in row["本文"])
+    (tmp_path / "phrases.yaml").write_bytes("request: {}".encode("utf-16"))
+    with pytest.raises(CourseError, match="not UTF-8"):
+        augment.phrase_book(pilot, tmp_path / "phrases.yaml")

@@ -44,7 +44,7 @@ def test_the_arms_have_equal_size_and_only_the_leak_has_test_rows(small):
             assert leaked == (40 if name == "leak" else 0)
             sizes.setdefault(name, set()).add(len(found))
             missing = sum(bool(row[f]) and row[f] not in row["message"] for row in found for f in ("product", "order_id"))
-            assert missing == 0 or name == "raw"
+            assert missing == 0 or name in ("raw", "no teacher, unfiltered")
     assert sizes["raw"] == sizes["rules only"] == sizes["curated"] == {studies_04.REPEAT * len(seeds) + 60}
     assert sizes["seeds only"] == {24} and sizes["all seeds"] == {60}
     draws = [arms["curated"] for name, arms, *_ in wanted if name == "arms"]
@@ -69,7 +69,7 @@ def test_two_processes_share_the_students_and_the_report_wants_them_all(small):
         studies_04.report(pilot, data, run)
     studies_04.students(pilot, data, run, say=lambda _: None, part=1, parts=2)
     total = sum(len(arms) for _, arms, *_ in studies_04.jobs(pilot, data, run))
-    assert 0 < half < total and len(made) == total == 18
+    assert 0 < half < total and len(made) == total == 20
     settings = studies_04.report(pilot, data, run)
     assert len(made) == total, "the report trains nothing"
     figures = {f["name"]: f for f in run.figures}
