@@ -134,7 +134,7 @@ class Funnel:
 
 def pick(filters, names):
     """The filters with these names, in the order of `filters`. Raises CourseError for a name that is misspelt."""
-    known = {step.name: step for step in filters}
+    known, names = {step.name: step for step in filters}, [names] if isinstance(names, str) else list(names)
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, 1)
@@ -162,6 +162,7 @@ def pipeline(pilot, rows, filters, folder=None, processes=1):
     for step in filters:
         if not isinstance(step, Filter):
             raise CourseError(f"{step!r} is not a filter; take filters from helpers.filters, for example filters.standard(...).")
+    rows = rows if isinstance(rows, Dataset) else Dataset.from_list([dict(row) for row in rows])
     if not len(rows):
         raise CourseError("There are no rows to curate.")
     if pilot.text not in rows.column_names:

@@ -10,6 +10,7 @@ import re
 
 from helpers import CourseError
 from helpers.augment import origin, plan, records
+from helpers.curation import tokens
 from helpers.runs import fingerprint
 
 TONES = ("polite", "curt", "friendly", "annoyed", "formal", "hurried")
@@ -60,7 +61,7 @@ def evolve(pilot, rows, number, seed=0):
 def eliminated(pilot, one, text, rows):
     """Why a rewrite is thrown away (Evol-Instruct's elimination), or None."""
     parent = next(row for row in rows if row["id"] == one["parents"][0])
-    if not text or len(text.split()) < 3:
+    if not text or len(tokens(text)) < 3:
         return "empty"
     if _flat(text).lower() == _flat(parent[pilot.text]).lower():
         return "unchanged"

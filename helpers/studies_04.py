@@ -91,6 +91,7 @@ def jobs(pilot, data, run, say=print):
     for seed in DRAWS[:1]:
         more = every * max(1, round(len(base) / len(every))) + draw(kept, SIZE, seed)
         out.append(("more", {"all seeds": every, "all seeds and curated": more}, seed, test, False))
+
     def by_teacher(table):
         return [row for row in table if row["teacher"] != "none"]
 
@@ -105,6 +106,7 @@ def jobs(pilot, data, run, say=print):
     arms = {f"noise {rate:.0%}": noisy(pilot, clean, rate, 0) for rate in NOISE}
     leaked = draw([dict(row) for row in data.test], round(LEAK * len(data.test)), 0)
     arms["leak"] = base + draw(kept, SIZE - len(leaked), 0) + leaked
+    arms["leak read often"] = base + draw(kept, max(0, SIZE - REPEAT * len(leaked)), 0) + leaked * REPEAT  # as often as the seeds
     out.append(("harm", arms, 0, test, False))
     return out
 
@@ -132,6 +134,8 @@ def report(pilot, data, run):
     cells = students(pilot, data, run, part=-1, parts=1)
     if len(cells) < sum(len(arms) for _, arms, *_ in wanted):
         raise CourseError("Some students of the study are missing; run it again, it goes on where it stopped.")
+    runs.write_text(run.path("study_cells.jsonl"), "".join(json.dumps(cell) + "\n" for cell in cells))  # every answer, right or wrong
+    run.keep("study_cells.jsonl", {"students": len(cells)}, ["study_pool.jsonl"])
     name = lambda arm: re.sub(r"\W+", "_", arm).strip("_")
 
     def enter(figure, value, how, unit="share"):
@@ -161,9 +165,9 @@ def report(pilot, data, run):
     texts = {row[pilot.text] for row in draw([dict(row) for row in data.test], round(LEAK * len(data.test)), 0)}
     for which, inside in (("leaked", True), ("other", False)):
         at = [i for i, row in enumerate(data.test) if (row[pilot.text] in texts) == inside]
-        for arm in ("leak", "curated"):
+        for arm in ("leak", "leak read often", "curated"):
             right = next(c["right"]["test"] for c in cells if c["arm"] == arm and c["seed"] == 0)
-            run.figure(f"exact.{arm}.on_{which}", scoring.share([right[i] for i in at]), how=f"seed 0, the {len(at)} {which} test rows")
+            run.figure(f"exact.{name(arm)}.on_{which}", scoring.share([right[i] for i in at]), how=f"seed 0, the {len(at)} {which} test rows")
     mix = {arm: dict(Counter(row["recipe"] for row in table if "recipe" in row))
            for folder, arms, seed, *_ in wanted if folder in ("arms", "alone", "teacher") and seed == DRAWS[0] for arm, table in arms.items()}
     return {"lead": [f"{run.figures[0]['n']} test rows, {len(DRAWS)} seeds"], "seeds": SEEDS, "size": SIZE, "repeat": REPEAT, "steps": STEPS,

@@ -14,6 +14,7 @@ def small(monkeypatch, tmp_path):
     pilot = Pilot.load("data/inbox")
     data = rows.load(pilot)
     monkeypatch.setattr(studies_04, "SIZE", 60)
+    monkeypatch.setattr(studies_04, "LEAK", 0.03)
     made = []
 
     def fake(pilot, rows, steps, seed, here, sets, folder, free, settings):
@@ -41,7 +42,7 @@ def test_the_arms_have_equal_size_and_only_the_leak_has_test_rows(small):
     for _, arms, seed, *_ in wanted:
         for name, found in arms.items():
             leaked = sum(row["message"] in held for row in found)
-            assert leaked == (40 if name == "leak" else 0)
+            assert leaked == {"leak": 6, "leak read often": 36}.get(name, 0)
             sizes.setdefault(name, set()).add(len(found))
             missing = sum(bool(row[f]) and row[f] not in row["message"] for row in found for f in ("product", "order_id"))
             assert missing == 0 or name in ("raw", "no teacher, unfiltered")
@@ -69,7 +70,7 @@ def test_two_processes_share_the_students_and_the_report_wants_them_all(small):
         studies_04.report(pilot, data, run)
     studies_04.students(pilot, data, run, say=lambda _: None, part=1, parts=2)
     total = sum(len(arms) for _, arms, *_ in studies_04.jobs(pilot, data, run))
-    assert 0 < half < total and len(made) == total == 20
+    assert 0 < half < total and len(made) == total == 21
     settings = studies_04.report(pilot, data, run)
     assert len(made) == total, "the report trains nothing"
     figures = {f["name"]: f for f in run.figures}
