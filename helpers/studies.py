@@ -1,6 +1,6 @@
 """The long studies behind the chapters: `make study`, or `python -m helpers.studies 04`. Hours on two cores; a kill loses one student.
 
-A study is a module studies_NN with `students(pilot, data, here, folder)` -> list of jobs for `study.study`, `report(run, cells, ...)`.
+A study is a module studies_NN with `prepare` (what all students share), `students` (train what is missing) and `report` (the figures).
 On a CPU two processes with one thread each train 1.4 times as many students an hour as one with two.
 """
 

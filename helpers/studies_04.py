@@ -1,6 +1,7 @@
 """Chapter 04's study: does curation pay? Students on the same few seeds, and on equally many raw, rule-filtered or curated rows.
 
-All synthetic rows come from one pool, made from the seeds alone by every recipe of chapter 03, by substitution and from the phrase book.
+All synthetic rows come from one pool: recipes of chapter 03 and substitution, from these seeds alone, and the phrase book, whose author had
+read every training row.
 """
 
 import json
@@ -51,15 +52,9 @@ def pool(pilot, seeds, run, say=print, made=MADE):
 
 
 def curated(pilot, data, seeds, table):
-    """(rows that pass the rules, Funnel of the whole pipeline), both over the same pool; the rows are lists of dicts."""
-    steps, trusted, asked = _steps(pilot, data, seeds), Dataset.from_list(seeds), Dataset.from_list(table)
-    rules = curation.pipeline(pilot, asked, curation.pick(steps, [s.name for s in steps if s.name in RULES]))
-    assert len(trusted) == len(seeds)
-    return rules.kept.to_list(), curation.pipeline(pilot, asked, steps)
-
-
-def _steps(pilot, data, seeds):
-    return filters.standard(pilot, Dataset.from_list(seeds), data.test, data.ood)
+    """(list of the rows that pass the rules, Funnel of the whole pipeline), both over the same pool."""
+    steps, asked = filters.standard(pilot, Dataset.from_list(seeds), data.test, data.ood), Dataset.from_list(table)
+    return curation.pipeline(pilot, asked, curation.pick(steps, RULES)).kept.to_list(), curation.pipeline(pilot, asked, steps)
 
 
 def draw(found, number, seed):
