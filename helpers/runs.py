@@ -107,8 +107,8 @@ class Run:
         """How many differently made sets of answers of tuned models to the test set this run has seen."""
         return len(list(self.path("answers").glob("tuned-*.jsonl")))
 
-    def figure(self, name, value, low=None, high=None, n=None, unit="share", how=""):
-        """Enter a figure for results.json; a Share or a Comparison fills interval and n by itself."""
+    def figure(self, name, value, low=None, high=None, n=None, unit="share", how="", seeds=None):
+        """Enter a figure for results.json; a Share or a Comparison fills interval and n by itself. `seeds`: where not the run's own."""
         if hasattr(value, "difference"):
             value, low, high, n, unit = value.difference, value.low, value.high, value.n, "difference"
         elif hasattr(value, "value"):
@@ -116,7 +116,7 @@ class Run:
         self.figures = [f for f in self.figures if f["name"] != name]
         rounded = [None if x is None else float(f"{x:.6g}") for x in (value, low, high)]
         self.figures.append({"name": name, "value": rounded[0], "low": rounded[1], "high": rounded[2], "n": n, "unit": unit,
-                             "seeds": [self.seed], "how": how})
+                             "seeds": [self.seed] if seeds is None else list(seeds), "how": how})
 
     def scored(self, name, scored):
         """Enter a strategy's Scored: `exact.<name>` and one `<field>.<type>.<name>` per field, Wilson intervals."""

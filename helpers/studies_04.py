@@ -134,8 +134,8 @@ def report(pilot, data, run):
     name = lambda arm: re.sub(r"\W+", "_", arm).strip("_")
 
     def enter(figure, value, how, unit="share"):
-        run.figure(figure, value, unit=unit, how=how)
-        run.figures[-1]["seeds"] = sorted({c["seed"] for c in cells if name(c["arm"]) == figure.split(".")[1].split("_minus_")[0]})
+        seeds = {c["seed"] for c in cells if name(c["arm"]) == figure.split(".")[1].split("_minus_")[0]}
+        run.figure(figure, value, unit=unit, how=how, seeds=sorted(seeds))
 
     for arm in dict.fromkeys(cell["arm"] for cell in cells):
         for what, key in (("test", "exact"), ("test.invented", "invented_span"), ("ood", "ood"),
@@ -143,8 +143,8 @@ def report(pilot, data, run):
             if all(what in c["right"] for c in cells if c["arm"] == arm):
                 enter(f"{key}.{name(arm)}", study.mean(cells, arm, what), f"{what}: mean over seeds, bootstrap 95 % over rows")
         for cell in (c for c in cells if c["arm"] == arm):
-            run.figure(f"exact.{name(arm)}.seed_{cell['seed']}", scoring.share(cell["right"]["test"]), how="test, one seed, Wilson 95 %")
-            run.figures[-1]["seeds"] = [cell["seed"]]
+            run.figure(f"exact.{name(arm)}.seed_{cell['seed']}", scoring.share(cell["right"]["test"]), how="test, one seed, Wilson 95 %",
+                       seeds=[cell["seed"]])
         spread = [sum(c["right"]["test"]) / len(c["right"]["test"]) for c in cells if c["arm"] == arm]
         run.figure(f"seed_spread.{name(arm)}", max(spread) - min(spread), n=len(spread), unit="difference", how="highest minus lowest seed")
     for a, b in (("curated", "seeds only"), ("curated", "raw"), ("curated", "rules only"), ("raw", "seeds only"),

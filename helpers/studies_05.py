@@ -10,11 +10,13 @@ import random
 import numpy as np
 
 from helpers import ROOT, CourseError, augment, memory, runs, study
+from helpers import rows as rows_room
 
 FAST = {"pack": 512, "loss": "answer"}
-DEFAULT = {"packing": False, "batch": 8, "pack": 1024, "load": "float32", "checkpointing": True}  # as TRL's defaults would have it
-EPOCHS, SEEDS = 5, (0, 1, 2)
-CURVE = {15: 20, 30: 35, 120: 85, 250: 110, 500: 130}  # rows: steps; fewer for few rows, which are learnt by heart otherwise
+DEFAULT = {"packing": False, "batch": 8, "pack": 1024, "load": "float32", "checkpointing": True,
+           "guards": False}  # as TRL's defaults would have it, but for the learning rate
+EPOCHS, SEEDS = 8, (0, 1, 2)
+CURVE, LEAST_EPOCHS = (15, 30, 120, 250, 500), 3  # rows; see curve_steps
 STAGES = (("lamini", "LaMini"), ("explain", "Orca"), ("evolve", "Evol"))
 STAGE_STEPS = 25
 
@@ -36,12 +38,24 @@ def curated(pilot, data, run, number):
     return [row for row in found if row[pilot.text] not in banned], source
 
 
-def curve(pilot, data, run):
-    """{rows: list}: the seeds first, labels in turns, then curated rows; sizes that there are not enough rows for are left out."""
-    seeds = [dict(row) for row in data.train]
+def curve(pilot, data, run, seed=0):
+    """{rows: list}: labelled rows first, the first label's values in turns, then curated ones, both in an order drawn with the seed.
+
+    Sizes that there are not enough rows for are left out.
+    """
+    every = rows_room.spread([dict(row) for row in data.train], pilot.labels, len(data.train), seed)
     more, _ = curated(pilot, data, run, max(CURVE))
-    every = seeds + more
+    random.Random(seed).shuffle(more)  # the file lies recipe by recipe
+    every += more
     return {size: every[:size] for size in CURVE if size <= len(every)}
+
+
+def curve_steps(size, seeds, packs):
+    """Packs for a set of `size` rows: EPOCHS passes up to the number of seed rows, whose run takes `packs`; beyond it as many packs as
+    those, and LEAST_EPOCHS passes at least. So a larger set never gets less work than a smaller one, and no row goes unread.
+    """
+    a_pass = packs / EPOCHS * size / seeds
+    return max(1, round(EPOCHS * a_pass if size <= seeds else max(packs, LEAST_EPOCHS * a_pass)))
 
 
 def raw(pilot, run):
@@ -58,26 +72,36 @@ def jobs(pilot, data, run):
     seeds = [dict(row) for row in data.train]
     packs = max(1, round(EPOCHS * len(seeds) * study_tokens(pilot, seeds) / FAST["pack"]))
     batches = -(-EPOCHS * len(seeds) // DEFAULT["batch"])
-    out = []
-    for seed in SEEDS:
-        out += [("speed", "fast", seeds, seed, packs, FAST), ("speed", "default", seeds, seed, batches, DEFAULT)]
-    out += [("methods", "lora", seeds, 0, packs, FAST | {"method": "lora"}),
-            ("methods", "full", seeds, 0, packs, FAST | {"method": "full", "learning_rate": 1e-4})]
-    out += [("curve", f"rows {size}", rows, 0, CURVE[size], FAST) for size, rows in curve(pilot, data, run).items()]
-    for name, change in (("rank 4", {"r": 4, "alpha": 8}), ("rank 64", {"r": 64, "alpha": 128}),
-                         ("attention only", {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]})):
-        out.append(("sweep", name, seeds, 0, packs, FAST | change))
-    sets, before = raw(pilot, run), None
+    speed = [[("speed", "fast", seeds, seed, packs, FAST), ("speed", "default", seeds, seed, batches, DEFAULT)] for seed in SEEDS]
+    sizes = [[("curve", f"rows {size}", rows, seed, curve_steps(size, len(seeds), packs), FAST)
+              for size, rows in curve(pilot, data, run, seed).items()] for seed in SEEDS]
+    methods = [("methods", "lora", seeds, 0, packs, FAST | {"method": "lora"}),
+               ("methods", "full", seeds, 0, packs, FAST | {"method": "full", "learning_rate": 1e-4})]
+    sweep = [("sweep", name, seeds, 0, packs, FAST | change) for name, change in
+             (("rank 4", {"r": 4, "alpha": 8}), ("rank 64", {"r": 64, "alpha": 128}),
+              ("attention only", {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}))]
+    sets, before, sequence = raw(pilot, run), None, []
     for recipe, name in STAGES:
         if sets[recipe]:
             start = {"start": f"@{before}"} if before else {}
-            out.append(("sequence", f"after {name}", sets[recipe], 0, STAGE_STEPS, FAST | start))
+            sequence.append(("sequence", f"after {name}", sets[recipe], 0, STAGE_STEPS, FAST | start))
             before = f"after {name}"
-    mixed = [row for rows in sets.values() for row in rows]
-    if before:
-        stages = sum(bool(rows) for rows in sets.values())
-        out.append(("sequence", "mix", mixed, 0, stages * STAGE_STEPS, FAST))
-    return out
+    if sequence:
+        mixed = [row for rows in sets.values() for row in rows]
+        sequence.append(("sequence", "mix", mixed, 0, len(sequence) * STAGE_STEPS, FAST))
+    return speed[0] + methods + sizes[0] + sweep + sequence + sum(speed[1:], []) + sum(sizes[1:], [])  # the first seed of all first
+
+
+def shared_out(wanted, parts):
+    """The part of each job: the one with the least work so far; the stages of the sequence stay together, in their order."""
+    load, chosen, sequence = [0] * parts, [], None
+    for folder, arm, _, _, steps, settings in wanted:
+        together = folder == "sequence" and arm != "mix"
+        part = sequence if together and sequence is not None else load.index(min(load))
+        sequence = part if together else sequence
+        load[part] += 40 + steps * (1 if settings.get("packing", True) else 4)  # answering costs about forty packs, a padded batch four
+        chosen.append(part)
+    return chosen
 
 
 def study_tokens(pilot, rows):
@@ -100,9 +124,9 @@ def prepare(pilot, data, run, say=print):
 
 def students(pilot, data, run, say=print, part=0, parts=1):
     """Train what is not trained yet; returns the finished cells. The stages of the sequence stay in one part, in their order."""
-    cells, keys, sequence = [], {}, 0
-    for number, (folder, arm, rows, seed, steps, settings) in enumerate(jobs(pilot, data, run)):
-        mine = part == (sequence if folder == "sequence" and arm != "mix" else number % parts)
+    cells, keys, wanted = [], {}, jobs(pilot, data, run)
+    for (folder, arm, rows, seed, steps, settings), whose in zip(wanted, shared_out(wanted, parts)):
+        mine = part == whose
         start = settings.get("start")
         if start:
             if start[1:] not in keys:
@@ -117,7 +141,6 @@ def students(pilot, data, run, say=print, part=0, parts=1):
 
 def run(here, folder, say=print, pilot=None, data=None):
     """The whole study in one process, into `folder`; returns its cells. Resumes: a finished student is not made again."""
-    from helpers import rows as rows_room
     from helpers.pilot import Pilot
 
     pilot = pilot or Pilot.load(ROOT / "data/inbox")
@@ -187,11 +210,13 @@ def report(pilot, data, run):
                           "where it stopped.")
     used = memories(run) if pilot.base_model == "embedded" else None
     for name, value, unit, n, seeds, how in figures(cells, used):
-        run.figure(name, value, n=n, unit=unit, how=how)
-        run.figures[-1] |= {"seeds": seeds, "unit": unit}
+        if hasattr(value, "value"):  # a mean's or a gap's Share; the unit tells which
+            run.figure(name, value.value, value.low, value.high, value.n, unit, how, seeds)
+        else:
+            run.figure(name, value, n=n, unit=unit, how=how, seeds=seeds)
     _, source = curated(pilot, data, run, max(CURVE))
     by_name = {f["name"]: f for f in run.figures}
     lead = [f"{f['value']:.1%} [{f['low']:.1%}, {f['high']:.1%}] {what}" for what, f in
             (("fast, 3 seeds", by_name["exact.fast"]), ("default, 3 seeds", by_name["exact.default"]))]
-    return {"lead": lead, "epochs": EPOCHS, "curve": {str(k): v for k, v in CURVE.items()}, "rows_beyond_the_seeds": source, "fast": FAST,
+    return {"lead": lead, "epochs": EPOCHS, "curve": {c["arm"]: c["steps"] for c in cells if c["study"] == "curve"}, "rows_beyond_the_seeds": source, "fast": FAST,
             "default": DEFAULT, "student": study.SETTINGS, "stage_steps": STAGE_STEPS}

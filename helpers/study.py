@@ -20,6 +20,7 @@ MORE = {
     "method": "qlora",  # or "lora" (dense base) or "full" (every weight in float32, no adapter)
     "target_modules": "all-linear", "loss": "all",  # "answer": see training.answer_loss
     "packing": True, "batch": 1, "checkpointing": None, "load": None,  # load: the dtype that the base is loaded in
+    "guards": True,  # training.guard_4bit and guard_adapter
     "start": None,  # the key of another cell of the same folder, whose adapter this one goes on from
 }
 
@@ -67,8 +68,9 @@ def student(pilot, rows, steps, seed, here, place, settings=None):
                                         task_type="CAUSAL_LM")
     trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(data), processing_class=tokenizer, peft_config=lora)
     trainer.remove_callback(PrinterCallback)
-    training.guard_4bit(trainer.model)
-    training.guard_adapter(trainer.model)
+    if s["guards"]:
+        training.guard_4bit(trainer.model)
+        training.guard_adapter(trainer.model)
     if s["loss"] == "answer":
         training.answer_loss(trainer)
     if s["start"]:

@@ -146,7 +146,7 @@ def small_study(pilot, tmp_path, monkeypatch):
         return {"test": [True, len(rows) > 12], "test.intent": [True, True]}, 1.5
 
     monkeypatch.setattr(study, "cell", noted)
-    for name, value in {"EPOCHS": 1, "SEEDS": (0,), "CURVE": {6: 1, 18: 1}, "STAGE_STEPS": 1}.items():
+    for name, value in {"EPOCHS": 1, "SEEDS": (0,), "CURVE": (6, 18), "STAGE_STEPS": 1}.items():
         monkeypatch.setattr(studies_05, name, value)
     data = rows.load(pilot)
     data.test = data.test.select(range(2))
