@@ -176,7 +176,7 @@ def measure(mode, tokens=256, rows=1, dtype="bfloat16", config=None, frugal=True
     return json.loads(lines[-1])
 
 
-def _own_memory():
+def own():
     """Bytes that belong to this process alone, without files that are mapped into it."""
     try:
         for line in open("/proc/self/status", encoding="ascii"):
@@ -189,11 +189,11 @@ def _own_memory():
     return psutil.Process().memory_full_info().uss
 
 
-class _Peak:
-    """The largest `_own_memory` of a block, looked at every few milliseconds; on a GPU torch's own peak."""
+class Peak:
+    """The largest `own` of a block, looked at `every` so many seconds; on a GPU torch's own peak."""
 
-    def __init__(self, cuda):
-        self.cuda, self.top, self.stop = cuda, 0, threading.Event()
+    def __init__(self, cuda, every=0.004):
+        self.cuda, self.every, self.top, self.stop = cuda, every, 0, threading.Event()
 
     def __enter__(self):
         if self.cuda:
@@ -207,8 +207,8 @@ class _Peak:
 
     def _watch(self):
         while not self.stop.is_set():
-            self.top = max(self.top, _own_memory())
-            time.sleep(0.004)
+            self.top = max(self.top, own())
+            time.sleep(self.every)
 
     def __exit__(self, *_):
         if self.cuda:
@@ -231,7 +231,7 @@ def main(arguments=None):
     a = parser.parse_args(arguments)
     from helpers import training  # the rooms above, only in this process: here the real thing is run
 
-    before, peak, device = training.memory_trial(a.mode, a.tokens, a.rows, a.dtype, a.config, _own_memory, _Peak)
+    before, peak, device = training.memory_trial(a.mode, a.tokens, a.rows, a.dtype, a.config, own, Peak)
     print(json.dumps({"mode": a.mode, "tokens": a.tokens, "rows": a.rows, "dtype": a.dtype, "device": device, "bytes": peak - before}))
 
 

@@ -1,5 +1,7 @@
 """The course's pictures: a live loss curve, shares as dots with intervals, bars with their value written on."""
 
+import time
+
 import matplotlib.pyplot as plt
 from IPython.display import display
 from transformers import TrainerCallback
@@ -16,24 +18,32 @@ def _axes(width=7.0, height=2.6):
 
 
 class LiveLoss(TrainerCallback):
-    """Redraws the training loss in the cell while the Trainer runs, and saves it at the end to `path`.
+    """Redraws the loss, and the held-out loss where there is one, in the cell while the Trainer runs; saves it at the end to `path`.
 
-    A resumed run shows its earlier part too.
+    The title tells the last values and, from TRL's count of tokens, the tokens a second since the first log of this start. A resumed run
+    shows its earlier part too.
     """
 
     def __init__(self, path=None):
-        self.handle, self.shown, self.path = None, 0, path
+        self.handle, self.shown, self.path, self.first, self.rate = None, 0, path, None, None
 
     def _draw(self, state, last=False):
         points = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
-        if not points or (len(points) == self.shown and not last):
+        held = [(entry["step"], entry["eval_loss"]) for entry in state.log_history if "eval_loss" in entry]
+        if not points or (len(points) + len(held) == self.shown and not last):
             return
-        self.shown = len(points)
+        self.shown = len(points) + len(held)
         figure, axes = _axes()
-        axes.plot(*zip(*points), color=ACCENT, marker="o", markersize=3, linewidth=1.5)
+        axes.plot(*zip(*points), color=ACCENT, marker="o", markersize=3, linewidth=1.5, label="training")
+        title = f"step {points[-1][0]}: loss {points[-1][1]:.3f}"
+        if held:
+            axes.plot(*zip(*held), color=INK, marker="s", markersize=4, linewidth=1.5, label="held out")
+            axes.legend(frameon=False, fontsize=9)
+            title += f", held out {held[-1][1]:.3f}"
+        title += f", {self.rate:.0f} tokens/s" if self.rate else ""
         axes.set(xlabel=f"optimizer step (of {state.max_steps})", ylabel="loss on the answer's tokens", ylim=(0, None))
         axes.set_xlim(0, state.max_steps)
-        axes.set_title(f"step {points[-1][0]}: loss {points[-1][1]:.3f}", fontsize=10, loc="left", color=INK)
+        axes.set_title(title, fontsize=10, loc="left", color=INK)
         figure.tight_layout()
         if self.handle is None:
             self.handle = display(figure, display_id=True)
@@ -43,7 +53,17 @@ class LiveLoss(TrainerCallback):
             figure.savefig(self.path)
         plt.close(figure)
 
+    def _time(self, state):
+        tokens = state.log_history[-1].get("num_tokens") if state.log_history else None
+        if tokens and "loss" in state.log_history[-1]:
+            now = (tokens, time.perf_counter())
+            if self.first is None:
+                self.first = now
+            elif now[0] > self.first[0]:
+                self.rate = (now[0] - self.first[0]) / (now[1] - self.first[1])
+
     def on_log(self, args, state, control, **_):
+        self._time(state)
         self._draw(state)
 
     def on_train_end(self, args, state, control, **_):

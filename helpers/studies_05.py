@@ -80,6 +80,8 @@ def jobs(pilot, data, run):
     sweep = [("sweep", name, seeds, 0, packs, FAST | change) for name, change in
              (("rank 4", {"r": 4, "alpha": 8}), ("rank 64", {"r": 64, "alpha": 128}),
               ("attention only", {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}))]
+    # the same passes in twice the steps: a pack is the batch, too
+    halves = [("packs", "packs of 256", seeds, seed, 2 * packs, FAST | {"pack": FAST["pack"] // 2}) for seed in SEEDS]
     sets, before, sequence = raw(pilot, run), None, []
     for recipe, name in STAGES:
         if sets[recipe]:
@@ -89,7 +91,7 @@ def jobs(pilot, data, run):
     if sequence:
         mixed = [row for rows in sets.values() for row in rows]
         sequence.append(("sequence", "mix", mixed, 0, len(sequence) * STAGE_STEPS, FAST))
-    return speed[0] + methods + sizes[0] + sweep + sequence + sum(speed[1:], []) + sum(sizes[1:], [])  # the first seed of all first
+    return speed[0] + methods + sizes[0] + sweep + sequence + sum(speed[1:], []) + sum(sizes[1:], []) + halves  # the first seed first
 
 
 def shared_out(wanted, parts):
@@ -173,18 +175,22 @@ def figures(cells, used=None):
                    "trained": "trained weights"}[what]
             out.append((f"{what}.{name(arm)}", float(np.mean([cell[what] for cell in own])), unit, len(own), seeds, how))
     arms = {cell["arm"] for cell in cells}
-    pairs = [("fast", "default"), ("lora", "fast"), ("full", "fast"), ("rank 4", "fast"), ("rank 64", "fast"), ("attention only", "fast"),
-             ("after Evol", "mix")]
+    sizes = sorted([(cell["rows"], cell["arm"]) for cell in cells if cell["study"] == "curve"]
+                   + [(cell["rows"], "fast") for cell in cells if cell["arm"] == "fast"])
+    ladder = list(dict.fromkeys(arm for _, arm in sizes))
+    pairs = [(arm, "fast") for arm in ("packs of 256", "lora", "full", "rank 4", "rank 64", "attention only")]
+    pairs += [("fast", "default"), ("packs of 256", "default"), ("after Evol", "mix"), *zip(ladder[1:], ladder)]
     for a, b in pairs:
         if {a, b} <= arms:
-            both = cells if (a, b) == ("fast", "default") else [cell for cell in cells if cell["seed"] == 0]
-            seeds = sorted({cell["seed"] for cell in both if cell["arm"] in (a, b)})
+            seeds = sorted(set.intersection(*({cell["seed"] for cell in cells if cell["arm"] == arm} for arm in (a, b))))
+            both = [cell for cell in cells if cell["seed"] in seeds]
             out.append((f"exact.{name(a)}_minus_{name(b)}", study.gap(both, a, b, "test"), "difference", None, seeds,
-                        "same test rows, seeds averaged, bootstrap 95 %"))
-    for arm in {"fast", "default"} & arms:
-        spread = [float(np.mean(cell["right"]["test"])) for cell in cells if cell["arm"] == arm]
-        out.append((f"seed_spread.{arm}", max(spread) - min(spread), "difference", len(spread), sorted(SEEDS[: len(spread)]),
-                    "highest minus lowest seed"))
+                        "same test rows, seeds that both have averaged, bootstrap 95 %"))
+    for arm in ["default", "packs of 256", *ladder]:
+        spread = {cell["seed"]: float(np.mean(cell["right"]["test"])) for cell in cells if cell["arm"] == arm}
+        if len(spread) > 1:
+            out.append((f"seed_spread.{name(arm)}", max(spread.values()) - min(spread.values()), "difference", len(spread),
+                        sorted(spread), "highest minus lowest seed"))
     out += [(f"peak_bytes.{method}", float(value), "bytes", None, [0], "growth of a fresh process, batches of 1 x 512 tokens")
             for method, value in (used or {}).items()]
     return out
@@ -217,6 +223,6 @@ def report(pilot, data, run):
     _, source = curated(pilot, data, run, max(CURVE))
     by_name = {f["name"]: f for f in run.figures}
     lead = [f"{f['value']:.1%} [{f['low']:.1%}, {f['high']:.1%}] {what}" for what, f in
-            (("fast, 3 seeds", by_name["exact.fast"]), ("default, 3 seeds", by_name["exact.default"]))]
-    return {"lead": lead, "epochs": EPOCHS, "curve": {c["arm"]: c["steps"] for c in cells if c["study"] == "curve"}, "rows_beyond_the_seeds": source, "fast": FAST,
-            "default": DEFAULT, "student": study.SETTINGS, "stage_steps": STAGE_STEPS}
+            ((f"{arm}, {len(SEEDS)} seeds", by_name[f"exact.{arm}"]) for arm in ("fast", "default"))]
+    return {"lead": lead, "epochs": EPOCHS, "curve": {c["arm"]: c["steps"] for c in cells if c["study"] == "curve"},
+            "rows_beyond_the_seeds": source, "fast": FAST, "default": DEFAULT, "student": study.SETTINGS, "stage_steps": STAGE_STEPS}

@@ -135,7 +135,7 @@ def test_a_student_starts_from_the_adapter_of_another(pilot, tmp_path):
 
 @pytest.fixture
 def small_study(pilot, tmp_path, monkeypatch):
-    """Study 05 in a nutshell: one seed, raw rows of chapter 03 beside it, students that are noted down instead of trained."""
+    """Study 05 in a nutshell: two seeds, raw rows of chapter 03 beside it, students that are noted down instead of trained."""
 
     def noted(pilot, rows, steps, seed, here, sets, folder, free=True, settings=None):
         asked = study._settings(settings)
@@ -146,7 +146,7 @@ def small_study(pilot, tmp_path, monkeypatch):
         return {"test": [True, len(rows) > 12], "test.intent": [True, True]}, 1.5
 
     monkeypatch.setattr(study, "cell", noted)
-    for name, value in {"EPOCHS": 1, "SEEDS": (0,), "CURVE": (6, 18), "STAGE_STEPS": 1}.items():
+    for name, value in {"EPOCHS": 1, "SEEDS": (0, 1), "CURVE": (6, 18), "STAGE_STEPS": 1}.items():
         monkeypatch.setattr(studies_05, name, value)
     data = rows.load(pilot)
     data.test = data.test.select(range(2))
@@ -159,7 +159,7 @@ def small_study(pilot, tmp_path, monkeypatch):
 def test_study_05_runs_in_two_parts_and_ends_in_figures(small_study, tmp_path):
     pilot, data, run = small_study
     jobs = studies_05.jobs(pilot, data, run)
-    assert [arm for folder, arm, *_ in jobs if folder == "curve"] == ["rows 6", "rows 18"]
+    assert [arm for folder, arm, *_ in jobs if folder == "curve"] == 2 * ["rows 6", "rows 18"]
     assert not {row[pilot.text] for _, _, arm_rows, *_ in jobs for row in arm_rows} & {row[pilot.text] for row in data.test}
     with pytest.raises(CourseError, match=f"{len(jobs)} of {len(jobs)} students of study 05 are missing"):
         studies_05.report(pilot, data, run)
@@ -168,11 +168,12 @@ def test_study_05_runs_in_two_parts_and_ends_in_figures(small_study, tmp_path):
     both = studies_05.students(pilot, data, run, quiet, part=1, parts=2)
     assert 0 < len(first) < len(both) == len(jobs)
     settings = studies_05.report(pilot, data, run)
-    assert settings["rows_beyond_the_seeds"] == "substituted" and "default, 3 seeds" in settings["lead"][1]
+    assert settings["rows_beyond_the_seeds"] == "substituted" and "default, 2 seeds" in settings["lead"][1]
     figures = {f["name"]: f for f in run.figures}
     wanted = {"exact.fast", "exact.default", "exact.fast_minus_default", "exact.lora", "exact.full", "exact.rows_18", "exact.rank_4",
               "exact.attention_only", "exact.after_lamini", "exact.after_evol", "exact.mix", "exact.after_evol_minus_mix",
-              "ship_bytes.fast", "seconds.full", "intent.fast", "seed_spread.fast"}
+              "ship_bytes.fast", "seconds.full", "intent.fast", "seed_spread.fast",
+              "exact.packs_of_256_minus_fast", "exact.fast_minus_rows_6"}
     assert wanted <= set(figures)
     fast = figures["exact.fast"]
     assert fast["low"] <= fast["value"] <= fast["high"] and fast["n"] == 2
