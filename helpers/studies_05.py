@@ -75,8 +75,8 @@ def jobs(pilot, data, run):
     speed = [[("speed", "fast", seeds, seed, packs, FAST), ("speed", "default", seeds, seed, batches, DEFAULT)] for seed in SEEDS]
     sizes = [[("curve", f"rows {size}", rows, seed, curve_steps(size, len(seeds), packs), FAST)
               for size, rows in curve(pilot, data, run, seed).items()] for seed in SEEDS]
-    methods = [("methods", "lora", seeds, 0, packs, FAST | {"method": "lora"}),
-               ("methods", "full", seeds, 0, packs, FAST | {"method": "full", "learning_rate": 1e-4})]
+    methods = [[("methods", "lora", seeds, seed, packs, FAST | {"method": "lora"}),
+                ("methods", "full", seeds, seed, packs, FAST | {"method": "full", "learning_rate": 1e-4})] for seed in SEEDS]
     sweep = [("sweep", name, seeds, 0, packs, FAST | change) for name, change in
              (("rank 4", {"r": 4, "alpha": 8}), ("rank 64", {"r": 64, "alpha": 128}),
               ("attention only", {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}))]
@@ -91,7 +91,8 @@ def jobs(pilot, data, run):
     if sequence:
         mixed = [row for rows in sets.values() for row in rows]
         sequence.append(("sequence", "mix", mixed, 0, len(sequence) * STAGE_STEPS, FAST))
-    return speed[0] + methods + sizes[0] + sweep + sequence + sum(speed[1:], []) + sum(sizes[1:], []) + halves  # the first seed first
+    rest = speed[1:] + sizes[1:] + methods[1:]  # the first seed comes first
+    return speed[0] + methods[0] + sizes[0] + sweep + sequence + sum(rest, []) + halves
 
 
 def shared_out(wanted, parts):
@@ -186,7 +187,7 @@ def figures(cells, used=None):
             both = [cell for cell in cells if cell["seed"] in seeds]
             out.append((f"exact.{name(a)}_minus_{name(b)}", study.gap(both, a, b, "test"), "difference", None, seeds,
                         "same test rows, seeds that both have averaged, bootstrap 95 %"))
-    for arm in ["default", "packs of 256", *ladder]:
+    for arm in ["default", "packs of 256", "lora", "full", *ladder]:
         spread = {cell["seed"]: float(np.mean(cell["right"]["test"])) for cell in cells if cell["arm"] == arm}
         if len(spread) > 1:
             out.append((f"seed_spread.{name(arm)}", max(spread.values()) - min(spread.values()), "difference", len(spread),
