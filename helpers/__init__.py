@@ -1,6 +1,10 @@
 """The small package behind the course. Rooms import only from floors below their own."""
 
+import logging
 from pathlib import Path
+
+# on import bitsandbytes asks for a package that the course does without
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"
 ROOT = Path(__file__).resolve().parent.parent  # the folder of the course

@@ -152,8 +152,8 @@ def stacks(named, title="", unit=""):
     return figure
 
 
-def histogram(values, title="", x="", marks=(), bins=None):
-    """A histogram of numbers (`bins`: their edges), with a dashed line for each (value, name) in `marks`; returns the figure."""
+def histogram(values, title="", x="", marks=(), bins=None, y="rows"):
+    """A histogram of numbers (`bins`: their edges; `y`: what they are), with a dashed line for each (value, name) in `marks`; returns the figure."""
     figure, axes = _axes(height=2.2)
     axes.hist(values, bins=min(20, max(4, len(set(values)))) if bins is None else bins, color=SOFT, edgecolor="white")
     axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
@@ -161,7 +161,7 @@ def histogram(values, title="", x="", marks=(), bins=None):
         axes.axvline(value, color=ACCENT, linewidth=1.2, linestyle="--")
         axes.annotate(f" {name}", (value, axes.get_ylim()[1]), color=ACCENT, fontsize=9, va="top")
     axes.set_xlabel(x, fontsize=9, color=INK)
-    axes.set_ylabel("rows", fontsize=9, color=INK)
+    axes.set_ylabel(y, fontsize=9, color=INK)
     axes.set_title(title, fontsize=10, loc="left", color=INK)
     figure.tight_layout()
     return figure

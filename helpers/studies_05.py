@@ -9,7 +9,7 @@ import random
 
 import numpy as np
 
-from helpers import ROOT, CourseError, augment, memory, runs, study
+from helpers import ROOT, CourseError, augment, memory, runs, scoring, study
 from helpers import rows as rows_room
 
 FAST = {"pack": 512, "loss": "answer"}
@@ -167,6 +167,8 @@ def figures(cells, used=None):
     for arm in dict.fromkeys(cell["arm"] for cell in cells):
         own = [cell for cell in cells if cell["arm"] == arm]
         seeds = sorted(cell["seed"] for cell in own)
+        out += [(f"exact.{name(arm)}.seed_{cell['seed']}", scoring.share(cell["right"]["test"]), "share", None, [cell["seed"]],
+                 "test, one seed, Wilson 95 %") for cell in own if len(own) > 1]
         how = f"{own[0]['rows']} rows, {own[0]['steps']} steps; mean over {len(own)} seed(s), bootstrap 95 % over test rows"
         out.append((f"exact.{name(arm)}", study.mean(cells, arm, "test"), "share", None, seeds, how))
         out += [(f"{what[5:]}.{name(arm)}", study.mean(cells, arm, what), "share", None, seeds, how)
@@ -215,6 +217,8 @@ def report(pilot, data, run):
     if len(cells) < len(wanted):
         raise CourseError(f"{len(wanted) - len(cells)} of {len(wanted)} students of study 05 are missing; run it again, it goes on "
                           "where it stopped.")
+    runs.write_text(run.path("study_cells.jsonl"), "".join(json.dumps(cell) + "\n" for cell in cells))  # every answer, right or wrong
+    run.keep("study_cells.jsonl", {"students": len(cells)})
     used = memories(run) if pilot.base_model == "embedded" else None
     for name, value, unit, n, seeds, how in figures(cells, used):
         if hasattr(value, "value"):  # a mean's or a gap's Share; the unit tells which
