@@ -1,8 +1,10 @@
 """The small package behind the course. Rooms import only from floors below their own."""
 
 import logging
+import os
 from pathlib import Path
 
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # the course trains on one GPU; set it to choose another
 # on import bitsandbytes asks for a package that the course does without
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 

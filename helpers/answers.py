@@ -10,6 +10,7 @@ import time
 import weakref
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -53,11 +54,15 @@ class HoldToGrammar(LogitsProcessor):
 
 def prompt(pilot, tokenizer, text, shots=(), full=True, max_tokens=None):
     """The prompt as text, in the tokenizer's chat template. With max_tokens the message, never the rest, is cut to fit."""
+    if not tokenizer.chat_template:
+        raise CourseError(f"The tokenizer of {Path(tokenizer.name_or_path).name} has no chat template: choose a base_model that was "
+                          "tuned to follow instructions.")
+
     def build(part):
         return tokenizer.apply_chat_template(pilot.chat(part, shots, full), tokenize=False, add_generation_prompt=True)
 
     whole = build(text)
-    if max_tokens is None or len(text) < max_tokens:  # a token is at least a character of text
+    if max_tokens is None or len(text.encode()) < max_tokens:  # a token is at least a byte of text
         return whole
     over = len(tokenizer(whole, add_special_tokens=False).input_ids) - max_tokens
     if over <= 0:

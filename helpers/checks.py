@@ -17,8 +17,9 @@ SHAPING = ("learning_rate", "num_train_epochs", "max_steps", "per_device_train_b
 def examples(pilot, rows, tokenizer, window):
     """(rows as prompt and completion, notes): a list of dicts for SFTTrainer, and sentences about what the reader should know.
 
-    A message that makes its prompt longer than `window` tokens is cut, never the instruction or the answer; a note says how many.
-    Raises CourseError for zero rows, and when every label field has one value only: there is nothing to tell apart.
+    A message that makes its prompt longer than `window` tokens is cut, never the instruction or the answer, and a row whose span stood in
+    the part that was cut is left out: its answer would teach to invent. Notes say how many. Raises CourseError for zero rows, when every
+    label field has one value only (there is nothing to tell apart), and when no row is left.
     """
     rows = list(rows)
     if not rows:
@@ -31,15 +32,33 @@ def examples(pilot, rows, tokenizer, window):
         field = next(iter(single))
         raise CourseError(f"All {len(rows)} training rows have {field} = {single[field]!r}: with one class there is nothing to tell "
                           "apart; add rows of another one.")
-    made, cut = [], 0
+    made, cut, lost = [], 0, 0
+    spans = [f for f in pilot.fields if f not in pilot.labels]
     for row in rows:
-        asked = answers.prompt(pilot, tokenizer, row[pilot.text], full=False, max_tokens=window)
-        cut += row[pilot.text].strip() not in asked
-        made.append({"prompt": asked, "completion": pilot.answer(row)})
+        one = example(pilot, row, tokenizer, window)
+        if row[pilot.text].strip() not in one["prompt"]:
+            cut += 1
+            if any(row[f] and row[f] in row[pilot.text] and row[f] not in one["prompt"] for f in spans):
+                lost += 1
+                continue
+        made.append(one)
+    if lost == len(rows):
+        raise CourseError(f"In all {len(rows)} rows the answer stands in the part of the message that the window of {window} tokens cuts "
+                          "off: raise it, or shorten them.")
     if cut:
         notes.append(f"{cut} of {len(rows)} messages are longer than the window of {window} tokens and were cut: raise it, or shorten "
                      "them.")
+    if lost:
+        notes.append(f"{lost} of these were left out: the answer stood in the part that was cut off.")
     return made, notes
+
+
+def example(pilot, row, tokenizer, window):
+    """One row as {"prompt", "completion"} for SFTTrainer. It adds the start token of a tokenizer that has one: then the prompt has none."""
+    asked = answers.prompt(pilot, tokenizer, row[pilot.text], full=False, max_tokens=window)
+    if tokenizer.bos_token and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]:
+        asked = asked.removeprefix(tokenizer.bos_token)
+    return {"prompt": asked, "completion": pilot.answer(row)}
 
 
 def describe(trainer):

@@ -153,7 +153,9 @@ def stacks(named, title="", unit=""):
 
 
 def histogram(values, title="", x="", marks=(), bins=None, y="rows"):
-    """A histogram of numbers (`bins`: their edges; `y`: what they are), with a dashed line for each (value, name) in `marks`; returns the figure."""
+    """A histogram of numbers (`bins`: their edges; `y`: what they are), with a dashed line for each
+    (value, name) in `marks`; returns the figure.
+    """
     figure, axes = _axes(height=2.2)
     axes.hist(values, bins=min(20, max(4, len(set(values)))) if bins is None else bins, color=SOFT, edgecolor="white")
     axes.set_ylim(0, 1.15 * axes.get_ylim()[1])

@@ -15,7 +15,7 @@ from helpers import rows as rows_room
 FAST = {"pack": 512, "loss": "answer"}
 DEFAULT = {"packing": False, "batch": 8, "pack": 1024, "load": "float32", "checkpointing": True,
            "guards": False}  # as TRL's defaults would have it, but for the learning rate
-EPOCHS, SEEDS = 8, (0, 1, 2)
+EPOCHS, SEEDS, FEWER = 8, (0, 1, 2), (0, 1)  # FEWER: for what is compared beside the speed
 CURVE, LEAST_EPOCHS = (15, 30, 120, 250, 500), 3  # rows; see curve_steps
 STAGES = (("lamini", "LaMini"), ("explain", "Orca"), ("evolve", "Evol"))
 STAGE_STEPS = 25
@@ -74,14 +74,16 @@ def jobs(pilot, data, run):
     batches = -(-EPOCHS * len(seeds) // DEFAULT["batch"])
     speed = [[("speed", "fast", seeds, seed, packs, FAST), ("speed", "default", seeds, seed, batches, DEFAULT)] for seed in SEEDS]
     sizes = [[("curve", f"rows {size}", rows, seed, curve_steps(size, len(seeds), packs), FAST)
-              for size, rows in curve(pilot, data, run, seed).items()] for seed in SEEDS]
+              for size, rows in curve(pilot, data, run, seed).items()] for seed in FEWER]
     methods = [[("methods", "lora", seeds, seed, packs, FAST | {"method": "lora"}),
-                ("methods", "full", seeds, seed, packs, FAST | {"method": "full", "learning_rate": 1e-4})] for seed in SEEDS]
+                ("methods", "full", seeds, seed, packs, FAST | {"method": "full", "learning_rate": 1e-4})] for seed in FEWER]
+    most = max([steps for *_, steps, _ in sizes[0]], default=packs)  # is it the rows or the work? The labelled rows with most steps
+    longer = [("curve", "no more rows", seeds, seed, most, FAST) for seed in FEWER]
     sweep = [("sweep", name, seeds, 0, packs, FAST | change) for name, change in
              (("rank 4", {"r": 4, "alpha": 8}), ("rank 64", {"r": 64, "alpha": 128}),
               ("attention only", {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}))]
     # the same passes in twice the steps: a pack is the batch, too
-    halves = [("packs", "packs of 256", seeds, seed, 2 * packs, FAST | {"pack": FAST["pack"] // 2}) for seed in SEEDS]
+    halves = [("packs", "packs of 256", seeds, seed, 2 * packs, FAST | {"pack": FAST["pack"] // 2}) for seed in FEWER]
     sets, before, sequence = raw(pilot, run), None, []
     for recipe, name in STAGES:
         if sets[recipe]:
@@ -91,8 +93,7 @@ def jobs(pilot, data, run):
     if sequence:
         mixed = [row for rows in sets.values() for row in rows]
         sequence.append(("sequence", "mix", mixed, 0, len(sequence) * STAGE_STEPS, FAST))
-    rest = speed[1:] + sizes[1:] + methods[1:]  # the first seed comes first
-    return speed[0] + methods[0] + sizes[0] + sweep + sequence + sum(rest, []) + halves
+    return speed[0] + methods[0] + sizes[0] + sweep + sequence + sum(speed[1:] + sizes[1:] + methods[1:], []) + longer + halves
 
 
 def shared_out(wanted, parts):
@@ -178,18 +179,19 @@ def figures(cells, used=None):
                    "trained": "trained weights"}[what]
             out.append((f"{what}.{name(arm)}", float(np.mean([cell[what] for cell in own])), unit, len(own), seeds, how))
     arms = {cell["arm"] for cell in cells}
-    sizes = sorted([(cell["rows"], cell["arm"]) for cell in cells if cell["study"] == "curve"]
-                   + [(cell["rows"], "fast") for cell in cells if cell["arm"] == "fast"])
-    ladder = list(dict.fromkeys(arm for _, arm in sizes))
+    sizes = {cell["rows"]: cell["arm"] for cell in cells if cell["arm"].startswith("rows ")}
+    sizes |= {cell["rows"]: "fast" for cell in cells if cell["arm"] == "fast"}
+    ladder = [sizes[size] for size in sorted(sizes)]
     pairs = [(arm, "fast") for arm in ("packs of 256", "lora", "full", "rank 4", "rank 64", "attention only")]
-    pairs += [("fast", "default"), ("packs of 256", "default"), ("after Evol", "mix"), *zip(ladder[1:], ladder)]
+    pairs += [("fast", "default"), ("packs of 256", "default"), ("after Evol", "mix"), ("no more rows", "fast"), *zip(ladder[1:], ladder)]
+    pairs += [(ladder[-1], "no more rows"), (ladder[-1], "fast")] if ladder else []
     for a, b in pairs:
         if {a, b} <= arms:
             seeds = sorted(set.intersection(*({cell["seed"] for cell in cells if cell["arm"] == arm} for arm in (a, b))))
             both = [cell for cell in cells if cell["seed"] in seeds]
             out.append((f"exact.{name(a)}_minus_{name(b)}", study.gap(both, a, b, "test"), "difference", None, seeds,
                         "same test rows, seeds that both have averaged, bootstrap 95 %"))
-    for arm in ["default", "packs of 256", "lora", "full", *ladder]:
+    for arm in ["default", "packs of 256", "lora", "full", "no more rows", *ladder]:
         spread = {cell["seed"]: float(np.mean(cell["right"]["test"])) for cell in cells if cell["arm"] == arm}
         if len(spread) > 1:
             out.append((f"seed_spread.{name(arm)}", max(spread.values()) - min(spread.values()), "difference", len(spread),
@@ -230,4 +232,5 @@ def report(pilot, data, run):
     lead = [f"{f['value']:.1%} [{f['low']:.1%}, {f['high']:.1%}] {what}" for what, f in
             ((f"{arm}, {len(SEEDS)} seeds", by_name[f"exact.{arm}"]) for arm in ("fast", "default"))]
     return {"lead": lead, "epochs": EPOCHS, "curve": {c["arm"]: c["steps"] for c in cells if c["study"] == "curve"},
-            "rows_beyond_the_seeds": source, "fast": FAST, "default": DEFAULT, "student": study.SETTINGS, "stage_steps": STAGE_STEPS}
+            "seed_rows": len(data.train), "rows_beyond_the_seeds": source, "fast": FAST, "default": DEFAULT,
+            "student": study.SETTINGS, "stage_steps": STAGE_STEPS}

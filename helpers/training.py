@@ -79,6 +79,10 @@ def answer_loss(trainer):
                                                   ignore_index=-100)
         count = (labels >= 0).sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
         loss = total / count.clamp(min=1)
+        if trainer.model.training and hasattr(trainer, "_total_train_tokens"):  # TRL counts in the method that this one stands for
+            mask = inputs.get("attention_mask")
+            trainer._total_train_tokens += int(mask.sum()) if mask is not None else inputs["input_ids"].numel()
+            trainer._metrics["train"]["num_tokens"] = [trainer._total_train_tokens]
         return (loss, out) if return_outputs else loss
 
     trainer.compute_loss = compute_loss

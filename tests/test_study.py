@@ -146,7 +146,7 @@ def small_study(pilot, tmp_path, monkeypatch):
         return {"test": [True, len(rows) > 12], "test.intent": [True, True]}, 1.5
 
     monkeypatch.setattr(study, "cell", noted)
-    for name, value in {"EPOCHS": 1, "SEEDS": (0, 1), "CURVE": (6, 18), "STAGE_STEPS": 1}.items():
+    for name, value in {"EPOCHS": 1, "SEEDS": (0, 1), "FEWER": (0, 1), "CURVE": (6, 18), "STAGE_STEPS": 1}.items():
         monkeypatch.setattr(studies_05, name, value)
     data = rows.load(pilot)
     data.test = data.test.select(range(2))
@@ -159,7 +159,7 @@ def small_study(pilot, tmp_path, monkeypatch):
 def test_study_05_runs_in_two_parts_and_ends_in_figures(small_study, tmp_path):
     pilot, data, run = small_study
     jobs = studies_05.jobs(pilot, data, run)
-    assert [arm for folder, arm, *_ in jobs if folder == "curve"] == 2 * ["rows 6", "rows 18"]
+    assert [arm for folder, arm, *_ in jobs if arm.startswith("rows")] == 2 * ["rows 6", "rows 18"]
     assert not {row[pilot.text] for _, _, arm_rows, *_ in jobs for row in arm_rows} & {row[pilot.text] for row in data.test}
     with pytest.raises(CourseError, match=f"{len(jobs)} of {len(jobs)} students of study 05 are missing"):
         studies_05.report(pilot, data, run)
@@ -173,7 +173,8 @@ def test_study_05_runs_in_two_parts_and_ends_in_figures(small_study, tmp_path):
     wanted = {"exact.fast", "exact.default", "exact.fast_minus_default", "exact.lora", "exact.full", "exact.rows_18", "exact.rank_4",
               "exact.attention_only", "exact.after_lamini", "exact.after_evol", "exact.mix", "exact.after_evol_minus_mix",
               "ship_bytes.fast", "seconds.full", "intent.fast", "seed_spread.fast",
-              "exact.packs_of_256_minus_fast", "exact.fast_minus_rows_6"}
+              "exact.packs_of_256_minus_fast", "exact.fast_minus_rows_6",
+              "exact.rows_18_minus_no_more_rows"}
     assert wanted <= set(figures)
     fast = figures["exact.fast"]
     assert fast["low"] <= fast["value"] <= fast["high"] and fast["n"] == 2

@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT
 from datasets import Dataset
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, EarlyStoppingCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from helpers import CourseError, answers, checks, rows, runtime, training
@@ -30,15 +30,26 @@ def lora():
     return LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
-def trainer_for(path, tokenizer, rows, out, **kw):
+class Impatient(TrainerCallback):
+    """Presses Ctrl-C after a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def trainer_for(path, tokenizer, rows, out, held_out=None, **kw):
     here = runtime.detect("cpu")
     settings = dict(output_dir=str(out), max_length=128, packing=True, per_device_train_batch_size=1, num_train_epochs=2,
                     learning_rate=1e-3, report_to="none", disable_tqdm=True, logging_steps=1, save_strategy="steps", save_steps=2,
                     seed=0, **training.hardware_arguments(here))
     settings.update(kw)
     torch.manual_seed(0)
-    return SFTTrainer(model=four_bit(path), args=SFTConfig(**settings), train_dataset=rows, processing_class=tokenizer,
-                      peft_config=lora())
+    return SFTTrainer(model=four_bit(path), args=SFTConfig(**settings), train_dataset=rows, eval_dataset=held_out,
+                      processing_class=tokenizer, peft_config=lora())
 
 
 def toy_rows(tokenizer, n=24):
@@ -191,15 +202,8 @@ def test_killed_training_ends_in_the_same_adapter(tiny, tmp_path):
 
 
 def test_ctrl_c_keeps_the_checkpoint_and_says_so(tiny, tokenizer, tmp_path):
-    from transformers import TrainerCallback
-
-    class Impatient(TrainerCallback):
-        def on_step_end(self, args, state, control, **_):
-            if state.global_step == 5:
-                raise KeyboardInterrupt
-
     trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path)
-    trainer.add_callback(Impatient())
+    trainer.add_callback(Impatient(5))
     with pytest.raises(CourseError, match="Stopped at step 5 of .*checkpoint of step 4 is kept; run the cell again"):
         training.fit(trainer)
 
@@ -255,16 +259,60 @@ def test_a_loss_that_is_no_number_stops_and_names_the_rows(tiny, tokenizer, tmp_
     assert training.last_checkpoint(tmp_path).name == "checkpoint-2"
 
 
+def test_early_stopping_counts_on_after_an_interruption(tiny, tokenizer, tmp_path):
+    """Chapter 05's restore_callback_states_from_checkpoint: without it the patience would begin anew, and training take longer."""
+    steps = {}
+    for name, kept in (("whole", True), ("kept", True), ("forgotten", False)):
+        for stop in ((None,) if name == "whole" else ("later", None)):
+            data = toy_rows(tokenizer, 4)
+            trainer = trainer_for(tiny, tokenizer, data, tmp_path / name, data, packing=False, num_train_epochs=8, learning_rate=0.0,
+                                  per_device_train_batch_size=4, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
+                                  metric_for_best_model="eval_loss", restore_callback_states_from_checkpoint=kept)
+            trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=3, early_stopping_threshold=1.0))
+            if stop:
+                trainer.add_callback(Impatient(4))  # an epoch is one step: three are saved, two of them without a gain
+                with pytest.raises(CourseError, match="Stopped at step 4 of 8: the checkpoint of step 3 is kept"):
+                    training.fit(trainer)
+            else:
+                training.fit(trainer)
+        steps[name] = trainer.state.global_step
+    assert steps["whole"] == steps["kept"] < steps["forgotten"], steps
+
+
+def test_a_prompt_has_one_start_token_whoever_adds_it(tokenizer):
+    from copy import deepcopy
+
+    from tokenizers.processors import TemplateProcessing
+
+    pilot = Pilot.load(ROOT / "data/inbox")
+    row = dict(rows.load(pilot).train[0])
+    adding = deepcopy(tokenizer)  # as Llama 3, Gemma and Mistral have it: the template writes the start token, and so does the tokenizer
+    adding.bos_token = "<|im_start|>"
+    adding.backend_tokenizer.post_processor = TemplateProcessing(single="<|im_start|> $A",
+                                                                 special_tokens=[("<|im_start|>", adding.bos_token_id)])
+    one = checks.example(pilot, row, adding, 512)["prompt"]
+    asked = answers.prompt(pilot, adding, row[pilot.text], full=False)
+    assert adding(one).input_ids == adding(asked, add_special_tokens=False).input_ids, "trained on what is asked later"
+    assert checks.example(pilot, row, tokenizer, 512)["prompt"] == answers.prompt(pilot, tokenizer, row[pilot.text], full=False)
+    adding.chat_template = None
+    with pytest.raises(CourseError, match="has no chat template: choose a base_model that was tuned to follow instructions"):
+        checks.example(pilot, row, adding, 512)
+
+
+def test_an_answer_that_was_cut_off_is_not_taught(tokenizer):
+    pilot = Pilot.load(ROOT / "data/inbox")
+    good = sorted(map(dict, rows.load(pilot).train), key=lambda row: len(row["message"]))[:20]
+    lost = next(row for row in good if row["product"])
+    far = lost | {"message": "I write to you about something. " * 60 + lost["message"]}
+    told, notes = checks.examples(pilot, [*good, far], tokenizer, 160)
+    assert len(told) == 20 and "1 of 21 messages are longer" in notes[-2] and notes[-1].startswith("1 of these were left out")
+    with pytest.raises(CourseError, match="In all 2 rows the answer stands in the part of the message"):
+        checks.examples(pilot, [far, far | {"intent": "other_one", "urgency": "low" if far["urgency"] != "low" else "high"}], tokenizer, 160)
+
+
 def test_going_on_with_other_settings_is_refused_and_names_each(tiny, tokenizer, tmp_path):
-    from transformers import TrainerCallback
-
-    class Impatient(TrainerCallback):
-        def on_step_end(self, args, state, control, **_):
-            if state.global_step == 5:
-                raise KeyboardInterrupt
-
     trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path)
-    trainer.add_callback(Impatient())
+    trainer.add_callback(Impatient(5))
     with pytest.raises(CourseError, match="Stopped at step 5"):
         training.fit(trainer)
     before = sorted(p.name for p in tmp_path.iterdir())
@@ -295,7 +343,7 @@ def test_cut_rows_are_counted_and_keep_their_answer(folder, tokenizer):
     data = [dict(row) for row in rows.load(pilot).train]
     for row in data[:3]:
         row["message"] += " and please" * 200
-    made, notes = checks.examples(pilot, data, tokenizer, 128)
+    made, notes = checks.examples(pilot, data, tokenizer, 160)
     assert len(notes) == 1 and "3 of 12 messages are longer than the window of 128 tokens" in notes[0]
     assert all(len(tokenizer(row["prompt"]).input_ids) <= 128 for row in made)
     assert [row["completion"] for row in made] == [pilot.answer(row) for row in data]

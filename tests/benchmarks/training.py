@@ -48,16 +48,17 @@ def rungs(names=None):
         found[name] = dict(choices)
     found |= {name: found["fast"] | change for name, change in BESIDE}
     if runtime.detect("cpu").dtype == "float32":  # without bfloat16 in hardware the same ladder, in float32
-        found = {name: c | {"load": "float32"} for name, c in found.items()}
+        found = {name: c | {"load": "float32"} for name, c in found.items() if name != "load_bf16"}
     return {name: found[name] for name in names or found}
 
 
 def prepared(pilot, base, number, packs=4):
-    """The first `number` training rows as prompt and completion; few or short ones are repeated until they fill `packs` packs of 512."""
+    """`number` training rows, their labels in turns, as prompt and completion; few or short ones are repeated until they fill `packs` packs of 512."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base.path)
-    data, _ = checks.examples(pilot, list(rows.load(pilot).train)[:number], tokenizer, 512)
+    few = rows.spread([dict(row) for row in rows.load(pilot).train], pilot.labels, number)
+    data, _ = checks.examples(pilot, few, tokenizer, 512)
     tokens = sum(len(tokenizer(row["prompt"] + row["completion"]).input_ids) for row in data)
     return data * max(1, -(-packs * 512 // tokens), -(-9 // len(data)))
 
@@ -120,7 +121,7 @@ def timed(trainer, casts):
 
 
 def measure(number=60, rounds=2, names=None, pilot=None, say=lambda line: None, packs=4):
-    """{rung: {tokens_per_second, tokens, seconds, loss}}; medians over rounds in which the rungs take turns."""
+    """{rung: {tokens_per_second, lowest, highest, tokens, seconds, loss}}: medians over rounds in which the rungs take turns."""
     pilot = pilot or Pilot.load(ROOT / "data/inbox")
     base = models.resolve(pilot.base_model, pilot.folder)
     data = prepared(pilot, base, number, packs)
@@ -133,7 +134,7 @@ def measure(number=60, rounds=2, names=None, pilot=None, say=lambda line: None, 
             taken[name].append((tokens / seconds, tokens, seconds, loss))
             say(f"{name:18}{tokens / seconds:7.1f} tokens/s")
     return {name: dict(zip(("tokens_per_second", "tokens", "seconds", "loss"), map(statistics.median, zip(*found))))
-            for name, found in taken.items()}
+            | {"lowest": min(found)[0], "highest": max(found)[0]} for name, found in taken.items()}
 
 
 def speedup(found):
@@ -182,7 +183,8 @@ def on_shape(config, rows_a_step=4, length=512, steps=8, cap_gib=None):
     here = runtime.detect()
     cuda, number = here.device == "cuda", here.torch_dtype
     if cuda and cap_gib:
-        torch.cuda.set_per_process_memory_fraction(cap_gib * 2**30 / torch.cuda.get_device_properties(0).total_memory)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, cap_gib * 2**30 / torch.cuda.get_device_properties(0).total_memory))
+    held = torch.cuda.memory_allocated() if cuda else 0  # what the caller keeps on the card is not this run's
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(config), dtype=number).save_pretrained(f"{scratch}/random")
@@ -204,7 +206,7 @@ def on_shape(config, rows_a_step=4, length=512, steps=8, cap_gib=None):
             torch.cuda.reset_peak_memory_stats()
         tokens, seconds, last = timed(trainer, casts=not (here.bf16 or here.fp16))
         losses = [e["loss"] for e in trainer.state.log_history if "loss" in e]
-    return {"tokens_per_second": tokens / seconds, "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
+    return {"tokens_per_second": tokens / seconds, "peak_gib": (torch.cuda.max_memory_allocated() - held) / 2**30 if cuda else None,
             "first_loss": losses[0], "last_loss": last, "device": torch.cuda.get_device_name(0) if cuda else "cpu"}
 
 
