@@ -32,19 +32,22 @@ def label_docs(pilot, rows, ask, name=None):
     """Multiple-choice documents for a label field (the first unless named): dicts with id, prompt, choices, answer (a number).
 
     `ask(text)` gives the prompt to the tuned model; the answer is begun up to the field, with the right values of the fields before
-    it. Raises CourseError for a pilot without a label field, and for rows without a label.
+    it. A choice goes on to the comma (or the closing brace) behind the value: many tokenisers write the quote and what follows as one
+    token, and a choice that stops at the quote would ask for a token that the model never writes there. Raises CourseError for a pilot
+    without a label field, and for rows without a label.
     """
     if not pilot.labels:
         raise CourseError("This pilot has no label field, so there is nothing to choose from; lm-eval is left out.")
     name, docs = name or pilot.labels[0], []
     before = list(pilot.fields)[: list(pilot.fields).index(name)]
+    end = "}" if name == list(pilot.fields)[-1] else ","
     values = [*pilot.fields[name].values, *([None] if pilot.fields[name].optional else [])]
     for row in rows:
         if row[name] not in values:
             raise CourseError(f"Row {row['id']} has no label for {name}; lm-eval needs labelled rows.")
         begun = "".join(f"{json.dumps(f)}: {json.dumps(row[f], ensure_ascii=False)}, " for f in before)
         docs.append({"id": str(row["id"]), "prompt": f"{ask(row[pilot.text])}{{{begun}{json.dumps(name)}:",
-                     "choices": [f" {json.dumps(v, ensure_ascii=False)}" for v in values], "answer": values.index(row[name])})
+                     "choices": [f" {json.dumps(v, ensure_ascii=False)}{end}" for v in values], "answer": values.index(row[name])})
     return docs
 
 

@@ -102,7 +102,8 @@ def same_model(judge, *others):
 class Calibration:
     """A judge held against people. `agrees`: share of verdicts like people's, both orders, clustered by pair; `balanced`: the same,
     half from pairs whose longer record is better and half from those whose shorter one is; `survives`: pairs with one winner in both
-    orders; `first`: how often the first place won; `kappa` of the first order; `reasons` to refuse, none for a usable judge.
+    orders; `first`: how often the first place won; `kappa` of the first order; `reasons` to refuse, none for a usable judge; `labels`:
+    whose labels it was held against.
     """
 
     n: int
@@ -113,13 +114,15 @@ class Calibration:
     kappa: Agreement
     unread: float
     reasons: list = field(default_factory=list)
+    labels: str = "people"
 
     @property
     def refused(self):
         return bool(self.reasons)
 
     def __str__(self):
-        lines = [f"agrees with people {self.agrees} verdicts", f"   length balanced {self.balanced}" if self.balanced else "",
+        lines = [f"agreement          {self.agrees} verdicts, with {self.labels}",
+                 f"   length balanced {self.balanced}" if self.balanced else "",
                  f"survives a swap    {self.survives} pairs", f"first place wins   {self.first} verdicts" if self.first else "",
                  f"kappa              {self.kappa.kappa:.2f} [{self.kappa.low:.2f}, {self.kappa.high:.2f}]"
                  if self.kappa.kappa is not None else "", *(f"REFUSED: {reason}" for reason in self.reasons),
@@ -127,13 +130,14 @@ class Calibration:
         return "\n".join(line for line in lines if line)
 
 
-def calibrate(places, better, longer):
+def calibrate(places, better, longer, labels="people"):
     """Hold a judge's verdicts against people's and decide whether it may be used: a Calibration.
 
     `places`: array (pairs, 2) of read_pairs; `better`, `longer`: (pairs,) of pairs(). Both orders are judged, so whoever reads the
     records lets the first place win in half of them: anything else is position bias. It is accepted when all of this is *shown*, by
-    the whole 95 % interval: agreement above 60 %, also balanced for length; more than half of the verdicts survive the swap (a coin's
-    half does); the first place wins between 35 % and 65 %; 30 pairs or more; at most 10 % unreadable. An unreadable verdict is wrong.
+    the whole 95 % interval: agreement above 60 %, also balanced for length; more than half of the verdicts survive the swap (half of a
+    coin's do); the first place wins between 35 % and 65 %; 30 pairs or more; at most 10 % unreadable. An unreadable verdict is wrong.
+    `labels` names whose labels these are, for the printed lines: simulated ones are not people.
     """
     places, better, longer = np.asarray(places, int), np.asarray(better, int), np.asarray(longer, int)
     n = len(better)
@@ -154,14 +158,14 @@ def calibrate(places, better, longer):
     reasons = [reason for bad, reason in (
         (n < FEWEST, f"only {n} pairs, {FEWEST} are the least to accept a judge"),
         (unread > UNREAD, f"{unread:.0%} of its answers name neither record or both"),
-        (agrees.low <= AGREES, f"not shown to agree with people in more than {AGREES:.0%} (interval from {agrees.low:.0%})"),
+        (agrees.low <= AGREES, f"not shown to agree with {labels} in more than {AGREES:.0%} (interval from {agrees.low:.0%})"),
         (balanced is None, "length and quality cannot be told apart: one of longer-is-better and shorter-is-better has under two pairs"),
         (balanced is not None and balanced.low <= AGREES < agrees.low, "its agreement comes from the length of the records"),
         (survives.low <= SURVIVES, f"not shown that more than half of its verdicts survive a swap (interval from {survives.low:.0%})"),
         (first is None or first.low < 0.5 - PLACE or first.high > 0.5 + PLACE,
          "no verdict could be read" if first is None else f"the place decides: the first one wins {first.value:.0%}" if
          first.low > 0.5 or first.high < 0.5 else "too few pairs to show that the place does not decide")) if bad]
-    return Calibration(n, agrees, balanced, survives, first, kappa(better.tolist(), said), unread, reasons)
+    return Calibration(n, agrees, balanced, survives, first, kappa(better.tolist(), said), unread, reasons, labels)
 
 
 def _mean(a, b):

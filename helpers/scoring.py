@@ -41,7 +41,7 @@ class Comparison:
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
         return (f"{100 * self.difference:+.1f} points [{100 * self.low:+.1f}, {100 * self.high:+.1f}], "
                 f"only the first right {self.only_a}, only the second {self.only_b}, {p}, n={self.n}"
-                + ("; too few rows to conclude anything" if self.n < 50 else ""))
+                + ("; fewer than 50 rows: read the interval" if self.n < 50 else ""))
 
 
 @dataclass(frozen=True)

@@ -22,17 +22,29 @@ class Verdict:
     bar: object
     made: list
 
-    def __str__(self):
+    def _said(self):
+        """What the line is made of, {part: words}; a part without words is left out."""
         why = {side: [name for name, found in self.parts.items() if found == side and name not in self.small]
                for side in ("missed", "open")}
         most = self.bar.max_cost_per_1000
         low, high = 100 * self.exact.low, 100 * self.exact.high
-        return (f"{self.status.upper()}: exact record {100 * self.exact.difference:+.1f} points [{low:+.1f}, {high:+.1f}] against "
-                f"{self.bar.baseline}, asked {100 * self.bar.margin:+g}" + "".join(
-                    f"; {word}: {', '.join(why[side])}" for side, word in (("missed", "missed"), ("open", "not shown")) if why[side])
-                + (f"; these rows cannot show: {', '.join(f'{k} ({needs(v)})' for k, v in self.small.items())}" if self.small else "")
-                + (f"; costs {str(self.cost).strip()}, at most {most:,.0f}" if most is not None else "")
-                + f"; {self.n} rows, {self.bar.rows} agreed" + "".join(f"; {r}" for r in self.made + self.bar.remarks))
+        gap = f"{100 * self.exact.difference:+.1f} points [{low:+.1f}, {high:+.1f}]"
+        said = {"exact": f"{self.status.upper()}: exact record {gap} against {self.bar.baseline}, asked {100 * self.bar.margin:+g}"}
+        said |= {side: f"{word}: {', '.join(why[side])}" for side, word in (("missed", "missed"), ("open", "not shown")) if why[side]}
+        if self.small:
+            said["small"] = f"these rows cannot show: {', '.join(f'{k} ({needs(v)})' for k, v in self.small.items())}"
+        if most is not None:
+            said["cost"] = f"costs {str(self.cost).strip()}, at most {most:,.0f}"
+        return said | {"rows": "; ".join([f"{self.n} rows, {self.bar.rows} agreed", *self.made, *self.bar.remarks])}
+
+    def __str__(self):
+        return "; ".join(self._said().values())
+
+    @property
+    def brief(self):
+        """The figure and the reason: what was missed, else what was not shown, else what these rows cannot show."""
+        said = self._said()
+        return "; ".join([said["exact"], *[said[side] for side in ("missed", "open", "small") if side in said][:1]])
 
 
 def paired(a, b, alpha):

@@ -54,10 +54,22 @@ def test_a_task_file_is_plain_yaml_that_lm_eval_reads_by_itself(folder, tmp_path
 def test_the_choices_are_the_labels_as_the_model_would_write_them(folder):
     pilot = Pilot.load(folder)
     doc = harness.label_docs(pilot, rows.load(pilot).test, lambda text: f"<{text}>")[0]
-    assert doc["prompt"] == '<What does belt 100 cost?>{"intent":' and doc["choices"] == [' "order"', ' "quote"'] and doc["answer"] == 1
+    assert doc["prompt"] == '<What does belt 100 cost?>{"intent":' and doc["choices"] == [' "order",', ' "quote",'] and doc["answer"] == 1
     second = pilot.model_copy(update={"fields": dict(reversed(pilot.fields.items()))})
     begun = harness.label_docs(second, rows.load(pilot).test, lambda text: "")[1]["prompt"]
     assert begun == '{"order_id": "PO-1101", "product": "pump", "intent":', "fields before it stand there with their right values"
+    assert harness.label_docs(second, rows.load(pilot).test, str)[0]["choices"] == [' "order"}', ' "quote"}'], "the last field ends the record"
+
+
+def test_a_choice_is_made_of_the_tokens_that_the_model_writes(tokenizer, folder):
+    """Prompt and choice together are the beginning of the record's own tokens: no border runs through a token."""
+    pilot = Pilot.load(folder)
+    for row, doc in zip(rows.load(pilot).test, harness.label_docs(pilot, rows.load(pilot).test, lambda text: "")):
+        record = {name: row[name] for name in pilot.fields}
+        whole = tokenizer(pilot.answer(record), add_special_tokens=False).input_ids
+        begun = tokenizer(doc["prompt"] + doc["choices"][doc["answer"]], add_special_tokens=False).input_ids
+        cut = tokenizer(doc["prompt"] + doc["choices"][doc["answer"]][:-1], add_special_tokens=False).input_ids
+        assert begun == whole[: len(begun)] and cut != whole[: len(cut)], "a choice that stops at the quote has another last token"
 
 
 def test_what_cannot_be_a_task_is_one_sentence(folder, tmp_path):
