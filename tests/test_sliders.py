@@ -19,7 +19,7 @@ def shown(monkeypatch):
     def draw(inputs):
         seen.append({name: one.value for name, one in inputs.items()})
         if inputs["hourly"].value > 50:
-            raise ValueError("too <dear>")
+            raise ValueError("too <much>")
         figure = Figure(figsize=(1, 1))
         figure.text(0, 0, str(len(seen)))
         return figure
@@ -46,7 +46,7 @@ def test_a_moved_slider_redraws_and_the_inputs_stay(shown):
     assert seen[-1]["hourly"] == 40 and seen[-1]["small_right"] == 0.97 and seen[0]["hourly"] == 30 and picture.value != before
     assert inputs["hourly"].value == 30 and inputs["hourly"].shape == "triangular"
     knobs["hourly"].value = 55
-    assert "too &lt;dear&gt;" in words.value
+    assert "too &lt;much&gt;" in words.value
     again.click()
     assert seen[-1]["hourly"] == 30 and words.value == "" and knobs["hourly"].value == 30
     assert out[0]["image/png"] and "widget" in " ".join(out[0])
