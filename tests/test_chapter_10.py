@@ -109,3 +109,31 @@ def test_what_the_draws_promise_on_the_bundled_pilot(capsys):
     kinds = {name: one[4] for name, one in result["settings"]["inputs"].items()}
     assert kinds["wrong_money"] == kinds["rules_minutes"] == "measured counts x assumed prices"
     assert kinds["per_usd"].startswith("assumed") and kinds["usd_per_hour"] == "dated table" and kinds["small_right"] == "measured"
+
+
+def test_a_way_of_ones_own_is_followed_by_tables_verdict_and_spreadsheet(tmp_path):
+    """'Adapt it' 4, taken at its word: a step, a line of meaning and a way, and nothing else is touched."""
+    import zipfile
+
+    import nbformat
+
+    from helpers import ROOT
+
+    for name in ("helpers", "data"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    page = tmp_path / "notebooks/10_mine.ipynb"
+    page.parent.mkdir()
+    notebook = nbformat.read(ROOT / "notebooks/10_does_it_pay.ipynb", as_version=4)
+    place = next(i for i, cell in enumerate(notebook.cells) if cell.source.startswith("model = money.Model(steps, ways)"))
+    notebook.cells.insert(place, nbformat.v4.new_code_cell(
+        'steps["mine_errors"] = "0.01 * small_errors"\nmeaning["mine"] = "tuned model, and a wonder"\n'
+        'ways["mine"] = {"each": "mine_errors", "once": "tuning", "year": "upkeep + machine_year"}'))
+    nbformat.write(notebook, page)
+    course.run_chapter(page, lambda *_: None, {**os.environ, "COURSE_QUIET": "1", "COURSE_PROFILE": "smoke"})
+    place = Path(os.environ["COURSE_RUNS"]) / "inbox/smoke/10"
+    result = json.loads((place / "results.json").read_text())
+    assert result["settings"]["lead"][0].startswith("the tuned model pays") and "tuned model, and a wonder" in result["settings"]["lead"][0]
+    figures = {f["name"]: f["value"] for f in result["figures"]}
+    assert figures["pays.mine"] > 0.9 and "saves_by_seed.mine" in figures and (place / "3_tornado_mine.png").is_file()
+    with zipfile.ZipFile(place / "cost_model.xlsx") as book:
+        assert "mine_total" in book.read("xl/workbook.xml").decode()

@@ -40,6 +40,7 @@ def test_a_moved_slider_redraws_and_the_inputs_stay(shown):
     box = show()
     knobs, again, words, picture = parts(box)
     assert knobs["hourly"].min == 20 and knobs["hourly"].max == 60 and knobs["small_right"].min == 0.9, "the range takes in the value"
+    assert knobs["hourly"].readout_format == ".3g"
     before = picture.value
     knobs["hourly"].value = 40
     knobs["small_right"].value = 0.97
@@ -56,3 +57,9 @@ def test_a_recorded_page_shows_the_still_picture_alone(shown, monkeypatch):
     _, show, seen, out = shown
     monkeypatch.setitem(os.environ, "COURSE_QUIET", "1")
     assert show() is None and len(seen) == 1 and set(out[0]) == {"image/png", "text/plain"}
+
+
+def test_thousands_are_not_shown_as_powers_of_ten(shown):
+    inputs, _, seen, _ = shown
+    box = sliders.show(inputs, {"messages_a_year": (1000, 200_000)}, lambda changed: Figure(figsize=(1, 1)))
+    assert parts(box)[0]["messages_a_year"].readout_format == ",.0f"
