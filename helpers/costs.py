@@ -135,7 +135,7 @@ def per_thousand_successes(usd_per_hour, seconds_per_message, success_rate):
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times cheaper a success is: value with its 95 % interval, infinite where the dear way may have no success at all."""
+    """How many times cheaper a success is: value with its 95 % interval, infinite where the expensive way may have no success at all."""
 
     value: float
     low: float
@@ -146,23 +146,23 @@ class Ratio:
     def __str__(self):
         if not math.isfinite(self.value):
             least = f"; at least {self.low:.1f} times" if self.value == math.inf else ""
-            return f"no ratio, because the dear way had no success in {self.n} rows{least}"
+            return f"no ratio, because the expensive way had no success in {self.n} rows{least}"
         if self.value == 0:
             return f"no ratio, because the cheap way had no success in {self.n} rows; at most {self.high:.1f} times"
         return f"{self.value:.1f} times  [{self.low:.1f}, {self.high:.1f}]  n={self.n}"
 
 
-def success_ratio(dear_cost, dear_right, cheap_cost, cheap_right, seed=0, size=20_000):
-    """Cost per success of a dear way over that of a cheap one, from two bool sequences over the same rows, shape (rows,).
+def success_ratio(expensive_cost, expensive_right, cheap_cost, cheap_right, seed=0, size=20_000):
+    """Cost per success of an expensive way over that of a cheap one, from two bool sequences over the same rows, shape (rows,).
 
     Costs are per message in any one unit. The interval is a smoothed bootstrap over rows, pairs kept together: Dirichlet weights for
     the four kinds of row, their counts plus 1/2 each (the Jeffreys prior of a multinomial). Drawing whole rows covers too little when
     successes are few: about 90 % instead of 95 % with four or five in 200.
     """
-    a, b = np.asarray(dear_right, bool), np.asarray(cheap_right, bool)
+    a, b = np.asarray(expensive_right, bool), np.asarray(cheap_right, bool)
     if a.shape != b.shape or not a.size:
         raise CourseError(f"A ratio needs the same rows on both sides, not {a.size} and {b.size}.")
-    times = number(dear_cost, "The dear way's cost") / number(cheap_cost, "The cheap way's cost", above_zero=True)
+    times = number(expensive_cost, "The expensive way's cost") / number(cheap_cost, "The cheap way's cost", above_zero=True)
     counts = np.array([(a & b).sum(), (a & ~b).sum(), (~a & b).sum(), (~a & ~b).sum()])
     weights = np.random.default_rng(seed).dirichlet(counts + 0.5, size)
     draws = times * (weights[:, 0] + weights[:, 2]) / np.maximum(weights[:, 0] + weights[:, 1], 1e-300)

@@ -10,6 +10,7 @@ from helpers import CourseError
 from helpers.costs import number, stale
 
 MEASURED, TABLE, ASSUMED, COMPUTED = "measured", "dated table", "assumed: change me", "computed"
+COUNTED = "measured counts x assumed prices"
 EDGE = norm.isf(0.05)  # low and high are the 5th and 95th percentile of what is drawn, of a triangle its ends
 
 
@@ -17,8 +18,8 @@ EDGE = norm.isf(0.05)  # low and high are the 5th and 95th percentile of what is
 class Input:
     """One number of the model. `origin` says what kind of knowledge it is, `shape` how Monte Carlo draws it:
 
-    fixed; beta (a share; data: right, rows); rows (a mean; data: different values, their counts); triangular between low and high;
-    lognormal.
+    fixed; beta (a share; data: right, rows); rows (a mean; data: different values, their counts, the names drawn together); triangular
+    between low and high; lognormal.
     """
 
     name: str
@@ -31,14 +32,17 @@ class Input:
     shape: str = "fixed"
     data: tuple = ()
 
-    def draw(self, rng, size):
-        """`size` draws as an array, or the value itself where nothing is drawn."""
+    def draw(self, rng, size, weights):
+        """`size` draws as an array, or the value itself where nothing is drawn. `weights`: {names: those of rows drawn before}."""
         if self.shape == "fixed":
             return self.value
         if self.shape == "beta":  # Jeffreys: stays sensible for none and for all right
             return rng.beta(self.data[0] + 0.5, self.data[1] - self.data[0] + 0.5, size)
         if self.shape == "rows":  # the Bayesian bootstrap (Rubin 1981), equal values taken together
-            return rng.dirichlet(self.data[1], size) @ np.array(self.data[0])
+            values, counts, names = self.data
+            if names not in weights:
+                weights[names] = rng.dirichlet(counts, size)
+            return weights[names] @ np.array(values)
         if self.shape == "lognormal":
             drawn = rng.lognormal(np.log(self.value), np.log(self.value / self.low) / EDGE, size)
             return np.minimum(drawn, 1.0) if self.unit == "share" else drawn
@@ -58,8 +62,8 @@ class Inputs(dict):
     @property
     def notes(self):
         """Sentences that belong beside every result: old prices, and ranges wider than their own value."""
-        wide = {kind: [one.name for one in self.values() if one.high - one.low > one.value and (one.origin == MEASURED) is kind]
-                for kind in (True, False)}
+        wide = {kind: [one.name for one in self.values() if one.high - one.low > one.value
+                       and (one.origin in (MEASURED, COUNTED)) is kind] for kind in (True, False)}
         few = [f"The range is wider than the value for {', '.join(wide[True])}: too few rows to say it better."] if wide[True] else []
         return self.old + few + ([f"The range is wider than the value for {', '.join(wide[False])}: guesses that the result leans on."]
                                  if wide[False] else [])
@@ -76,28 +80,51 @@ class Inputs(dict):
 
     def mean(self, name, values, unit, source):
         """A measured mean over rows, shape (rows,); drawn by weighing the rows anew."""
-        values = [number(float(v), f"A row of {name}") for v in values]
-        if not values:
-            raise CourseError(f"{name} has no rows to be measured on; write an assumption instead.")
-        found, counts = np.unique(values, return_counts=True)
+        self._means({name: (values, None, unit)}, source, MEASURED)
+
+    def priced(self, columns, source):
+        """Means of counted errors at assumed prices, {name: (values of shape (rows,), the worst value, unit)}, all over the same rows.
+
+        They are drawn together: one weight a row for all of them, because a row that is expensive in minutes often is so in money.
+        Half a row with the worst values is drawn beside them (as Jeffreys' half), because what was not seen can still come; the value
+        stays the mean of the rows.
+        """
+        self._means(columns, source, COUNTED)
+
+    def _means(self, columns, source, origin):
+        for name, (values, _, _) in columns.items():
+            if not len(values):
+                raise CourseError(f"{name} has no rows to be measured on; write an assumption instead.")
+            for v in values:
+                number(float(v), f"A row of {name}")
+        rows = np.column_stack([np.asarray(values, float) for values, _, _ in columns.values()])
+        found, counts = np.unique(rows, axis=0, return_counts=True)
+        worst = [number(most, f"The worst of {name}") for name, (_, most, _) in columns.items() if most is not None]
+        if worst:
+            found, counts = np.vstack([found, worst]), np.append(counts, 0.5)
         drawn = np.random.default_rng(0).dirichlet(counts, 20_000) @ found if len(found) > 1 else found
-        low, high = np.quantile(drawn, [0.05, 0.95])
-        data = tuple(map(float, found)), tuple(map(int, counts))
-        middle = float(np.mean(values))
-        self._enter(Input(name, middle, min(float(low), middle), max(float(high), middle), unit, MEASURED,
-                                 f"{source}, {len(values)} rows", "rows", data))
+        for i, (name, (values, _, unit)) in enumerate(columns.items()):
+            low, high = map(float, np.quantile(drawn[:, i], [0.05, 0.95]))
+            data = tuple(map(float, found[:, i])), tuple(map(float, counts)), tuple(columns)
+            middle = float(np.mean(values))
+            self._enter(Input(name, middle, min(low, middle), max(high, middle), unit, origin, f"{source}, {len(rows)} rows",
+                              "rows", data))
 
     def measured(self, name, value, unit, source, factor=1.0):
         """A number that was measured once; `factor` says how far another run may be off nine times of ten (lognormal)."""
         self._spread(name, value, factor, unit, MEASURED, source)
 
     def table(self, name, row, column, unit):
-        """A number from a dated row (see helpers.costs), drawn from a triangle when the row has low and high."""
+        """A number from a dated row (see helpers.costs), drawn from a triangle when the row has low and high.
+
+        A row whose source begins with 'assumed' is an assumption, whatever table it stands in.
+        """
         said = stale(row, f"{name} ({row['source']})")
         self.old = [note for note in self.old if not note.startswith(f"{name} (")] + [said] * bool(said)
         value, source = number(row[column], name), f"{row['source']}, {row['date']}, confidence {row['confidence']}"
         low, high = float(row.get("low") or value), float(row.get("high") or value)
-        self._enter(Input(name, value, low, high, unit, TABLE, source, "triangular"))
+        origin = ASSUMED if row["source"].startswith("assumed") else TABLE
+        self._enter(Input(name, value, low, high, unit, origin, source, "triangular"))
 
     def assume(self, name, value, low, high, unit, why):
         """The reader's own number with the least and the most to be believed; drawn from a triangle with its top at the value."""
@@ -125,8 +152,8 @@ class Inputs(dict):
 
     def draw(self, size=50_000, seed=0):
         """{name: array of shape (size,) or float} for Model.run."""
-        rng = np.random.default_rng(seed)
-        return {name: one.draw(rng, size) for name, one in self.items()}
+        rng, weights = np.random.default_rng(seed), {}
+        return {name: one.draw(rng, size, weights) for name, one in self.items()}
 
     def _spread(self, name, value, factor, unit, origin, source):
         value = number(value, name, above_zero=True)

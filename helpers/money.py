@@ -84,24 +84,20 @@ def payback(found, way, against="people"):
 
 @dataclass(frozen=True)
 class Pays:
-    """One way against another, per 1,000 messages: `total` and `saving` with their 5th and 95th percentile, P(it pays), break-even."""
+    """One way against another, per 1,000 messages: `total` and `saving` at the inputs' values with the 5th and 95th percentile of the
+    draws, the saving's `median`, P(it pays), break-even, payback in months."""
 
     way: str
     total: tuple
     saving: tuple
+    median: float
     probability: float
     volume: float
     months: float
-    currency: str
 
     def verdict(self, sure=0.9):
         """'pays', 'does not pay' or 'not decided', for those who want to be this sure."""
         return "pays" if self.probability >= sure else "does not pay" if self.probability <= 1 - sure else "not decided"
-
-    def __str__(self):
-        volume = f"{self.volume:,.0f} messages a year" if np.isfinite(self.volume) else "never"
-        return (f"{self.way:9} {self.total[0]:7,.0f} {self.currency} [{self.total[1]:,.0f}, {self.total[2]:,.0f}], "
-                f"P(it pays) {self.probability:.0%}, break-even: {volume}")
 
 
 def pays(model, inputs, drawn, way, against="people"):
@@ -110,7 +106,7 @@ def pays(model, inputs, drawn, way, against="people"):
     saving = drawn[f"{against}_total"] - drawn[total]
     ends = [[float(q) for q in np.quantile(x, [0.05, 0.95])] for x in (drawn[total], saving)]
     return Pays(way, (float(base[total]), *ends[0]), (float(base[f"{against}_total"] - base[total]), *ends[1]),
-                float(np.mean(saving > 0)), break_even(base, way, against), payback(base, way, against), inputs.currency)
+                float(np.median(saving)), float(np.mean(saving > 0)), break_even(base, way, against), payback(base, way, against))
 
 
 def tornado(model, inputs, way, against="people"):

@@ -37,7 +37,7 @@ def show(inputs, names, draw):
         low, high = min(low, inputs[name].value), max(high, inputs[name].value)
         sliders[name] = widgets.FloatSlider(
             value=inputs[name].value, min=low, max=high, step=(high - low) / 100 or 0.01, description=name, continuous_update=False,
-            readout_format=".3g", style={"description_width": "150px"}, layout={"width": "430px"})
+            readout_format=",.0f" if high >= 1000 else ".3g", style={"description_width": "150px"}, layout={"width": "430px"})
     picture, words = widgets.Image(value=first, format="png"), widgets.HTML()
     again = widgets.Button(description="back to the start")
 

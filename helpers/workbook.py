@@ -8,7 +8,7 @@ import numpy as np
 from helpers import CourseError
 from helpers.money import break_even, payback
 
-WIDE = (18, 12, 12, 12, 24, 20, 95)
+WIDE = (18, 12, 12, 12, 24, 34, 95)
 LOOKS = {"title": {"bold": True, "font_size": 14}, "head": {"bold": True, "bottom": 1},
          "count_head": {"bold": True, "bottom": 1, "align": "right"},
          "money": {"num_format": "#,##0.00", "align": "right"}, "fine": {"num_format": "#,##0.0000", "align": "right"},

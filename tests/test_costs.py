@@ -108,8 +108,8 @@ def test_the_ratio_by_hand():
 
 def test_no_success_is_said_and_not_divided_by():
     none, some = [False] * 20, [True] * 10 + [False] * 10
-    dear = costs.success_ratio(1, none, 1, some)
-    assert math.isinf(dear.value) and math.isinf(dear.high) and dear.low > 2 and "no ratio" in str(dear) and "at least" in str(dear)
+    costly = costs.success_ratio(1, none, 1, some)
+    assert math.isinf(costly.value) and math.isinf(costly.high) and costly.low > 2 and "no ratio" in str(costly) and "at least" in str(costly)
     assert math.isnan(costs.success_ratio(1, none, 1, none).value) and "no ratio" in str(costs.success_ratio(1, none, 1, none))
     cheap = costs.success_ratio(1, some, 1, none)
     assert cheap.value == 0 and cheap.low == 0 and cheap.high < 1
@@ -120,22 +120,22 @@ def test_no_success_is_said_and_not_divided_by():
         costs.success_ratio(1, some, 0, some)
 
 
-@pytest.mark.parametrize("p_dear, p_cheap, together, n", [
+@pytest.mark.parametrize("p_few, p_cheap, together, n", [
     (0.025, 0.58, 0.02, 200), (0.015, 0.58, 0.01, 200), (0.3, 0.6, 0.25, 200), (0.05, 0.58, 0.03, 200)])
-def test_the_ratios_interval_covers(p_dear, p_cheap, together, n):
+def test_the_ratios_interval_covers(p_few, p_cheap, together, n):
     """2,000 tests drawn from a known truth, the two ways right on the same rows more often than by chance: 93 to 97 % are covered."""
     rng = np.random.default_rng(7)
-    cells = [together, p_dear - together, p_cheap - together, 1 - p_dear - p_cheap + together]
+    cells = [together, p_few - together, p_cheap - together, 1 - p_few - p_cheap + together]
     rows = np.array([[1, 1], [1, 0], [0, 1], [0, 0]], bool)
     covered, plain = 0, 0
     for counts in rng.multinomial(n, cells, 2000):
         pairs = np.repeat(rows, counts, axis=0)
         ratio = costs.success_ratio(1.0, pairs[:, 0], 1.0, pairs[:, 1], seed=int(counts[0]), size=1200)
-        covered += ratio.low <= p_cheap / p_dear <= ratio.high
+        covered += ratio.low <= p_cheap / p_few <= ratio.high
         weights = rng.multinomial(n, counts / n, 400) / n  # whole rows drawn anew: what the docstring warns of
         draws = (weights[:, 0] + weights[:, 2]) / np.maximum(weights[:, 0] + weights[:, 1], 1e-9)
         low, high = np.quantile(draws, [0.025, 0.975])
-        plain += low <= p_cheap / p_dear <= high
+        plain += low <= p_cheap / p_few <= high
     assert 0.93 <= covered / 2000 <= 0.97
-    if p_dear < 0.03:
+    if p_few < 0.03:
         assert plain < covered, "with few successes, drawing whole rows covers less"

@@ -60,7 +60,7 @@ def test_a_way_that_costs_more_a_message_never_breaks_even():
     base = money.Model(STEPS, WAYS).base(inputs)
     assert math.isinf(money.break_even(base, "small")) and math.isinf(money.payback(base, "small"))
     one = money.pays(money.Model(STEPS, WAYS), inputs, money.Model(STEPS, WAYS).run(inputs.draw(2000)), "small")
-    assert "never" in str(one) and one.saving[0] < 0
+    assert math.isinf(one.volume) and math.isinf(one.months) and one.saving[0] < 0
     free = money.Model(STEPS, {**WAYS, "small": {"each": "machine"}}).base(made())
     assert money.break_even(free, "small") == 0 and money.payback(free, "small") == 0
 
@@ -221,3 +221,44 @@ def test_fixing_an_input_leaves_the_original_alone():
     other = inputs.fixed(hourly=60)
     assert inputs["hourly"].value == 30 and other["hourly"].value == 60 and other["hourly"].shape == "fixed"
     assert other["small_right"] == inputs["small_right"] and other.currency == "EUR"
+
+
+def test_minutes_and_money_of_the_same_rows_are_drawn_together():
+    """A row that is expensive in one is so in the other; half a row of the worst error is drawn beside what was seen."""
+    values = np.random.default_rng(0).choice([0, 4, 20], 200, p=[0.6, 0.3, 0.1]).astype(float)
+    inputs = Inputs("EUR")
+    inputs.priced({"lost_minutes": (values, 20, "minutes"), "lost_money": (2.5 * values, 50, "EUR")}, "a test")
+    drawn = inputs.draw(5000, 1)
+    assert drawn["lost_money"] == pytest.approx(2.5 * drawn["lost_minutes"])
+    assert inputs["lost_money"].value == pytest.approx(2.5 * values.mean()) and inputs["lost_money"].origin.startswith("measured counts")
+    assert np.ptp(drawn["lost_minutes"]) > 0 and drawn["lost_minutes"].mean() == pytest.approx(values.mean(), rel=0.05)
+
+
+def test_an_error_that_was_not_seen_can_still_come():
+    # none of 99 rows wrong, the worst costs 10: half a row beside them, so Beta(1/2, 99) times 10
+    inputs = Inputs("EUR")
+    inputs.priced({"lost_money": (np.zeros(99), 10, "EUR")}, "a test")
+    drawn = inputs.draw(100_000, 1)["lost_money"]
+    assert inputs["lost_money"].value == 0 and inputs["lost_money"].low == 0
+    assert np.quantile(drawn, [0.5, 0.95]) == pytest.approx(10 * beta.ppf([0.5, 0.95], 0.5, 99), rel=0.05)
+    with pytest.raises(CourseError, match="The worst of lost_money is -1; it must be 0 or more"):
+        inputs.priced({"lost_money": ([1.0], -1, "EUR")}, "a test")
+    with pytest.raises(CourseError, match="lost_money has no rows"):
+        inputs.priced({"lost_money": ([], 1, "EUR")}, "a test")
+
+
+def test_a_rate_that_the_course_assumes_is_no_dated_table():
+    inputs, row = made(), {"per_usd": 0.9, "low": 0.8, "high": 1, "source": "assumed, a round figure", "date": "2026-11-22", "confidence": "low"}
+    inputs.table("per_usd", row, "per_usd", "EUR")
+    assert inputs["per_usd"].origin == "assumed: change me"
+    inputs.table("per_usd", {**row, "source": "a central bank"}, "per_usd", "EUR")
+    assert inputs["per_usd"].origin == "dated table"
+
+
+def test_the_median_and_the_percentiles_are_those_of_the_draws():
+    inputs, model = made(85, 100).fixed(wrong_costs=5.0, machine_seconds=2.0), money.Model(STEPS, WAYS)
+    drawn = model.run(inputs.draw(100_000, 0))
+    one = money.pays(model, inputs, drawn, "small")
+    share = beta.ppf([0.05, 0.5, 0.95], 85.5, 15.5)  # saved: 1,000 less 71.8 less 5,000 for each share wrong
+    assert [*one.saving[1:]] == pytest.approx(1000 - 71.8 - 5000 * (1 - share[[0, 2]]), abs=8)
+    assert one.median == pytest.approx(1000 - 71.8 - 5000 * (1 - share[1]), abs=8)
