@@ -237,7 +237,7 @@ def language(pilot, allowed=None, threshold=0.98, languages=LANGUAGES):
 
 
 def standard(pilot, train, test, ood=None, names=None):
-    """All filters in the order of their cost per row, the cheap ones first, so that the dear ones see fewer rows.
+    """All filters in the order of their cost per row, the cheap ones first, so that the expensive ones see fewer rows.
 
     Two orders are not free: exact copies go before near ones, and rows are compared with the test set before personal data is
     masked. `train` are seed rows (limits of length), `test` and `ood` what must not leak in. `names` picks some of them.
