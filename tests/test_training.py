@@ -343,7 +343,7 @@ def test_cut_rows_are_counted_and_keep_their_answer(folder, tokenizer):
     data = [dict(row) for row in rows.load(pilot).train]
     for row in data[:3]:
         row["message"] += " and please" * 200
-    made, notes = checks.examples(pilot, data, tokenizer, 160)
+    made, notes = checks.examples(pilot, data, tokenizer, 128)
     assert len(notes) == 1 and "3 of 12 messages are longer than the window of 128 tokens" in notes[0]
     assert all(len(tokenizer(row["prompt"]).input_ids) <= 128 for row in made)
     assert [row["completion"] for row in made] == [pilot.answer(row) for row in data]
