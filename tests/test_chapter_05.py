@@ -72,7 +72,7 @@ def test_the_prose_quotes_the_study(recorded):
     def intent(name):
         return f"{figures['intent.' + name]['value']:.0%}".replace("%", " %")
 
-    for words in (f"it is {points('fast_minus_default')} points better", f"{points('packs_of_256_minus_fast')} points more over two seeds",
+    for words in (f"it is {points('fast_minus_default')} points better", f"{points('packs_of_256_minus_fast')} points more over the two seeds",
                   f"{share('fast')} with the 60 labelled rows, {share('rows_500')} with 440 curated ones",
                   f"reach {share('no_more_rows')}: {points('no_more_rows_minus_fast')} points come from training longer",
                   f"The made rows add {points('rows_500_minus_no_more_rows')} points", f"falls by {points('rows_120_minus_fast')}",
