@@ -26,11 +26,11 @@ lab: ready
 	@COURSE_PILOT="$(abspath $(PILOT))" $(PY) -m jupyterlab notebooks
 
 check: $(VENV)/installed
-	@$(PY) -m helpers.runtime
+	@$(PY) -m helpers.check
 
 .PHONY: ready
 ready: $(VENV)/installed
-	@$(PY) -m helpers.models > /dev/null
+	@$(PY) -m helpers.choose.models > /dev/null
 
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'This course needs Python 3.11 or newer; run make PYTHON=python3.11 (or newer) with one that is.')"

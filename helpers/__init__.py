@@ -4,7 +4,9 @@ import logging
 import os
 from pathlib import Path
 
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # the course trains on one GPU; set it to choose another
+os.environ.setdefault(
+    "CUDA_VISIBLE_DEVICES", "0"
+)  # the course trains on one GPU; set it to choose another
 # on import bitsandbytes asks for a package that the course does without
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 

@@ -10,8 +10,26 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-KEEP = ("torch", "numpy", "pandas", "requests", "transformers", "peft", "accelerate")  # Colab's own, built for its GPU driver
-SKIP = ("playwright", "jupyterlab", "ipykernel", "ipywidgets", "nbclient", "nbval", "pytest", "jupytext", "nbformat")  # Colab brings its own
+KEEP = (
+    "torch",
+    "numpy",
+    "pandas",
+    "requests",
+    "transformers",
+    "peft",
+    "accelerate",
+)  # Colab's own, built for its GPU driver
+SKIP = (
+    "playwright",
+    "jupyterlab",
+    "ipykernel",
+    "ipywidgets",
+    "nbclient",
+    "nbval",
+    "pytest",
+    "jupytext",
+    "nbformat",
+)  # Colab brings its own
 
 
 def plan(requirements, installed):
@@ -21,8 +39,13 @@ def plan(requirements, installed):
     """
     pins = dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", requirements, re.M))
     constraints = [f"{name}=={installed[name]}" for name in KEEP if name in installed]
-    wanted = [f"{name}=={version}" for name, version in pins.items()
-              if name not in SKIP and not (name in KEEP and name in installed) and installed.get(name) != version]
+    wanted = [
+        f"{name}=={version}"
+        for name, version in pins.items()
+        if name not in SKIP
+        and not (name in KEEP and name in installed)
+        and installed.get(name) != version
+    ]
     return wanted, constraints
 
 

@@ -14,10 +14,12 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-from helpers import ROOT, CourseError, report, rows, sealed
-from helpers.pilot import Pilot
-from helpers.runs import clear, write_text
-from helpers.runtime import PROFILES
+from helpers import ROOT, CourseError
+from helpers.agree import sealed
+from helpers.core import pages, rows
+from helpers.core.pilot import Pilot
+from helpers.core.runs import clear, write_text
+from helpers.core.runtime import PROFILES
 
 
 def chapters():
@@ -40,10 +42,20 @@ def run_chapter(path, say, environment):
             done += 1
             say(f"{path.stem:20} cell {done:2}/{total}  {time.perf_counter() - started:5.0f} s")
 
-    for name in ("asyncio", "tornado.application", "traitlets"):  # their tracebacks after Ctrl-C say nothing to a reader
+    for name in (
+        "asyncio",
+        "tornado.application",
+        "traitlets",
+    ):  # their tracebacks after Ctrl-C say nothing to a reader
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", on_cell_executed=after, extra_arguments=["--log-level=CRITICAL"],
-                            resources={"metadata": {"path": str(path.parent)}})
+    client = NotebookClient(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        on_cell_executed=after,
+        extra_arguments=["--log-level=CRITICAL"],
+        resources={"metadata": {"path": str(path.parent)}},
+    )
 
     def interrupted():  # nbclient answers Ctrl-C by putting its kernel away, and then trips over the missing kernel in several ways
         return getattr(client, "_async_cleanup_kernel_future", None) is not None
@@ -54,8 +66,11 @@ def run_chapter(path, say, environment):
         if interrupted():
             raise KeyboardInterrupt from None
         words = re.sub(r"\x1b\[[0-9;]*m", "", problem.evalue or str(problem))
-        raise CourseError(f"{path.stem} stopped: {words}" if problem.ename == "CourseError" else
-                          f"{path.stem} stopped with {problem.ename}: {words}") from None
+        raise CourseError(
+            f"{path.stem} stopped: {words}"
+            if problem.ename == "CourseError"
+            else f"{path.stem} stopped with {problem.ename}: {words}"
+        ) from None
     except AssertionError:
         if interrupted() or client.km is None:
             raise KeyboardInterrupt from None
@@ -63,8 +78,10 @@ def run_chapter(path, say, environment):
     except DeadKernelError:
         if interrupted():
             raise KeyboardInterrupt from None
-        raise CourseError(f"{path.stem}: the kernel died, most often because memory ran out; close other programs and run the "
-                          "same command again: finished work is kept.") from None
+        raise CourseError(
+            f"{path.stem}: the kernel died, most often because memory ran out; close other programs and run the "
+            "same command again: finished work is kept."
+        ) from None
     return notebook
 
 
@@ -74,8 +91,10 @@ def tidy(notebook):
         cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
-    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-                         "language_info": {"name": "python"}}
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
     return notebook
 
 
@@ -87,11 +106,19 @@ def record(number, path, notebook, folder):
     bundled = found["pilot"] == "inbox"
     if bundled:
         nbformat.write(tidy(notebook), path)
-        for other in sorted(results.glob(f"{number}_*.json")):  # other pilots of the chapter lend their label figures
+        for other in sorted(
+            results.glob(f"{number}_*.json")
+        ):  # other pilots of the chapter lend their label figures
             lent = json.loads(other.read_text())
-            found["figures"] += [{**f, "name": f["name"].replace(f["name"].split(".")[0], lent["pilot"], 1),
-                                  "how": f"{f['how']}, pilot {lent['pilot']}"}
-                                 for f in lent["figures"] if re.fullmatch(r"\w+\.label\.\w+", f["name"])]
+            found["figures"] += [
+                {
+                    **f,
+                    "name": f["name"].replace(f["name"].split(".")[0], lent["pilot"], 1),
+                    "how": f"{f['how']}, pilot {lent['pilot']}",
+                }
+                for f in lent["figures"]
+                if re.fullmatch(r"\w+\.label\.\w+", f["name"])
+            ]
     name = number if bundled else f"{number}_{found['pilot']}"
     write_text(results / f"{name}.json", json.dumps(found, indent=1) + "\n")
     answers = ROOT / "data/reference" / found["pilot"] / number / "answers"
@@ -100,7 +127,9 @@ def record(number, path, notebook, folder):
     if (folder / number / "answers").is_dir():  # a chapter without a model has none
         shutil.copytree(folder / number / "answers", answers)
     manifest = folder / number / "manifest.json"
-    for name in json.loads(manifest.read_text()) if manifest.is_file() else ():  # small files that the chapter keeps, for later chapters
+    for name in (
+        json.loads(manifest.read_text()) if manifest.is_file() else ()
+    ):  # small files that the chapter keeps, for later chapters
         kept = folder / number / name
         if kept.is_file() and kept.stat().st_size < 1_000_000:
             shutil.copy(kept, answers.parent)
@@ -114,12 +143,19 @@ def readme_table():
     for number, path in chapters():
         head = nbformat.read(path, as_version=4).cells[0].source
         title = re.search(r"^# (.+)$", head, re.M).group(1)
-        question = re.search(r"\*\*The question\.\*\* (.+?)(?:\n\n|$)", head, re.S).group(1).replace("\n", " ")
+        question = (
+            re.search(r"\*\*The question\.\*\* (.+?)(?:\n\n|$)", head, re.S)
+            .group(1)
+            .replace("\n", " ")
+        )
         stored = ROOT / "data/reference/results" / f"{number}.json"
         minutes = measured = ""
         if stored.is_file():
             result = json.loads(stored.read_text())
-            minutes, measured = f"{result['seconds'] / 60:.0f}", "; ".join(result["settings"].get("lead", []))
+            minutes, measured = (
+                f"{result['seconds'] / 60:.0f}",
+                "; ".join(result["settings"].get("lead", [])),
+            )
         lines.append(f"| [{title}](notebooks/{path.name}) | {question} | {minutes} | {measured} |")
     return "\n".join(lines)
 
@@ -127,18 +163,36 @@ def readme_table():
 def write_readme():
     """Refresh the generated part of the README."""
     path = ROOT / "README.md"
-    text = re.sub(r"(<!-- chapters -->\n).*?(<!-- /chapters -->)", lambda m: m[1] + readme_table() + "\n" + m[2],
-                  path.read_text(encoding="utf-8"), flags=re.S)
+    text = re.sub(
+        r"(<!-- chapters -->\n).*?(<!-- /chapters -->)",
+        lambda m: m[1] + readme_table() + "\n" + m[2],
+        path.read_text(encoding="utf-8"),
+        flags=re.S,
+    )
     write_text(path, text)
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m helpers.course", description=__doc__)
-    parser.add_argument("--pilot", default=os.environ.get("COURSE_PILOT") or str(ROOT / "data/inbox"), help="a folder with a pilot.yaml")
-    parser.add_argument("--profile", choices=list(PROFILES), help="smoke, cpu, t4 or gpu; chosen by the machine when left out")
+    parser.add_argument(
+        "--pilot",
+        default=os.environ.get("COURSE_PILOT") or str(ROOT / "data/inbox"),
+        help="a folder with a pilot.yaml",
+    )
+    parser.add_argument(
+        "--profile",
+        choices=list(PROFILES),
+        help="smoke, cpu, t4 or gpu; chosen by the machine when left out",
+    )
     parser.add_argument("--only", help="one chapter number, for example 00")
-    parser.add_argument("--fresh", action="store_true", help="begin from nothing instead of going on")
-    parser.add_argument("--record", action="store_true", help="make this run the reference (stored outputs, results)")
+    parser.add_argument(
+        "--fresh", action="store_true", help="begin from nothing instead of going on"
+    )
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="make this run the reference (stored outputs, results)",
+    )
     parser.add_argument("--readme", action="store_true", help="only refresh the README's table")
     options = parser.parse_args(arguments)
     if options.readme:
@@ -147,13 +201,19 @@ def main(arguments=None):
     live = sys.stdout.isatty()
 
     def say(line, end=False):
-        print(f"\r{line:76}" if live else line, end="" if live and not end else "\n", flush=True) if live or end else None
+        print(
+            f"\r{line:76}" if live else line, end="" if live and not end else "\n", flush=True
+        ) if live or end else None
 
     try:
         pilot = Pilot.load(Path(options.pilot).resolve())
         if pilot.name == "inbox" and pilot.folder != ROOT / "data/inbox":
-            raise CourseError("pilot.yaml: the name 'inbox' belongs to the bundled pilot; give yours a name of its own.")
-        notes = rows.load(pilot).notes  # mistakes in the rows are said at once, before a kernel starts
+            raise CourseError(
+                "pilot.yaml: the name 'inbox' belongs to the bundled pilot; give yours a name of its own."
+            )
+        notes = rows.load(
+            pilot
+        ).notes  # mistakes in the rows are said at once, before a kernel starts
         environment = {**os.environ, "COURSE_PILOT": str(pilot.folder), "COURSE_QUIET": "1"}
         if options.profile:
             environment["COURSE_PROFILE"] = options.profile
@@ -162,12 +222,20 @@ def main(arguments=None):
         folder = runs / pilot.name / "smoke" if smoke else runs / pilot.name
         chosen = [(n, p) for n, p in chapters() if options.only in (None, n)]
         if not chosen:
-            raise CourseError(f"There is no chapter {options.only!r}; there are {', '.join(n for n, _ in chapters())}.")
+            raise CourseError(
+                f"There is no chapter {options.only!r}; there are {', '.join(n for n, _ in chapters())}."
+            )
         for number, path in chosen:
             profile = PROFILES.get(options.profile)
-            if number == "00" and pilot.name not in ("inbox", "clinc150") and not any(
-                    sealed.exists(place, "bar") for place in sealed.places(pilot, profile)):
-                print("No bar is frozen for this pilot: run `make bar PILOT=...` first if the result is meant to count.", flush=True)
+            if (
+                number == "00"
+                and pilot.name not in ("inbox", "clinc150")
+                and not any(sealed.exists(place, "bar") for place in sealed.places(pilot, profile))
+            ):
+                print(
+                    "No bar is frozen for this pilot: run `make bar PILOT=...` first if the result is meant to count.",
+                    flush=True,
+                )
             if options.fresh:
                 clear(folder / number)
             clock = time.perf_counter()
@@ -176,10 +244,13 @@ def main(arguments=None):
             if options.record:
                 record(number, path, notebook, folder)
             result = json.loads((folder / number / "results.json").read_text())
-            say(f"{path.stem:20} done in {time.perf_counter() - clock:.0f} s, {len(result['figures'])} figures", end=True)
+            say(
+                f"{path.stem:20} done in {time.perf_counter() - clock:.0f} s, {len(result['figures'])} figures",
+                end=True,
+            )
         for note in notes:
             print(f"Note: {note}")
-        page = report.build(folder)
+        page = pages.build(folder)
         print(f"Report: {page.relative_to(ROOT) if page.is_relative_to(ROOT) else page}")
         for chapter in sorted(folder.glob("*/results.json")):
             for line in json.loads(chapter.read_text())["settings"].get("lead", []):
@@ -188,7 +259,10 @@ def main(arguments=None):
         print(f"\n{problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. Finished answers and checkpoints are kept; the same command goes on from there.", file=sys.stderr)
+        print(
+            "\nStopped. Finished answers and checkpoints are kept; the same command goes on from there.",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

@@ -12,7 +12,8 @@ os.environ.setdefault("COURSE_RUNS", tempfile.mkdtemp(prefix="course-runs-"))
 
 import pytest
 
-from helpers import models, runtime
+from helpers.choose import models
+from helpers.core import runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_DATA = ROOT.parent / "shared/real_data"
@@ -42,8 +43,11 @@ def folder(tmp_path):
         lines = ["id,message,intent,product,order_id"]
         for i in range(12):
             n = i + offset
-            lines.append(f'{split}-{i},"Where is pump number {n}, PO-{1000 + n}?",order,pump,PO-{1000 + n}' if i % 2 else
-                         f'{split}-{i},What does belt {n} cost?,quote,belt,')
+            lines.append(
+                f'{split}-{i},"Where is pump number {n}, PO-{1000 + n}?",order,pump,PO-{1000 + n}'
+                if i % 2
+                else f"{split}-{i},What does belt {n} cost?,quote,belt,"
+            )
         (place / f"{split}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return place
 
@@ -69,8 +73,17 @@ def tiny(tmp_path_factory, tokenizer):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2, pad_token_id=2, eos_token_id=2, bos_token_id=1)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=2,
+        eos_token_id=2,
+        bos_token_id=1,
+    )
     place = tmp_path_factory.mktemp("tiny")
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(place)
     tokenizer.save_pretrained(place)

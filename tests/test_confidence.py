@@ -5,53 +5,108 @@ import json
 import numpy as np
 import pytest
 
-from helpers import CourseError, answers, confidence, error_costs, rows, scoring
-from helpers.pilot import Pilot
-from helpers.runs import Journal
+from helpers import CourseError
+from helpers.ask import answers
+from helpers.core import rows
+from helpers.core.pilot import Pilot
+from helpers.core.runs import Journal
+from helpers.measure import confidence, error_costs, scoring
 
 RIGHT = '{"intent": "order", "product": "pump", "order_id": "PO-1000"}'
-ROW = {"id": "1", "message": "pump, PO-1000", "intent": "order", "product": "pump", "order_id": "PO-1000"}
+ROW = {
+    "id": "1",
+    "message": "pump, PO-1000",
+    "intent": "order",
+    "product": "pump",
+    "order_id": "PO-1000",
+}
 PLAIN = json.loads(RIGHT)
 ODD = {  # name: an answer that is no exact record, whatever it looks like
-    "text before": "Sure, here it is: " + RIGHT, "text after": RIGHT + " I hope this helps.", "fenced": f"```json\n{RIGHT}\n```",
-    "two objects": RIGHT + RIGHT, "repeated key, right last": '{"intent": "quote", ' + RIGHT[1:],
-    "repeated key, right first": RIGHT[:-1] + ', "intent": "quote"}', "repeated with the same value": RIGHT[:-1] + ', "intent": "order"}',
-    "key in other case": RIGHT.replace("intent", "Intent"), "key with a space": RIGHT.replace('"intent"', '"intent "'),
-    "escaped key twice": '{"\\u0069ntent": "quote", ' + RIGHT[1:], "number": RIGHT.replace('"PO-1000"', "1000"),
-    "list": RIGHT.replace('"pump"', '["pump"]'), "true": RIGHT.replace('"pump"', "true"), "nested": f'{{"record": {RIGHT}}}',
-    "nested field": RIGHT.replace('"order"', '{"value": "order"}'), "as a string": json.dumps(RIGHT), "in a list": f"[{RIGHT}]",
-    "NaN": RIGHT.replace('"pump"', "NaN"), "Infinity": RIGHT.replace('"pump"', "-Infinity"), "single quotes": RIGHT.replace('"', "'"),
-    "smart quotes": RIGHT.replace('"', "”"), "full-width letters": RIGHT.replace("PO-1000", "ＰＯ-1000"),
-    "another hyphen": RIGHT.replace("PO-1000", "PO‑1000"), "Cyrillic o": RIGHT.replace("order\"", "оrder\""),
-    "a combining mark": RIGHT.replace("pump", "pu\u0301mp"), "zero width": RIGHT.replace("pump", "pu\u200bmp"),
-    "half a character": RIGHT.replace("pump", "\\ud83d"), "a lone surrogate": RIGHT.replace("pump", "\ud83d"),
-    "a null byte": RIGHT + "\x00", "byte order mark": "\ufeff" + RIGHT, "trailing comma": RIGHT[:-1] + ",}", "a comment": RIGHT + " // ok",
-    "the word null": RIGHT.replace('"pump"', '"null"'), "spaces in a value": RIGHT.replace('"pump"', '" pump "'),
-    "right, then 100 kB": RIGHT + "x" * 100_000, "100 kB value": RIGHT.replace("pump", "pump" * 25_000),
-    "100 kB of brackets": "[" * 100_000, "100 kB of objects": '{"a":' * 20_000, "100 kB of digits": '{"intent": ' + "9" * 100_000 + "}",
-    "10,000 keys": json.dumps({**PLAIN, **{f"k{i}": i for i in range(10_000)}}), "100 kB of spaces": " " * 100_000, "nothing": "",
-    "None": None, "a number": 7, "bytes": b"\xff\xfe", "a list of records": [PLAIN], "no key": "{}", "half": RIGHT[:30]}
+    "text before": "Sure, here it is: " + RIGHT,
+    "text after": RIGHT + " I hope this helps.",
+    "fenced": f"```json\n{RIGHT}\n```",
+    "two objects": RIGHT + RIGHT,
+    "repeated key, right last": '{"intent": "quote", ' + RIGHT[1:],
+    "repeated key, right first": RIGHT[:-1] + ', "intent": "quote"}',
+    "repeated with the same value": RIGHT[:-1] + ', "intent": "order"}',
+    "key in other case": RIGHT.replace("intent", "Intent"),
+    "key with a space": RIGHT.replace('"intent"', '"intent "'),
+    "escaped key twice": '{"\\u0069ntent": "quote", ' + RIGHT[1:],
+    "number": RIGHT.replace('"PO-1000"', "1000"),
+    "list": RIGHT.replace('"pump"', '["pump"]'),
+    "true": RIGHT.replace('"pump"', "true"),
+    "nested": f'{{"record": {RIGHT}}}',
+    "nested field": RIGHT.replace('"order"', '{"value": "order"}'),
+    "as a string": json.dumps(RIGHT),
+    "in a list": f"[{RIGHT}]",
+    "NaN": RIGHT.replace('"pump"', "NaN"),
+    "Infinity": RIGHT.replace('"pump"', "-Infinity"),
+    "single quotes": RIGHT.replace('"', "'"),
+    "smart quotes": RIGHT.replace('"', "”"),
+    "full-width letters": RIGHT.replace("PO-1000", "ＰＯ-1000"),
+    "another hyphen": RIGHT.replace("PO-1000", "PO‑1000"),
+    "Cyrillic o": RIGHT.replace('order"', 'оrder"'),
+    "a combining mark": RIGHT.replace("pump", "pu\u0301mp"),
+    "zero width": RIGHT.replace("pump", "pu\u200bmp"),
+    "half a character": RIGHT.replace("pump", "\\ud83d"),
+    "a lone surrogate": RIGHT.replace("pump", "\ud83d"),
+    "a null byte": RIGHT + "\x00",
+    "byte order mark": "\ufeff" + RIGHT,
+    "trailing comma": RIGHT[:-1] + ",}",
+    "a comment": RIGHT + " // ok",
+    "the word null": RIGHT.replace('"pump"', '"null"'),
+    "spaces in a value": RIGHT.replace('"pump"', '" pump "'),
+    "right, then 100 kB": RIGHT + "x" * 100_000,
+    "100 kB value": RIGHT.replace("pump", "pump" * 25_000),
+    "100 kB of brackets": "[" * 100_000,
+    "100 kB of objects": '{"a":' * 20_000,
+    "100 kB of digits": '{"intent": ' + "9" * 100_000 + "}",
+    "10,000 keys": json.dumps({**PLAIN, **{f"k{i}": i for i in range(10_000)}}),
+    "100 kB of spaces": " " * 100_000,
+    "nothing": "",
+    "None": None,
+    "a number": 7,
+    "bytes": b"\xff\xfe",
+    "a list of records": [PLAIN],
+    "no key": "{}",
+    "half": RIGHT[:30],
+}
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_answer_is_wrong_and_never_a_crash(folder, name):
     pilot = Pilot.load(folder)
     found = scoring.score(pilot, [ROW, ROW], [ODD[name], RIGHT])
-    assert found.exact.tolist() == [False, True], "an odd answer counts as wrong and leaves the next one alone"
+    assert found.exact.tolist() == [False, True], (
+        "an odd answer counts as wrong and leaves the next one alone"
+    )
     kinds = error_costs.error_kinds(pilot, ROW, found.records[0])
     assert kinds and set(kinds) <= set(error_costs.known_kinds(pilot))
     assert str(found).startswith("exact record")
     places = confidence.field_places(pilot, ODD[name]) if isinstance(ODD[name], str) else None
-    assert places is None or all(json.loads(ODD[name][a:b]) == found.records[0][f] for f, (a, b) in places.items())
+    assert places is None or all(
+        json.loads(ODD[name][a:b]) == found.records[0][f] for f, (a, b) in places.items()
+    )
 
 
-@pytest.mark.parametrize("answer", [RIGHT, "  " + RIGHT + "\n", RIGHT.replace(", ", ",\n "), RIGHT.replace("pump", "\\u0070ump"), PLAIN])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        RIGHT,
+        "  " + RIGHT + "\n",
+        RIGHT.replace(", ", ",\n "),
+        RIGHT.replace("pump", "\\u0070ump"),
+        PLAIN,
+    ],
+)
 def test_the_same_record_written_otherwise_is_right(folder, answer):
     assert scoring.score(Pilot.load(folder), [ROW], [answer]).exact.all()
 
 
 def test_a_value_that_a_grammar_could_not_give_is_no_invention_of_an_empty_field(folder):
-    found = scoring.score(Pilot.load(folder), [{**ROW, "product": None}], [RIGHT.replace('"pump"', "null")])
+    found = scoring.score(
+        Pilot.load(folder), [{**ROW, "product": None}], [RIGHT.replace('"pump"', "null")]
+    )
     assert found.exact[0] and not found.invented[0]
 
 
@@ -59,16 +114,28 @@ def test_where_the_values_of_an_answer_stand(folder):
     pilot = Pilot.load(folder)
     text = '{"intent": "order", "product": "öl, \\"A\\"", "order_id": null}'
     places = confidence.field_places(pilot, text)
-    assert {f: text[a:b] for f, (a, b) in places.items()} == {"intent": '"order"', "product": '"öl, \\"A\\""', "order_id": "null"}
-    assert confidence.field_places(pilot, RIGHT.replace(", ", ",")) is None, "another form has no places"
+    assert {f: text[a:b] for f, (a, b) in places.items()} == {
+        "intent": '"order"',
+        "product": '"öl, \\"A\\""',
+        "order_id": "null",
+    }
+    assert confidence.field_places(pilot, RIGHT.replace(", ", ",")) is None, (
+        "another form has no places"
+    )
 
 
 # Calibration, risk and coverage ------------------------------------------------------------------------------
 
 
 def test_risk_and_coverage_by_hand():
-    coverage, risk, level = confidence.risk_coverage([0.9, 0.8, 0.8, 0.1], [True, True, False, False])
-    assert coverage.tolist() == [0.25, 0.75, 1.0] and risk == pytest.approx([0, 1 / 3, 0.5]) and level.tolist() == [0.9, 0.8, 0.1]
+    coverage, risk, level = confidence.risk_coverage(
+        [0.9, 0.8, 0.8, 0.1], [True, True, False, False]
+    )
+    assert (
+        coverage.tolist() == [0.25, 0.75, 1.0]
+        and risk == pytest.approx([0, 1 / 3, 0.5])
+        and level.tolist() == [0.9, 0.8, 0.1]
+    )
 
 
 def test_the_threshold_keeps_as_many_as_the_wish_allows():
@@ -80,7 +147,9 @@ def test_the_threshold_keeps_as_many_as_the_wish_allows():
     found = confidence.kept(sure, right, 0.6)
     assert found.coverage.value == 0.8 and found.right.value == 0.75
     nothing = confidence.kept(sure, right, None)
-    assert nothing.coverage.value == 0 and nothing.right is None and "nothing is kept" in str(nothing)
+    assert (
+        nothing.coverage.value == 0 and nothing.right is None and "nothing is kept" in str(nothing)
+    )
 
 
 def test_a_threshold_flatters_the_rows_it_was_chosen_on():
@@ -105,13 +174,21 @@ def test_calibration_mends_a_boaster_and_leaves_an_honest_one():
     assert before > 0.2 and confidence.calibration_error(mended, right[2000:]) < 0.06
     assert confidence.calibration_error(honest, right) < 0.03
     order = np.argsort(boast[2000:])
-    assert (np.diff(mended[order]) >= -1e-12).all(), "calibration changes the numbers, not the order"
+    assert (np.diff(mended[order]) >= -1e-12).all(), (
+        "calibration changes the numbers, not the order"
+    )
     bins = confidence.reliability(honest, right)
-    assert len(bins) == 5 and sum(b.right.n for b in bins) == 4000 and all(b.right.low < b.confidence < b.right.high for b in bins)
+    assert (
+        len(bins) == 5
+        and sum(b.right.n for b in bins) == 4000
+        and all(b.right.low < b.confidence < b.right.high for b in bins)
+    )
 
 
 def test_equal_confidences_share_a_bin():
-    assert [b.right.n for b in confidence.reliability([0.5] * 30, [True] * 10 + [False] * 20)] == [30]
+    assert [b.right.n for b in confidence.reliability([0.5] * 30, [True] * 10 + [False] * 20)] == [
+        30
+    ]
 
 
 # Escalation --------------------------------------------------------------------------------------------------
@@ -130,15 +207,22 @@ def test_the_kept_rows_inequality_holds_for_every_case():
 
 def test_escalation_by_hand():
     found = confidence.escalate([1, 1, 0, 0], [0, 0, 1, 1], [True, True, False, False])
-    assert found.both.value == 1.0 and found.over_small.difference == found.over_other.difference == 0.5
-    assert found.kept_gap.difference == found.handed_gap.difference == 1.0 and "50% kept" in str(found)
+    assert (
+        found.both.value == 1.0
+        and found.over_small.difference == found.over_other.difference == 0.5
+    )
+    assert found.kept_gap.difference == found.handed_gap.difference == 1.0 and "50% kept" in str(
+        found
+    )
     all_kept = confidence.escalate([1, 0], [0, 1], [True, True])
     assert all_kept.handed_gap is None and all_kept.over_small.difference == 0
 
 
 def test_the_best_level_by_hand():
     assert confidence.best_level([0.9, 0.5, 0.1], [1, 1, 0], [0, 0, 1]) == 0.5
-    assert confidence.best_level([0.9, 0.5, 0.1], [1, 1, 1], [0, 1, 1]) == 0.1, "of equally good ones the one that keeps most"
+    assert confidence.best_level([0.9, 0.5, 0.1], [1, 1, 1], [0, 1, 1]) == 0.1, (
+        "of equally good ones the one that keeps most"
+    )
     assert confidence.best_level([0.9, 0.5], [0, 0], [1, 1]) == float("inf")
 
 
@@ -150,15 +234,18 @@ def test_halves_share_no_group():
     assert (confidence.halves(groups, seed=1)[0] == confidence.halves(groups, seed=1)[0]).all()
 
 
-@pytest.mark.parametrize("call, words", [
-    (lambda: confidence.risk_coverage([], []), "no rows"),
-    (lambda: confidence.risk_coverage([0.1], [True, False]), "Every row needs"),
-    (lambda: confidence.risk_coverage([float("nan")], [True]), "not a number"),
-    (lambda: confidence.threshold([0.5], [True], 90), "0.9 for 90 %"),
-    (lambda: confidence.calibrator([0.5, 0.6], [True, True]), "needs both kinds"),
-    (lambda: confidence.escalate([True], [True, False], [True]), "same rows on every side"),
-    (lambda: confidence.halves([1]), "at least two rows"),
-])
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: confidence.risk_coverage([], []), "no rows"),
+        (lambda: confidence.risk_coverage([0.1], [True, False]), "Every row needs"),
+        (lambda: confidence.risk_coverage([float("nan")], [True]), "not a number"),
+        (lambda: confidence.threshold([0.5], [True], 90), "0.9 for 90 %"),
+        (lambda: confidence.calibrator([0.5, 0.6], [True, True]), "needs both kinds"),
+        (lambda: confidence.escalate([True], [True, False], [True]), "same rows on every side"),
+        (lambda: confidence.halves([1]), "at least two rows"),
+    ],
+)
 def test_bad_input_is_one_sentence(call, words):
     with pytest.raises(CourseError, match=words):
         call()
@@ -177,14 +264,19 @@ def model(tiny):
 def test_log_likelihoods_are_the_models_own_whatever_the_batch(model, tokenizer):
     import torch
 
-    prompts, texts = ["Where is it?", "A much longer question about a pump that stands still:"], [' {"a": "b"}', " no"]
+    prompts, texts = (
+        ["Where is it?", "A much longer question about a pump that stands still:"],
+        [' {"a": "b"}', " no"],
+    )
     found = confidence.log_likelihoods(model, tokenizer, prompts, texts, batch_size=2)
     for prompt, text, (logp, begins) in zip(prompts, texts, found):
         ids = tokenizer(prompt + text, add_special_tokens=False, return_tensors="pt").input_ids
         cut = len(tokenizer(prompt, add_special_tokens=False).input_ids)
         with torch.inference_mode():
             steps = torch.log_softmax(model(ids).logits[0].float(), -1)
-        assert logp == pytest.approx([float(steps[i - 1, ids[0, i]]) for i in range(cut, ids.shape[1])], abs=1e-4)
+        assert logp == pytest.approx(
+            [float(steps[i - 1, ids[0, i]]) for i in range(cut, ids.shape[1])], abs=1e-4
+        )
         assert begins[0] == 0 and begins == sorted(begins) and len(begins) == logp.size
 
 
@@ -201,6 +293,11 @@ def test_confidence_of_answers_is_kept_and_multiplies_up(model, tokenizer, folde
     place = confidence.field_places(pilot, texts[0])["intent"]
     ends = [*begins[1:], len(texts[0])]
     touched = [i for i, (a, b) in enumerate(zip(begins, ends)) if a < place[1] and b > place[0]]
-    assert found[0]["intent"] == pytest.approx(np.exp(logp[touched].sum()), abs=1e-6) and 0 < len(touched) < logp.size
-    again = confidence.of_answers(None, tokenizer, pilot, data, texts, Journal(tmp_path / "confidence.jsonl"))
+    assert (
+        found[0]["intent"] == pytest.approx(np.exp(logp[touched].sum()), abs=1e-6)
+        and 0 < len(touched) < logp.size
+    )
+    again = confidence.of_answers(
+        None, tokenizer, pilot, data, texts, Journal(tmp_path / "confidence.jsonl")
+    )
     assert again == found, "kept in the journal: no model is needed the second time"

@@ -8,10 +8,19 @@ import pytest
 from conftest import ROOT
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from helpers import rows
-from helpers.pilot import Pilot
+from helpers.core import rows
+from helpers.core.pilot import Pilot
 
-TRAPS = ("two_problems", "typos", "urgency_trap", "two_orders", "phone_as_order", "signature_product", "unrelated_order", "no_details")
+TRAPS = (
+    "two_problems",
+    "typos",
+    "urgency_trap",
+    "two_orders",
+    "phone_as_order",
+    "signature_product",
+    "unrelated_order",
+    "no_details",
+)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +34,11 @@ def masked(text):
 
 
 def test_sizes_and_balance(inbox):
-    assert (len(inbox.train), len(inbox.test), len(inbox.ood)) == (60, 200, 60) and inbox.notes == []
+    assert (len(inbox.train), len(inbox.test), len(inbox.ood)) == (
+        60,
+        200,
+        60,
+    ) and inbox.notes == []
     for split in (inbox.train, inbox.test):
         counts = Counter(split["intent"])
         assert len(counts) == 8 and max(counts.values()) - min(counts.values()) <= 2
@@ -45,7 +58,9 @@ def test_every_trap_is_in_the_test_set(inbox):
 def test_no_near_copies_between_or_within_the_splits(inbox):
     """Cosine over character 5-grams of the messages with numbers and codes taken out; 0.6 would be the same sentence reworded."""
     texts = [masked(m) for split in (inbox.train, inbox.test, inbox.ood) for m in split["message"]]
-    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(5, 5), sublinear_tf=True).fit_transform(texts)
+    vectors = TfidfVectorizer(
+        analyzer="char_wb", ngram_range=(5, 5), sublinear_tf=True
+    ).fit_transform(texts)
     similar = (vectors @ vectors.T).toarray()
     np.fill_diagonal(similar, 0)
     i, j = np.unravel_index(similar.argmax(), similar.shape)
@@ -56,7 +71,11 @@ def test_no_near_copies_between_or_within_the_splits(inbox):
 
 
 def test_openings_differ(inbox):
-    openings = Counter(" ".join(re.findall(r"\w+", m.lower())[:3]) for s in (inbox.train, inbox.test) for m in s["message"])
+    openings = Counter(
+        " ".join(re.findall(r"\w+", m.lower())[:3])
+        for s in (inbox.train, inbox.test)
+        for m in s["message"]
+    )
     assert max(openings.values()) <= 2
 
 
@@ -73,5 +92,7 @@ def test_only_invented_contacts(inbox):
 def test_the_card_and_the_guide_say_what_they_must():
     card, guide = ((ROOT / "data/inbox" / name).read_text() for name in ("CARD.md", "GUIDE.md"))
     assert "written for this course" in card and "No customer sent these messages" in card
-    for value in [v for f in Pilot.load(ROOT / "data/inbox").fields.values() for v in f.values or []]:
+    for value in [
+        v for f in Pilot.load(ROOT / "data/inbox").fields.values() for v in f.values or []
+    ]:
         assert f"`{value}`" in guide

@@ -8,8 +8,11 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from helpers import CourseError, answers, confidence, harness, rows, runtime
-from helpers.pilot import Pilot
+from helpers import CourseError
+from helpers.ask import answers
+from helpers.core import rows, runtime
+from helpers.core.pilot import Pilot
+from helpers.measure import confidence, harness
 
 
 @pytest.fixture
@@ -20,23 +23,41 @@ def model(tiny):
     return AutoModelForCausalLM.from_pretrained(tiny, dtype="float32").eval()
 
 
-def test_lm_eval_offline_gives_the_figure_that_we_compute_ourselves(model, tokenizer, folder, tmp_path, monkeypatch):
+def test_lm_eval_offline_gives_the_figure_that_we_compute_ourselves(
+    model, tokenizer, folder, tmp_path, monkeypatch
+):
     def no_network(*_):
         raise AssertionError("lm-eval asked the network")
 
     monkeypatch.setattr(socket.socket, "connect", no_network)
     pilot = Pilot.load(folder)
-    docs = harness.label_docs(pilot, rows.load(pilot).test, lambda text: answers.prompt(pilot, tokenizer, text, full=False))
-    files = [harness.write_task(tmp_path / "tasks", "label", docs), harness.write_task(tmp_path / "tasks", "general", harness.general_docs()[:10])]
+    docs = harness.label_docs(
+        pilot,
+        rows.load(pilot).test,
+        lambda text: answers.prompt(pilot, tokenizer, text, full=False),
+    )
+    files = [
+        harness.write_task(tmp_path / "tasks", "label", docs),
+        harness.write_task(tmp_path / "tasks", "general", harness.general_docs()[:10]),
+    ]
     found = harness.run(model, tokenizer, files)
     for name, documents in (("label", docs), ("general", harness.general_docs()[:10])):
         texts = [(d["prompt"], choice) for d in documents for choice in d["choices"]]
-        sums = [logp.sum() for logp, _ in confidence.log_likelihoods(model, tokenizer, *map(list, zip(*texts)))]
+        sums = [
+            logp.sum()
+            for logp, _ in confidence.log_likelihoods(model, tokenizer, *map(list, zip(*texts)))
+        ]
         best = np.array(sums).reshape(len(documents), -1).argmax(1)
         ours = best == [d["answer"] for d in documents]
-        assert harness.by_hand(model, tokenizer, documents).tolist() == ours.tolist(), "with and without shared keys and values"
-        assert found[name].right.tolist() == ours.tolist() and found[name].acc == pytest.approx(ours.mean())
-        assert found[name].stderr == pytest.approx(ours.std(ddof=1) / np.sqrt(ours.size)), "the standard error of a mean, n - 1"
+        assert harness.by_hand(model, tokenizer, documents).tolist() == ours.tolist(), (
+            "with and without shared keys and values"
+        )
+        assert found[name].right.tolist() == ours.tolist() and found[name].acc == pytest.approx(
+            ours.mean()
+        )
+        assert found[name].stderr == pytest.approx(ours.std(ddof=1) / np.sqrt(ours.size)), (
+            "the standard error of a mean, n - 1"
+        )
 
 
 def test_a_task_file_is_plain_yaml_that_lm_eval_reads_by_itself(folder, tmp_path):
@@ -47,29 +68,50 @@ def test_a_task_file_is_plain_yaml_that_lm_eval_reads_by_itself(folder, tmp_path
     path = harness.write_task(tmp_path / "tasks", "label", docs)
     task = yaml.safe_load(path.read_text())
     assert task["output_type"] == "multiple_choice" and task["metric_list"] == [{"metric": "acc"}]
-    assert TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False).all_tasks == ["label"]
-    assert [json.loads(line) for line in (tmp_path / "tasks/label.jsonl").read_text().splitlines()] == docs
+    assert TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False).all_tasks == [
+        "label"
+    ]
+    assert [
+        json.loads(line) for line in (tmp_path / "tasks/label.jsonl").read_text().splitlines()
+    ] == docs
 
 
 def test_the_choices_are_the_labels_as_the_model_would_write_them(folder):
     pilot = Pilot.load(folder)
     doc = harness.label_docs(pilot, rows.load(pilot).test, lambda text: f"<{text}>")[0]
-    assert doc["prompt"] == '<What does belt 100 cost?>{"intent":' and doc["choices"] == [' "order",', ' "quote",'] and doc["answer"] == 1
+    assert (
+        doc["prompt"] == '<What does belt 100 cost?>{"intent":'
+        and doc["choices"] == [' "order",', ' "quote",']
+        and doc["answer"] == 1
+    )
     second = pilot.model_copy(update={"fields": dict(reversed(pilot.fields.items()))})
     begun = harness.label_docs(second, rows.load(pilot).test, lambda text: "")[1]["prompt"]
-    assert begun == '{"order_id": "PO-1101", "product": "pump", "intent":', "fields before it stand there with their right values"
-    assert harness.label_docs(second, rows.load(pilot).test, str)[0]["choices"] == [' "order"}', ' "quote"}'], "the last field ends the record"
+    assert begun == '{"order_id": "PO-1101", "product": "pump", "intent":', (
+        "fields before it stand there with their right values"
+    )
+    assert harness.label_docs(second, rows.load(pilot).test, str)[0]["choices"] == [
+        ' "order"}',
+        ' "quote"}',
+    ], "the last field ends the record"
 
 
 def test_a_choice_is_made_of_the_tokens_that_the_model_writes(tokenizer, folder):
     """Prompt and choice together are the beginning of the record's own tokens: no border runs through a token."""
     pilot = Pilot.load(folder)
-    for row, doc in zip(rows.load(pilot).test, harness.label_docs(pilot, rows.load(pilot).test, lambda text: "")):
+    for row, doc in zip(
+        rows.load(pilot).test, harness.label_docs(pilot, rows.load(pilot).test, lambda text: "")
+    ):
         record = {name: row[name] for name in pilot.fields}
         whole = tokenizer(pilot.answer(record), add_special_tokens=False).input_ids
-        begun = tokenizer(doc["prompt"] + doc["choices"][doc["answer"]], add_special_tokens=False).input_ids
-        cut = tokenizer(doc["prompt"] + doc["choices"][doc["answer"]][:-1], add_special_tokens=False).input_ids
-        assert begun == whole[: len(begun)] and cut != whole[: len(cut)], "a choice that stops at the quote has another last token"
+        begun = tokenizer(
+            doc["prompt"] + doc["choices"][doc["answer"]], add_special_tokens=False
+        ).input_ids
+        cut = tokenizer(
+            doc["prompt"] + doc["choices"][doc["answer"]][:-1], add_special_tokens=False
+        ).input_ids
+        assert begun == whole[: len(begun)] and cut != whole[: len(cut)], (
+            "a choice that stops at the quote has another last token"
+        )
 
 
 def test_what_cannot_be_a_task_is_one_sentence(folder, tmp_path):
@@ -77,12 +119,22 @@ def test_what_cannot_be_a_task_is_one_sentence(folder, tmp_path):
     with pytest.raises(CourseError, match="Row 1 has no label for intent"):
         harness.label_docs(pilot, [{"id": 1, "message": "x", "intent": None}], str)
     with pytest.raises(CourseError, match="no label field"):
-        harness.label_docs(pilot.model_copy(update={"fields": {"product": pilot.fields["product"]}}), [], str)
+        harness.label_docs(
+            pilot.model_copy(update={"fields": {"product": pilot.fields["product"]}}), [], str
+        )
     with pytest.raises(CourseError, match="has no rows"):
         harness.write_task(tmp_path, "empty", [])
     bad = tmp_path / "questions.jsonl"
-    for line in ("{", "[]", '{"question": "?", "choices": ["a", "a"], "answer": "a"}', '{"question": "?", "choices": ["a", "b"], "answer": "c"}'):
-        bad.write_text(json.dumps({"id": "1", "question": "?", "choices": ["a", "b"], "answer": "a"}) + f"\n{line}\n")
+    for line in (
+        "{",
+        "[]",
+        '{"question": "?", "choices": ["a", "a"], "answer": "a"}',
+        '{"question": "?", "choices": ["a", "b"], "answer": "c"}',
+    ):
+        bad.write_text(
+            json.dumps({"id": "1", "question": "?", "choices": ["a", "b"], "answer": "a"})
+            + f"\n{line}\n"
+        )
         with pytest.raises(CourseError, match="questions.jsonl line 2 is no question"):
             harness.general_docs(bad)
 

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from helpers import CourseError, judging
-from helpers.engines import RowJournal, reply
-from helpers.pilot import Pilot
-from helpers.teachers import Teacher
+from helpers import CourseError
+from helpers.ask.engines import RowJournal, reply
+from helpers.ask.teachers import Teacher
+from helpers.core.pilot import Pilot
+from helpers.measure import judging
 
 SWAP = np.array([0, 1])
 
@@ -20,12 +21,16 @@ def judge(kind, seed, n=60, skill=0.9):
     reads = np.where(draw.random((n, 2)) < skill, better[:, None], 1 - better[:, None]) ^ SWAP
     if kind == "longer and often right":
         longer = np.where(draw.random(n) < 0.8, better, 1 - better)
-    places = {"good": reads, "coin": draw.integers(0, 2, (n, 2)), "first place": np.zeros((n, 2), int),
-              "half the time the first place": np.where(draw.random((n, 2)) < 0.5, 0, reads),
-              "half the time the second place": np.where(draw.random((n, 2)) < 0.5, 1, reads),
-              "one coin for both orders": np.repeat(draw.integers(0, 2, (n, 1)), 2, 1) ^ SWAP,
-              "longer and often right": np.repeat(longer[:, None], 2, 1) ^ SWAP,
-              "often silent": np.where(draw.random((n, 2)) < 0.3, -1, reads)}[kind]
+    places = {
+        "good": reads,
+        "coin": draw.integers(0, 2, (n, 2)),
+        "first place": np.zeros((n, 2), int),
+        "half the time the first place": np.where(draw.random((n, 2)) < 0.5, 0, reads),
+        "half the time the second place": np.where(draw.random((n, 2)) < 0.5, 1, reads),
+        "one coin for both orders": np.repeat(draw.integers(0, 2, (n, 1)), 2, 1) ^ SWAP,
+        "longer and often right": np.repeat(longer[:, None], 2, 1) ^ SWAP,
+        "often silent": np.where(draw.random((n, 2)) < 0.3, -1, reads),
+    }[kind]
     return judging.calibrate(places, better, longer)
 
 
@@ -35,20 +40,34 @@ def test_a_good_judge_is_accepted_nearly_always():
     assert "accepted" in str(next(c for c in found if not c.refused))
 
 
-@pytest.mark.parametrize("kind, why", [
-    ("coin", "not shown to agree"), ("first place", "the place decides"), ("half the time the first place", "the place decides"),
-    ("half the time the second place", "the place decides"), ("one coin for both orders", "not shown to agree"),
-    ("longer and often right", "length"), ("often silent", "name neither record or both")])
+@pytest.mark.parametrize(
+    "kind, why",
+    [
+        ("coin", "not shown to agree"),
+        ("first place", "the place decides"),
+        ("half the time the first place", "the place decides"),
+        ("half the time the second place", "the place decides"),
+        ("one coin for both orders", "not shown to agree"),
+        ("longer and often right", "length"),
+        ("often silent", "name neither record or both"),
+    ],
+)
 def test_a_bad_judge_is_refused(kind, why):
     found = [judge(kind, seed) for seed in range(200)]
     assert np.mean([c.refused for c in found]) > 0.99
-    assert any(why in " ".join(c.reasons) for c in found) and all("REFUSED" in str(c) for c in found if c.refused)
+    assert any(why in " ".join(c.reasons) for c in found) and all(
+        "REFUSED" in str(c) for c in found if c.refused
+    )
 
 
 def test_few_pairs_accept_nobody():
     perfect = np.repeat(np.array([[0], [1]] * 10), 2, 1) ^ SWAP
     found = judging.calibrate(perfect, [0, 1] * 10, [0, 0, 1, 1] * 5)
-    assert found.agrees.value == 1 and found.refused and found.reasons[0] == "only 20 pairs, 30 are the least to accept a judge"
+    assert (
+        found.agrees.value == 1
+        and found.refused
+        and found.reasons[0] == "only 20 pairs, 30 are the least to accept a judge"
+    )
     with pytest.raises(CourseError, match="label more rows"):
         judging.calibrate(np.zeros((1, 2)), [0], [0])
     with pytest.raises(CourseError, match="Every pair needs two verdicts"):
@@ -57,23 +76,46 @@ def test_few_pairs_accept_nobody():
 
 def test_the_figures_of_a_calibration_by_hand():
     better, longer = [0] * 20 + [1] * 20, [0] * 10 + [1] * 20 + [0] * 10
-    chosen = np.array([[0, 0]] * 15 + [[0, 1]] * 5 + [[1, 1]] * 20)  # items; five pairs change their winner
+    chosen = np.array(
+        [[0, 0]] * 15 + [[0, 1]] * 5 + [[1, 1]] * 20
+    )  # items; five pairs change their winner
     found = judging.calibrate(chosen ^ SWAP, better, longer)
     assert found.survives.value == 35 / 40 and found.agrees.value == 75 / 80
-    assert found.balanced.value == pytest.approx((1 + 35 / 40) / 2)  # the five stand where the shorter one is better
+    assert found.balanced.value == pytest.approx(
+        (1 + 35 / 40) / 2
+    )  # the five stand where the shorter one is better
     assert found.first.value == pytest.approx((2 * 5 + 35) / 80)
     assert found.kappa.kappa == pytest.approx(1.0)  # of the first order alone
     everyone_unread = judging.calibrate(np.full((40, 2), -1), better, longer)
-    assert everyone_unread.refused and everyone_unread.first is None and everyone_unread.unread == 1.0
+    assert (
+        everyone_unread.refused and everyone_unread.first is None and everyone_unread.unread == 1.0
+    )
 
 
-@pytest.mark.parametrize("text, place", [("A", 0), (" B\n", 1), ("A.", 0), ("The better record is B", 1), ("A or B", -1), ("", -1),
-                                         (None, -1), ("a", -1), ("BAD", -1), ("ＡＢ", -1), ("B" * 100_000, -1)])
+@pytest.mark.parametrize(
+    "text, place",
+    [
+        ("A", 0),
+        (" B\n", 1),
+        ("A.", 0),
+        ("The better record is B", 1),
+        ("A or B", -1),
+        ("", -1),
+        (None, -1),
+        ("a", -1),
+        ("BAD", -1),
+        ("ＡＢ", -1),
+        ("B" * 100_000, -1),
+    ],
+)
 def test_what_a_judge_says_is_read_or_not(text, place):
     assert judging.read_pairs([text, "A"]).tolist() == [[place, 0]]
 
 
-@pytest.mark.parametrize("text, verdict", [("yes", 1), ("No.", 0), ("YES!", 1), ("yes and no", -1), ("yesterday", -1), (None, -1)])
+@pytest.mark.parametrize(
+    "text, verdict",
+    [("yes", 1), ("No.", 0), ("YES!", 1), ("yes and no", -1), ("yesterday", -1), (None, -1)],
+)
 def test_yes_and_no(text, verdict):
     assert judging.read_records([text]).tolist() == [verdict]
 
@@ -83,7 +125,13 @@ def pilot(folder):
     return Pilot.load(folder)
 
 
-ROW = {"id": "1", "message": "pump, PO-1000", "intent": "order", "product": "pump", "order_id": "PO-1000"}
+ROW = {
+    "id": "1",
+    "message": "pump, PO-1000",
+    "intent": "order",
+    "product": "pump",
+    "order_id": "PO-1000",
+}
 
 
 def record(**change):
@@ -92,9 +140,13 @@ def record(**change):
 
 def test_closer_counts_equal_fields_and_the_form(pilot):
     assert judging.closer(pilot, ROW, record(), record(intent="quote")) == 0
-    assert judging.closer(pilot, ROW, record(product=None, order_id=None), record(intent="quote")) == 1
+    assert (
+        judging.closer(pilot, ROW, record(product=None, order_id=None), record(intent="quote")) == 1
+    )
     assert judging.closer(pilot, ROW, record(intent="quote"), record(product=None)) is None
-    assert judging.closer(pilot, ROW, None, record(intent="quote", product=None, order_id=None)) == 1
+    assert (
+        judging.closer(pilot, ROW, None, record(intent="quote", product=None, order_id=None)) == 1
+    )
     assert judging.closer(pilot, ROW, record(note="x"), record(intent="quote")) == 1
 
 
@@ -108,8 +160,12 @@ def test_pairs_have_a_drawn_order_no_ties_and_two_requests_each(pilot):
     a, b = (json.dumps(r) for r in made[0]["records"])
     said = [r["messages"][-1]["content"] for r in asked]
     assert said[0].index(a) < said[0].index(b) and said[1].index(b) < said[1].index(a)
-    assert "pump, PO-1000" in said[0] and asked[0]["temperature"] == 0 and "A" in asked[0]["grammar"]
-    assert judging.pairs(pilot, rows, rows[:10], one, other)[-1]["id"] == "9", "rows that nobody labelled make no pair"
+    assert (
+        "pump, PO-1000" in said[0] and asked[0]["temperature"] == 0 and "A" in asked[0]["grammar"]
+    )
+    assert judging.pairs(pilot, rows, rows[:10], one, other)[-1]["id"] == "9", (
+        "rows that nobody labelled make no pair"
+    )
 
 
 def test_one_request_for_each_record(pilot):
@@ -125,7 +181,12 @@ class Always:
     def __init__(self, word):
         import threading
 
-        self.teacher, self.word, self.stop, self.asked = Teacher(licence="own"), word, threading.Event(), 0
+        self.teacher, self.word, self.stop, self.asked = (
+            Teacher(licence="own"),
+            word,
+            threading.Event(),
+            0,
+        )
 
     def units(self, requests):
         return ([r] for r in requests)
@@ -140,19 +201,31 @@ def test_a_judge_of_any_engine_is_asked_once_and_refused_by_measurement(pilot, t
     made = judging.pairs(pilot, rows, rows, [record()] * 40, [record(intent="quote")] * 40)
     engine, journal = Always("A"), tmp_path / "judge.jsonl"
     texts = judging.ask(engine, judging.pair_requests(pilot, made), RowJournal(journal))
-    assert engine.asked == 80 and judging.ask(engine, judging.pair_requests(pilot, made), RowJournal(journal)) == texts
+    assert (
+        engine.asked == 80
+        and judging.ask(engine, judging.pair_requests(pilot, made), RowJournal(journal)) == texts
+    )
     assert engine.asked == 80, "nothing is asked twice"
-    found = judging.calibrate(judging.read_pairs(texts), [p["better"] for p in made], [p["longer"] for p in made])
+    found = judging.calibrate(
+        judging.read_pairs(texts), [p["better"] for p in made], [p["longer"] for p in made]
+    )
     assert found.refused and found.first.value == 1.0 and found.survives.value == 0.0
 
 
 def test_a_judge_that_filters_or_is_judged_is_named():
-    found = judging.same_model("m", ("the filter", "m"), ("the model judged", "other"), ("nothing", None))
+    found = judging.same_model(
+        "m", ("the filter", "m"), ("the model judged", "other"), ("nothing", None)
+    )
     assert found == ["the judge is the same model as the filter (m)"]
 
 
 def test_skill_is_sensitivity_and_specificity():
-    right, wrong = judging.skill([1, 1, 1, 0, 0, 1, -1], [True, True, True, True, False, False, False])
-    assert (right.value, right.n) == (0.75, 4) and (wrong.value, wrong.n) == (pytest.approx(1 / 3), 3)
+    right, wrong = judging.skill(
+        [1, 1, 1, 0, 0, 1, -1], [True, True, True, True, False, False, False]
+    )
+    assert (right.value, right.n) == (0.75, 4) and (wrong.value, wrong.n) == (
+        pytest.approx(1 / 3),
+        3,
+    )
     with pytest.raises(CourseError, match="called all of these records right"):
         judging.skill([1, 0], [True, True])

@@ -16,8 +16,11 @@ import pytest
 from conftest import ROOT
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from helpers import CourseError, agreement, labelbook, labeler, rows, scoring
-from helpers.pilot import Pilot
+from helpers import CourseError
+from helpers.core import rows
+from helpers.core.pilot import Pilot
+from helpers.label import label_events, labeler
+from helpers.measure import agreement, scoring
 
 GOOD = {"intent": "order", "product": None, "order_id": None}
 
@@ -48,7 +51,9 @@ def press(widget, kind="answer", choices=None, seconds=2.0, row=None):
 
 def again(widget, **more):
     plain = [{"id": i, widget.pilot.text: text} for i, text in widget.texts.items()]
-    return labeler.Labeler(widget.pilot, plain, widget.path, annotator=widget.annotator, seed=widget.seed, **more)
+    return labeler.Labeler(
+        widget.pilot, plain, widget.path, annotator=widget.annotator, seed=widget.seed, **more
+    )
 
 
 def lines(widget):
@@ -57,17 +62,37 @@ def lines(widget):
 
 def test_every_answer_is_one_line_and_a_new_start_goes_on(book, messages):
     order = list(book.order)
-    assert sorted(order) == sorted(row["id"] for row in messages) and order != [row["id"] for row in messages]
+    assert sorted(order) == sorted(row["id"] for row in messages) and order != [
+        row["id"] for row in messages
+    ]
     for _ in range(4):
         assert press(book) is None
     written = lines(book)
     assert [line["event"] for line in written] == ["start"] + 4 * ["answer"]
     assert [line["id"] for line in written[1:]] == order[:4]
-    assert set(written[1]) == {"event", "id", "record", "at", "seconds", "suggested", "annotator", "time", "simulated"}
-    assert written[1]["simulated"] is False and written[1]["annotator"] == "a" and written[1]["seconds"] == 2.0
+    assert set(written[1]) == {
+        "event",
+        "id",
+        "record",
+        "at",
+        "seconds",
+        "suggested",
+        "annotator",
+        "time",
+        "simulated",
+    }
+    assert (
+        written[1]["simulated"] is False
+        and written[1]["annotator"] == "a"
+        and written[1]["seconds"] == 2.0
+    )
     assert book.view["done"] == 4 and book.view["per_minute"] == 30.0
     later = again(book)
-    assert later.order == order and later.view["id"] == order[4] and list(later.labels()["id"]) == sorted(order[:4], key=list(book.texts).index)
+    assert (
+        later.order == order
+        and later.view["id"] == order[4]
+        and list(later.labels()["id"]) == sorted(order[:4], key=list(book.texts).index)
+    )
     reversed_rows = [{"id": i, "message": text} for i, text in reversed(book.texts.items())]
     assert labeler.Labeler(book.pilot, reversed_rows, book.path).order == order
     while later.view["id"]:
@@ -81,17 +106,27 @@ def test_undo_goes_back_many_steps_and_over_a_restart_and_deletes_nothing(book):
     for label in ("order", "quote", "order"):
         press(book, choices={**GOOD, "intent": label})
     first, second, third = book.order[:3]
-    assert press(book, "undo") is None and book.view["id"] == third and book.view["before"]["intent"] == "order"
+    assert (
+        press(book, "undo") is None
+        and book.view["id"] == third
+        and book.view["before"]["intent"] == "order"
+    )
     later = again(book)
     assert later.view["id"] == third and later.view["before"] == book.view["before"]
     press(later, "undo")
     assert later.view["id"] == second and later.view["before"]["intent"] == "quote"
     press(later, choices={**GOOD, "intent": "order"})
     assert later.view["id"] == third and later.view["before"] == {}
-    assert [line["event"] for line in lines(later)[1:]] == ["answer"] * 3 + ["undo"] * 2 + ["answer"]
+    assert [line["event"] for line in lines(later)[1:]] == ["answer"] * 3 + ["undo"] * 2 + [
+        "answer"
+    ]
     assert {row["id"]: row["intent"] for row in later.labels()} == {first: "order", second: "order"}
     press(later, "undo"), press(later, "undo")
-    assert press(later, "undo") == "There is nothing to undo." and later.view["id"] == first and len(later.labels()) == 0
+    assert (
+        press(later, "undo") == "There is nothing to undo."
+        and later.view["id"] == first
+        and len(later.labels()) == 0
+    )
 
 
 def test_a_skipped_row_comes_back_after_all_others(book):
@@ -117,7 +152,9 @@ def test_a_kill_at_any_byte_loses_at_most_the_answer_in_flight(book):
         book.path.write_bytes(whole[:cut])
         stored = max(0, whole[:cut].count(b"\n") - 1)
         later = again(book)
-        assert list(later.answered) == book.order[:stored] and later.view["id"] == book.order[stored], cut
+        assert (
+            list(later.answered) == book.order[:stored] and later.view["id"] == book.order[stored]
+        ), cut
         if cut % 97 == 0:
             assert press(later) is None and len(again(book).answered) == stored + 1
 
@@ -126,8 +163,8 @@ def test_kill_minus_nine_in_mid_labelling(pilot, folder, tmp_path):
     script = textwrap.dedent(f"""
         import json, sys
         sys.path.insert(0, {str(ROOT)!r})
-        from helpers import labeler
-        from helpers.pilot import Pilot
+        from helpers.label import labeler
+        from helpers.core.pilot import Pilot
         rows = [{{"id": str(i), "message": "where is it " + "x" * 3000}} for i in range(100000)]
         book = labeler.Labeler(Pilot.load({str(folder)!r}), rows[:3000], {str(tmp_path / "killed.jsonl")!r})
         while book.view["id"]:
@@ -143,22 +180,39 @@ def test_kill_minus_nine_in_mid_labelling(pilot, folder, tmp_path):
     plain = [{"id": str(i), "message": "where is it " + "x" * 3000} for i in range(3000)]
     later = labeler.Labeler(pilot, plain, tmp_path / "killed.jsonl")
     assert later.order[: len(reported)] == reported
-    assert len(later.answered) - len(reported) in (0, 1) and later.view["id"] == later.order[len(later.answered)]
+    assert (
+        len(later.answered) - len(reported) in (0, 1)
+        and later.view["id"] == later.order[len(later.answered)]
+    )
 
 
 def test_a_full_disk_keeps_what_is_stored_and_the_next_try_works(book):
     press(book)
     kept, (soft, hard) = book.path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(kept) + 40, hard))  # the system takes 40 bytes and then refuses
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (len(kept) + 40, hard)
+        )  # the system takes 40 bytes and then refuses
         error = press(book)
         with pytest.raises(CourseError, match="could not be stored"):
             book.answer(GOOD)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "could not be stored in book.jsonl" in error and "everything before it is kept" in error and error.count(". ") == 1
-    assert book.path.read_bytes() == kept and book.view["id"] == book.order[1] and len(book.labels()) == 1
-    assert press(book) is None and book.path.read_bytes().startswith(kept) and len(again(book).answered) == 2
+    assert (
+        "could not be stored in book.jsonl" in error
+        and "everything before it is kept" in error
+        and error.count(". ") == 1
+    )
+    assert (
+        book.path.read_bytes() == kept
+        and book.view["id"] == book.order[1]
+        and len(book.labels()) == 1
+    )
+    assert (
+        press(book) is None
+        and book.path.read_bytes().startswith(kept)
+        and len(again(book).answered) == 2
+    )
 
 
 def test_a_journal_that_cannot_be_or_is_no_longer_there(book, pilot, messages, tmp_path):
@@ -174,7 +228,9 @@ def test_a_journal_that_cannot_be_or_is_no_longer_there(book, pilot, messages, t
     assert "could not be stored" in press(other) and len(other.labels()) == 2
 
 
-def test_a_journal_of_something_else_is_refused_and_left_alone(book, pilot, messages, tmp_path, folder):
+def test_a_journal_of_something_else_is_refused_and_left_alone(
+    book, pilot, messages, tmp_path, folder
+):
     press(book)
     before = book.path.read_bytes()
 
@@ -183,9 +239,17 @@ def test_a_journal_of_something_else_is_refused_and_left_alone(book, pilot, mess
             labeler.Labeler(with_pilot, with_rows, book.path, **more)
         assert book.path.read_bytes() == before and str(caught.value).count(". ") == 0
 
-    refused("other rows or texts", with_rows=[row for row in messages if row["id"] != book.order[5]])
-    refused("other rows or texts", with_rows=[{**row, "message": row["message"] + "!"} for row in messages])
-    refused(f"answer for the id '{book.order[0]}'", with_rows=[row for row in messages if row["id"] != book.order[0]])
+    refused(
+        "other rows or texts", with_rows=[row for row in messages if row["id"] != book.order[5]]
+    )
+    refused(
+        "other rows or texts",
+        with_rows=[{**row, "message": row["message"] + "!"} for row in messages],
+    )
+    refused(
+        f"answer for the id '{book.order[0]}'",
+        with_rows=[row for row in messages if row["id"] != book.order[0]],
+    )
     refused("another annotator .*'a', not 'b'", annotator="b")
     refused("another seed", seed=1)
     with pytest.raises(CourseError, match="answers of another kind"):
@@ -201,13 +265,21 @@ def test_a_journal_of_something_else_is_refused_and_left_alone(book, pilot, mess
     with pytest.raises(CourseError, match="not a labelling journal"):
         labeler.Labeler(pilot, messages, tmp_path / "note.txt")
     assert (tmp_path / "note.txt").read_text() == "half a line"
-    book.path.write_bytes(before.replace(b'"record"', b'"rec\x00rd"') + b'{"event": "skip", "id": "train-0"}\n')
+    book.path.write_bytes(
+        before.replace(b'"record"', b'"rec\x00rd"') + b'{"event": "skip", "id": "train-0"}\n'
+    )
     with pytest.raises(CourseError, match="line 2 is damaged"):
         labeler.Labeler(pilot, messages, book.path)
 
 
-TRICKY = ["\U0001f6a8\U0001f6a8 Where is the 油圧ポンプ \U0001f469‍\U0001f527 of PO-1234?", "至急！ポンプ「HP-40」が届きません。",
-          "plain pump", "<script>alert(1)</script> <b>pump</b> & **bold**", "a\u202egnp.exe\u202c pump\u0301", "x" * 20_000 + " 泵 \U0001f600 end"]
+TRICKY = [
+    "\U0001f6a8\U0001f6a8 Where is the 油圧ポンプ \U0001f469‍\U0001f527 of PO-1234?",
+    "至急！ポンプ「HP-40」が届きません。",
+    "plain pump",
+    "<script>alert(1)</script> <b>pump</b> & **bold**",
+    "a\u202egnp.exe\u202c pump\u0301",
+    "x" * 20_000 + " 泵 \U0001f600 end",
+]
 
 
 @pytest.mark.parametrize("text", TRICKY, ids=range(len(TRICKY)))
@@ -220,28 +292,52 @@ def test_spans_are_counted_as_a_browser_counts_and_stored_as_python_does(pilot, 
         if not text[start:end].strip():
             continue
         units = text.encode("utf-16-le")
-        browser = {"start": len(text[:start].encode("utf-16-le")) // 2, "end": len(text[:end].encode("utf-16-le")) // 2}
-        assert units[2 * browser["start"] : 2 * browser["end"]].decode("utf-16-le") == text[start:end]
+        browser = {
+            "start": len(text[:start].encode("utf-16-le")) // 2,
+            "end": len(text[:end].encode("utf-16-le")) // 2,
+        }
+        assert (
+            units[2 * browser["start"] : 2 * browser["end"]].decode("utf-16-le") == text[start:end]
+        )
         assert press(book, choices={**GOOD, "product": browser}) is None
-        assert book.labels()[0]["product"] == text[start:end] and lines(book)[-1]["at"] == {"product": [start, end]}
+        assert book.labels()[0]["product"] == text[start:end] and lines(book)[-1]["at"] == {
+            "product": [start, end]
+        }
         press(book, "undo")
         assert book.view["before"]["product"] == browser
 
 
 def test_a_span_inside_a_character_or_outside_the_text_is_refused(pilot, tmp_path):
     book = labeler.Labeler(pilot, [{"id": "1", "message": "\U0001f6a8 pump"}], tmp_path / "b.jsonl")
-    for start, end in ((1, 4), (0, 1), (3, 3), (4, 2), (0, 99), (-1, 3), ("0", 3), (None, None), (True, 2), (0.0, 2)):
+    for start, end in (
+        (1, 4),
+        (0, 1),
+        (3, 3),
+        (4, 2),
+        (0, 99),
+        (-1, 3),
+        ("0", 3),
+        (None, None),
+        (True, 2),
+        (0.0, 2),
+    ):
         error = press(book, choices={**GOOD, "product": {"start": start, "end": end}})
         assert "does not lie on characters" in error, (start, end)
     assert "blank" in press(book, choices={**GOOD, "product": {"start": 2, "end": 3}})
     assert len(lines(book)) == 1 and book.view["done"] == 0
-    assert labelbook.to_utf16("\U0001f6a8a", 0, 1, 2) == [0, 2, 3]
+    assert label_events.to_utf16("\U0001f6a8a", 0, 1, 2) == [0, 2, 3]
 
 
 def test_what_rows_load_would_refuse_is_refused_at_once(book, pilot):
-    for choices, match in (({**GOOD, "intent": "oder"}, "not among the values .did you mean 'order'"), ({**GOOD, "intent": None}, "is empty"),
-                           ({**GOOD, "product": "never said"}, "does not stand in the text"), ({**GOOD, "order_id": "PO-1"}, "does not match"),
-                           ({"intent": "order"}, "exactly the fields intent, product, order_id"), ({**GOOD, "product": 5}, "not text"), ("no", "exactly")):
+    for choices, match in (
+        ({**GOOD, "intent": "oder"}, "not among the values .did you mean 'order'"),
+        ({**GOOD, "intent": None}, "is empty"),
+        ({**GOOD, "product": "never said"}, "does not stand in the text"),
+        ({**GOOD, "order_id": "PO-1"}, "does not match"),
+        ({"intent": "order"}, "exactly the fields intent, product, order_id"),
+        ({**GOOD, "product": 5}, "not text"),
+        ("no", "exactly"),
+    ):
         error = press(book, choices=choices)
         assert error and re.search(match, error), error
     for seconds in (float("nan"), float("inf"), -3, None, "2"):
@@ -260,14 +356,23 @@ def test_patterns_come_with_their_matches(pilot, tmp_path):
 
 def test_suggestions_are_noted_and_never_sent(pilot, messages, tmp_path, monkeypatch):
     monkeypatch.delenv("COURSE_QUIET")
-    hints = {row["id"]: {"intent": "SUGGESTED", "product": None, "order_id": None} for row in messages}
+    hints = {
+        row["id"]: {"intent": "SUGGESTED", "product": None, "order_id": None} for row in messages
+    }
     marked = [{**row, "intent": "GOLD"} for row in messages]
     book = labeler.Labeler(pilot, marked, tmp_path / "b.jsonl", suggestions=hints)
     sent = []
-    monkeypatch.setattr(type(book), "_send", lambda self, message, buffers=None: sent.append(message))
+    monkeypatch.setattr(
+        type(book), "_send", lambda self, message, buffers=None: sent.append(message)
+    )
     press(book), press(book, "undo"), press(book)
-    seen = json.dumps([sent, book.get_state(), book._repr_mimebundle_()[0], book.blind_copy(3).get_state()])
-    assert len(sent) == 3 and book.view["text"] in json.loads(json.dumps(book.get_state()))["view"]["text"]
+    seen = json.dumps(
+        [sent, book.get_state(), book._repr_mimebundle_()[0], book.blind_copy(3).get_state()]
+    )
+    assert (
+        len(sent) == 3
+        and book.view["text"] in json.loads(json.dumps(book.get_state()))["view"]["text"]
+    )
     assert "SUGGESTED" not in seen and "GOLD" not in seen
     assert lines(book)[1]["suggested"]["intent"] == "SUGGESTED"
 
@@ -277,7 +382,11 @@ def test_a_blind_copy_is_a_random_part_with_a_journal_of_its_own(book, pilot):
         press(book)
     second = book.blind_copy(0.5)
     assert set(second.order) == set(book.order[:6]) and second.order != book.order[:6]
-    assert second.path.name == "book-b.jsonl" and len(second.answered) == 0 and second.view["before"] == {}
+    assert (
+        second.path.name == "book-b.jsonl"
+        and len(second.answered) == 0
+        and second.view["before"] == {}
+    )
     assert '"order"' not in second.path.read_text().split('"fields"')[0] and len(lines(second)) == 1
     press(second)
     assert book.blind_copy(6).view["done"] == 1, "the same call goes on"
@@ -295,25 +404,40 @@ def labelled(pilot, messages, who, values):
 
 
 def test_kappa_is_statsmodels_and_the_textbooks(pilot):
-    first, second = ["yes"] * 25 + ["no"] * 25, ["yes"] * 20 + ["no"] * 5 + ["yes"] * 10 + ["no"] * 15
+    first, second = (
+        ["yes"] * 25 + ["no"] * 25,
+        ["yes"] * 20 + ["no"] * 5 + ["yes"] * 10 + ["no"] * 15,
+    )
     found = agreement.kappa(first, second)
-    assert found.observed.value == 0.7 and found.kappa == pytest.approx(0.4) and found.n == 50 and found.note == ""
+    assert (
+        found.observed.value == 0.7
+        and found.kappa == pytest.approx(0.4)
+        and found.n == 50
+        and found.note == ""
+    )
     draw = np.random.default_rng(3)
     for size in (20, 80):
         a, b = draw.integers(0, 4, size), draw.integers(0, 4, size)
         b = np.where(draw.random(size) < 0.6, a, b)
         found = agreement.kappa([str(x) for x in a], [str(x) for x in b])
         table = [[int(((a == i) & (b == j)).sum()) for j in range(4)] for i in range(4)]
-        assert found.kappa == pytest.approx(cohens_kappa(table).kappa) and found.low < found.kappa < found.high <= 1
+        assert (
+            found.kappa == pytest.approx(cohens_kappa(table).kappa)
+            and found.low < found.kappa < found.high <= 1
+        )
         assert ("too few" in found.note) == (size < 50)
     same = agreement.kappa(["a"] * 30 + ["b"] * 30, ["a"] * 30 + ["b"] * 30)
-    assert same.kappa == 1 and same.low < 0.95, "no disagreement in 60 rows does not prove that there is none"
+    assert same.kappa == 1 and same.low < 0.95, (
+        "no disagreement in 60 rows does not prove that there is none"
+    )
     alone = agreement.kappa(["a"] * 60, ["a"] * 60)
     assert alone.kappa is None and "always said 'a'" in str(alone) and "nan" not in str(alone)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # the usual interval, when nobody disagrees
-@pytest.mark.parametrize("right, rows_, least, usual_below", [(0.99, 40, 0.92, 0.70), (0.8, 200, 0.92, 1.0)])
+@pytest.mark.parametrize(
+    "right, rows_, least, usual_below", [(0.99, 40, 0.92, 0.70), (0.8, 200, 0.92, 1.0)]
+)
 def test_the_interval_covers_where_the_usual_one_does_not(right, rows_, least, usual_below):
     """Pairs of annotators who are right with a known probability: how often the interval holds the true kappa."""
     draw, shares = np.random.default_rng(0), np.array([0.15, 0.75, 0.10])
@@ -338,13 +462,32 @@ def test_agreement_field_by_field(book, pilot):
         while widget.view["id"] and widget.view["done"] < 10:
             text = widget.view["text"]
             spans = {"product": "pump" if "pump" in text and widget is book else None}
-            press(widget, choices={**GOOD, **spans, "intent": label if text.endswith("3?") else "order" if "pump" in text else "quote"})
+            press(
+                widget,
+                choices={
+                    **GOOD,
+                    **spans,
+                    "intent": label
+                    if text.endswith("3?")
+                    else "order"
+                    if "pump" in text
+                    else "quote",
+                },
+            )
     found = labeler.agreement(book, second, pilot)
     assert set(found) == {"intent", "product", "order_id", "exact record"}
     mine, theirs = ({row["id"]: row for row in side.labels()} for side in (book, second))
     for name in pilot.fields:
-        assert found[name].observed.value == np.mean([mine[i][name] == theirs[i][name] for i in theirs]) and found[name].n == 8
-    assert found["intent"].kappa is not None and found["product"].kappa is None and "too few" in str(found["product"])
+        assert (
+            found[name].observed.value
+            == np.mean([mine[i][name] == theirs[i][name] for i in theirs])
+            and found[name].n == 8
+        )
+    assert (
+        found["intent"].kappa is not None
+        and found["product"].kappa is None
+        and "too few" in str(found["product"])
+    )
     again_from_rows = labeler.agreement(book.labels(), list(second.labels()), pilot)
     assert again_from_rows == found
 
@@ -357,15 +500,30 @@ def test_agreement_needs_two_people_and_the_same_rows(book, pilot, messages, tmp
         labeler.agreement(book, book.blind_copy(3), pilot)
     with pytest.raises(CourseError, match="needs two annotators"):
         labeler.agreement(book, again(book), pilot)
-    other = labeler.Labeler(pilot, [{"id": f"z{i}", "message": "pump"} for i in range(3)], tmp_path / "z.jsonl", annotator="b")
+    other = labeler.Labeler(
+        pilot,
+        [{"id": f"z{i}", "message": "pump"} for i in range(3)],
+        tmp_path / "z.jsonl",
+        annotator="b",
+    )
     press(other)
     with pytest.raises(CourseError, match="different rows"):
         labeler.agreement(book, other, pilot)
-    overlap = labeler.Labeler(pilot, [*messages[:6], {"id": "new", "message": "pump"}], tmp_path / "o.jsonl", annotator="b")
+    overlap = labeler.Labeler(
+        pilot,
+        [*messages[:6], {"id": "new", "message": "pump"}],
+        tmp_path / "o.jsonl",
+        annotator="b",
+    )
     press(overlap)
     with pytest.raises(CourseError, match="different rows"):
         labeler.agreement(book, overlap, pilot)
-    far = labeler.Labeler(pilot, [row for row in messages if row["id"] != book.order[0]], tmp_path / "f.jsonl", annotator="b")
+    far = labeler.Labeler(
+        pilot,
+        [row for row in messages if row["id"] != book.order[0]],
+        tmp_path / "f.jsonl",
+        annotator="b",
+    )
     press(far)
     with pytest.raises(CourseError, match="No row is labelled by both"):
         labeler.agreement(book, far, pilot)
@@ -373,21 +531,46 @@ def test_agreement_needs_two_people_and_the_same_rows(book, pilot, messages, tmp
         agreement.kappa(["a", "b"], ["a"])
 
 
-NASTY = ['=HYPERLINK("http://x","y") pump', "+49 30 123 pump, PO-1234", "-40 °C grease", "@all pump", "a, \"b\"\nc\r\nd pump", "ポンプ \U0001f6a8 pump",
-         "<script>pump</script>", "\u202epump", "' pump", "pump;pump\tpump", "plain pump", "one more pump"]
+NASTY = [
+    '=HYPERLINK("http://x","y") pump',
+    "+49 30 123 pump, PO-1234",
+    "-40 °C grease",
+    "@all pump",
+    'a, "b"\nc\r\nd pump',
+    "ポンプ \U0001f6a8 pump",
+    "<script>pump</script>",
+    "\u202epump",
+    "' pump",
+    "pump;pump\tpump",
+    "plain pump",
+    "one more pump",
+]
 
 
 @pytest.mark.parametrize("end", ["csv", "jsonl"])
 def test_an_export_loads_as_it_was_labelled(pilot, folder, tmp_path, end):
-    book = labeler.Labeler(pilot, [{"id": f"n-{i}", "message": text} for i, text in enumerate(NASTY)], tmp_path / "b.jsonl")
+    book = labeler.Labeler(
+        pilot,
+        [{"id": f"n-{i}", "message": text} for i, text in enumerate(NASTY)],
+        tmp_path / "b.jsonl",
+    )
     with pytest.raises(CourseError, match="Nothing is labelled yet"):
         book.export(tmp_path / "x.csv")
     while book.view["id"]:
         text = book.view["text"]
         at = text.find("pump")
-        span = {"start": at + (len(text[:at].encode("utf-16-le")) // 2 - at), "end": len(text[: at + 4].encode("utf-16-le")) // 2}
-        press(book, choices={"intent": "quote" if book.view["done"] % 2 else "order", "product": span if at >= 0 else None,
-                             "order_id": "PO-1234" if "PO-" in text else None})
+        span = {
+            "start": at + (len(text[:at].encode("utf-16-le")) // 2 - at),
+            "end": len(text[: at + 4].encode("utf-16-le")) // 2,
+        }
+        press(
+            book,
+            choices={
+                "intent": "quote" if book.view["done"] % 2 else "order",
+                "product": span if at >= 0 else None,
+                "order_id": "PO-1234" if "PO-" in text else None,
+            },
+        )
     (folder / "train.csv").unlink()
     book.export(folder / f"train.{end}")
     loaded, made = list(rows.load(pilot).train), list(book.labels())
@@ -395,7 +578,9 @@ def test_an_export_loads_as_it_was_labelled(pilot, folder, tmp_path, end):
     for got, row in zip(loaded, made):
         formula = end == "csv" and row["message"][0] in "=+-@"
         assert got["message"] == ("'" if formula else "") + row["message"]
-        assert {name: got[name] for name in ("id", *pilot.fields)} == {name: row[name] for name in ("id", *pilot.fields)}
+        assert {name: got[name] for name in ("id", *pilot.fields)} == {
+            name: row[name] for name in ("id", *pilot.fields)
+        }
     assert "simulated" in (folder / f"train.{end}").read_text(encoding="utf-8-sig").splitlines()[0]
     with pytest.raises(CourseError, match=r"\.csv or \.jsonl"):
         book.export(tmp_path / "x.xlsx")
@@ -404,7 +589,9 @@ def test_an_export_loads_as_it_was_labelled(pilot, folder, tmp_path, end):
 def test_a_value_that_is_a_formula_goes_to_jsonl_only(pilot, tmp_path):
     book = labeler.Labeler(pilot, [{"id": "1", "message": "grease -40 C"}], tmp_path / "b.jsonl")
     press(book, choices={**GOOD, "product": {"start": 7, "end": 10}})
-    with pytest.raises(CourseError, match="'-40', which a spreadsheet would run as a formula; export to a .jsonl"):
+    with pytest.raises(
+        CourseError, match="'-40', which a spreadsheet would run as a formula; export to a .jsonl"
+    ):
         book.export(tmp_path / "x.csv")
     assert json.loads(book.export(tmp_path / "x.jsonl").read_text())["product"] == "-40"
 
@@ -412,14 +599,33 @@ def test_a_value_that_is_a_formula_goes_to_jsonl_only(pilot, tmp_path):
 def test_simulated_answers_say_so_everywhere(pilot, messages, tmp_path):
     made = labeler.simulate(pilot, messages, tmp_path / "s.jsonl", error_rate=0.3, annotator="sim")
     written = lines(made)
-    assert len(written) == 13 and all(line["simulated"] for line in written) and made.view["id"] is None
-    assert set(made.labels()["simulated"]) == {True} and "nobody labelled these" in repr(made) and "simulated" in made.static()
-    assert press(made) and "holds simulated answers" in press(made, "undo") and lines(made) == written
+    assert (
+        len(written) == 13
+        and all(line["simulated"] for line in written)
+        and made.view["id"] is None
+    )
+    assert (
+        set(made.labels()["simulated"]) == {True}
+        and "nobody labelled these" in repr(made)
+        and "simulated" in made.static()
+    )
+    assert (
+        press(made) and "holds simulated answers" in press(made, "undo") and lines(made) == written
+    )
     exported = made.export(tmp_path / "s.csv").read_text(encoding="utf-8-sig").splitlines()
-    assert exported[0].endswith("annotator,simulated") and all(line.endswith("sim,True") for line in exported[1:] if line.startswith("train"))
+    assert exported[0].endswith("annotator,simulated") and all(
+        line.endswith("sim,True") for line in exported[1:] if line.startswith("train")
+    )
     records = [line["record"] for line in written[1:]]
-    made.path.write_bytes(b"".join(made.path.read_bytes().splitlines(keepends=True)[:5]) + b'{"event": "ans')
-    assert [line["record"] for line in lines(labeler.simulate(pilot, messages, made.path, error_rate=0.3, annotator="sim"))[1:]] == records
+    made.path.write_bytes(
+        b"".join(made.path.read_bytes().splitlines(keepends=True)[:5]) + b'{"event": "ans'
+    )
+    assert [
+        line["record"]
+        for line in lines(
+            labeler.simulate(pilot, messages, made.path, error_rate=0.3, annotator="sim")
+        )[1:]
+    ] == records
     with pytest.raises(CourseError, match="answers of another kind"):
         labeler.Labeler(pilot, messages, made.path, annotator="sim")
     with pytest.raises(CourseError, match="between 0 and 1"):
@@ -432,22 +638,34 @@ def test_simulated_errors_come_as_often_as_asked(tmp_path):
     pilot = Pilot.load(ROOT / "data/inbox")
     test = list(rows.load(pilot).test)
     made = labeler.simulate(pilot, test, tmp_path / "s.jsonl", error_rate=0.2)
-    right = scoring.score(pilot, test, [{name: row[name] for name in pilot.fields} for row in made.labels()]).right
+    right = scoring.score(
+        pilot, test, [{name: row[name] for name in pilot.fields} for row in made.labels()]
+    ).right
     for name in pilot.labels:
         assert right[name].mean() == pytest.approx(0.8, abs=0.09), name
     exact = labeler.simulate(pilot, test, tmp_path / "e.jsonl", error_rate=0.0, annotator="sim2")
-    assert scoring.score(pilot, test, [{name: row[name] for name in pilot.fields} for row in exact.labels()]).exact.all()
+    assert scoring.score(
+        pilot, test, [{name: row[name] for name in pilot.fields} for row in exact.labels()]
+    ).exact.all()
     found = labeler.agreement(exact, made, pilot)
     assert found["intent"].low < 0.85 and found["intent"].observed.value == right["intent"].mean()
     for row in made.labels():
-        assert all(rows.wrong_value(name, spec, row[name], row["message"]) is None for name, spec in pilot.fields.items())
+        assert all(
+            rows.wrong_value(name, spec, row[name], row["message"]) is None
+            for name, spec in pilot.fields.items()
+        )
 
 
 def test_bad_rows_are_named(pilot, messages, tmp_path):
-    for bad, match in (([], "no rows to label"), ([messages[0], messages[0]], "'train-0' stands in two rows .the second is row 2"),
-                       ([{"id": "1", "mesage": "x"}], "no 'message'; its columns are id, mesage"), ([{"message": "x"}], "no 'id'"),
-                       ([{"id": "1", "message": "  "}], "empty or not text"), ([{"id": "1", "message": None}], "empty or not text"),
-                       ([{"id": "1", "message": "a\ud83d"}], "half a character")):
+    for bad, match in (
+        ([], "no rows to label"),
+        ([messages[0], messages[0]], "'train-0' stands in two rows .the second is row 2"),
+        ([{"id": "1", "mesage": "x"}], "no 'message'; its columns are id, mesage"),
+        ([{"message": "x"}], "no 'id'"),
+        ([{"id": "1", "message": "  "}], "empty or not text"),
+        ([{"id": "1", "message": None}], "empty or not text"),
+        ([{"id": "1", "message": "a\ud83d"}], "half a character"),
+    ):
         with pytest.raises(CourseError, match=match) as caught:
             labeler.Labeler(pilot, bad, tmp_path / "b.jsonl")
         assert "\n" not in str(caught.value) and not (tmp_path / "b.jsonl").exists()
@@ -455,8 +673,20 @@ def test_bad_rows_are_named(pilot, messages, tmp_path):
 
 def test_the_view_is_shipped_needs_no_network_and_makes_no_html():
     script = (ROOT / "helpers/labeler.js").read_text()
-    assert "export default { render }" in script and (ROOT / "helpers/labeler.css").stat().st_size > 1000
-    for banned in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "http:", "https:", "import ", "eval("):
+    assert (
+        "export default { render }" in script
+        and (ROOT / "helpers/labeler.css").stat().st_size > 1000
+    )
+    for banned in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "http:",
+        "https:",
+        "import ",
+        "eval(",
+    ):
         assert banned not in script, banned
     assert "url(" not in (ROOT / "helpers/labeler.css").read_text()
 
@@ -469,8 +699,8 @@ def test_a_recorded_notebook_keeps_a_table_and_no_widget_state(folder, tmp_path)
     code = textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {str(ROOT)!r})
-        from helpers import labeler
-        from helpers.pilot import Pilot
+        from helpers.label import labeler
+        from helpers.core.pilot import Pilot
         rows = [{{"id": "1", "message": "<script>alert(1)</script> pump"}}, {{"id": "2", "message": "\\u202eevil **b**"}}]
         book = labeler.Labeler(Pilot.load({str(folder)!r}), rows, {str(tmp_path / "n.jsonl")!r})
         book.answer({{"intent": "order", "product": "pump" if book.current == "1" else None, "order_id": None}})
@@ -479,11 +709,21 @@ def test_a_recorded_notebook_keeps_a_table_and_no_widget_state(folder, tmp_path)
     for quiet in (True, False):
         (tmp_path / "n.jsonl").unlink(missing_ok=True)
         notebook = nbformat.v4.new_notebook(cells=[nbformat.from_dict(cell) for cell in cells])
-        environment = {k: v for k, v in os.environ.items() if k != "COURSE_QUIET"} | ({"COURSE_QUIET": "1"} if quiet else {})
-        NotebookClient(notebook, timeout=120, kernel_name="python3", store_widget_state=quiet).execute(env=environment)
+        environment = {k: v for k, v in os.environ.items() if k != "COURSE_QUIET"} | (
+            {"COURSE_QUIET": "1"} if quiet else {}
+        )
+        NotebookClient(
+            notebook, timeout=120, kernel_name="python3", store_widget_state=quiet
+        ).execute(env=environment)
         bundle = notebook.cells[1].outputs[0].data
-        assert ("application/vnd.jupyter.widget-view+json" in bundle) != quiet and "widgets" not in notebook.metadata
+        assert (
+            "application/vnd.jupyter.widget-view+json" in bundle
+        ) != quiet and "widgets" not in notebook.metadata
         page, _ = HTMLExporter().from_notebook_node(notebook)
         table = page[page.index("Labeler: 1 of 2") :]
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in table and "<script>alert(1)" not in page
-        assert "[U+202E]evil **b**" in table and "<th>intent</th>" in table and "widget-view+json" not in table
+        assert (
+            "[U+202E]evil **b**" in table
+            and "<th>intent</th>" in table
+            and "widget-view+json" not in table
+        )

@@ -5,7 +5,8 @@ import json
 import pytest
 from transformers import LlamaConfig
 
-from helpers import CourseError, catalog, memory, models
+from helpers import CourseError
+from helpers.choose import catalog, memory, models
 
 
 def test_the_shape_counts_every_parameter(embedded):
@@ -17,8 +18,11 @@ def test_the_shape_counts_every_parameter(embedded):
     assert row == shape, "the catalogue's sizes give the same model"
 
 
-@pytest.mark.parametrize("row", [r for r in catalog.models() if memory.shape_of_row(r) and r["parameters_basis"] == "config"],
-                         ids=lambda r: r["hub_id"])
+@pytest.mark.parametrize(
+    "row",
+    [r for r in catalog.models() if memory.shape_of_row(r) and r["parameters_basis"] == "config"],
+    ids=lambda r: r["hub_id"],
+)
 def test_the_catalogues_sizes_add_up(row):
     shape = memory.shape_of_row(row)
     assert abs(shape.parameters / int(row["parameters"]) - 1) < 0.01
@@ -28,9 +32,18 @@ def test_the_catalogues_sizes_add_up(row):
 def test_against_a_model_that_torch_built(tied):
     from transformers import LlamaForCausalLM
 
-    config = LlamaConfig(vocab_size=999, hidden_size=48, intermediate_size=100, num_hidden_layers=3, num_attention_heads=6,
-                         num_key_value_heads=2, tie_word_embeddings=tied)
-    assert memory.shape_of(config).parameters == sum(p.numel() for p in LlamaForCausalLM(config).parameters())
+    config = LlamaConfig(
+        vocab_size=999,
+        hidden_size=48,
+        intermediate_size=100,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        tie_word_embeddings=tied,
+    )
+    assert memory.shape_of(config).parameters == sum(
+        p.numel() for p in LlamaForCausalLM(config).parameters()
+    )
 
 
 def test_more_of_anything_needs_more():
@@ -40,10 +53,18 @@ def test_more_of_anything_needs_more():
         return memory.estimate(shape, mode, **k).total
 
     assert total("qlora") < total("lora") < total("full")
-    assert total("qlora", tokens=1024) > total("qlora", tokens=256) > total("qlora", tokens=256, checkpointing=True)
-    assert total("lora", r=64) > total("lora", r=8) and total("inference", rows=64) > total("inference", rows=1)
+    assert (
+        total("qlora", tokens=1024)
+        > total("qlora", tokens=256)
+        > total("qlora", tokens=256, checkpointing=True)
+    )
+    assert total("lora", r=64) > total("lora", r=8) and total("inference", rows=64) > total(
+        "inference", rows=1
+    )
     assert total("lora", dtype="float32") > total("lora")
-    assert total("full", dtype="float32") >= 16 * shape.parameters  # weights, gradients and two states of four bytes
+    assert (
+        total("full", dtype="float32") >= 16 * shape.parameters
+    )  # weights, gradients and two states of four bytes
 
 
 def test_bad_configs_in_a_sentence(tmp_path):
@@ -52,16 +73,29 @@ def test_bad_configs_in_a_sentence(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CourseError, match="not valid JSON"):
         memory.shape_of(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"n_embd": 768, "n_layer": 12, "vocab_size": 50257}))
-    with pytest.raises(CourseError, match="lacks num_hidden_layers, hidden_size, num_attention_heads, intermediate_size"):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"n_embd": 768, "n_layer": 12, "vocab_size": 50257})
+    )
+    with pytest.raises(
+        CourseError,
+        match="lacks num_hidden_layers, hidden_size, num_attention_heads, intermediate_size",
+    ):
         memory.shape_of(tmp_path)
     for odd in ([], None, 7):
         with pytest.raises(CourseError, match="content of a model's config.json"):
             memory.shape_of(odd)
-    sizes = {"num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 99}
+    sizes = {
+        "num_hidden_layers": 2,
+        "hidden_size": 8,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "vocab_size": 99,
+    }
     with pytest.raises(CourseError, match="lacks hidden_size as whole numbers"):
         memory.shape_of({**sizes, "hidden_size": "8"})
-    assert memory.shape_of({"text_config": sizes}) == memory.shape_of(sizes)  # a model that also reads pictures
+    assert memory.shape_of({"text_config": sizes}) == memory.shape_of(
+        sizes
+    )  # a model that also reads pictures
     with pytest.raises(CourseError, match="whole numbers from 1 on"):
         memory.estimate(memory.shape_of(sizes), "lora", tokens=0)
     with pytest.raises(CourseError, match="num_local_experts: a mixture of experts"):
@@ -89,15 +123,18 @@ def test_surprise_is_low_for_what_the_model_would_write(tiny, tokenizer, folder)
     import torch
     from transformers import AutoModelForCausalLM
 
-    from helpers import answers, rows
-    from helpers.pilot import Pilot
+    from helpers.ask import answers
+    from helpers.core import rows
+    from helpers.core.pilot import Pilot
 
     pilot = Pilot.load(folder)
     data = rows.load(pilot).train
     model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
     bits = answers.surprise(model, tokenizer, pilot, data, batch_size=5)
     for row, found in zip(data, bits):
-        asked = tokenizer(answers.prompt(pilot, tokenizer, row[pilot.text]), add_special_tokens=False).input_ids
+        asked = tokenizer(
+            answers.prompt(pilot, tokenizer, row[pilot.text]), add_special_tokens=False
+        ).input_ids
         right = tokenizer(pilot.answer(row), add_special_tokens=False).input_ids
         with torch.inference_mode():
             logp = torch.log_softmax(model(torch.tensor([asked + right])).logits[0], -1)

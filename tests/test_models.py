@@ -12,7 +12,8 @@ import time
 import pytest
 from conftest import ROOT
 
-from helpers import CourseError, models
+from helpers import CourseError
+from helpers.choose import models
 
 
 @pytest.fixture
@@ -30,7 +31,9 @@ def test_it_is_whole_and_second_use_needs_no_network(embedded, monkeypatch):
     monkeypatch.setattr(models, "_download", no_network)
     place = models.embedded_folder()
     manifest = json.loads((place / "manifest.json").read_text())
-    assert manifest[models.GGUF_NAME] == models.GGUF_SHA256 and "model/model.safetensors" in manifest
+    assert (
+        manifest[models.GGUF_NAME] == models.GGUF_SHA256 and "model/model.safetensors" in manifest
+    )
     assert not list(place.rglob("*.bin")) and not list(place.rglob("*.pkl"))
 
 
@@ -105,7 +108,8 @@ def test_killed_while_building_and_repaired(fresh, embedded, tmp_path):
 import sys; sys.path.insert(0, {str(ROOT)!r})
 import shutil, time
 from pathlib import Path
-from helpers import models, runtime
+from helpers.choose import models
+from helpers.core import runtime
 runtime.quiet()
 slow = len(sys.argv) > 1
 def build(building, wheel):
@@ -119,13 +123,17 @@ models._build = build
 print(models.embedded_folder())
 """
     env = {**os.environ, "COURSE_CACHE": str(fresh)}
-    victim = subprocess.Popen([sys.executable, "-c", script, "slow"], env=env, stdout=subprocess.PIPE, text=True)
+    victim = subprocess.Popen(
+        [sys.executable, "-c", script, "slow"], env=env, stdout=subprocess.PIPE, text=True
+    )
     assert victim.stdout.readline().strip() == "half"
     os.kill(victim.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
     victim.wait(timeout=30)
     assert list(fresh.glob("building-*")) and not models.is_present()
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", script], env=env, check=True, capture_output=True, timeout=300)
+    subprocess.run(
+        [sys.executable, "-c", script], env=env, check=True, capture_output=True, timeout=300
+    )
     assert models.is_present() and not list(fresh.glob("building-*")), time.perf_counter() - started
 
 
@@ -134,7 +142,9 @@ def test_the_ladder_by_name(tiny, tmp_path):
     assert models.resolve("Qwen/Qwen2.5-1.5B-Instruct").licence == "apache-2.0"
     assert models.resolve("someone/something").licence.startswith("unknown")
     assert models.resolve(tiny.name, tiny.parent).path == str(tiny)
-    with pytest.raises(CourseError, match="no folder with a config.json, no hub id.*embedded, smollm2-360m"):
+    with pytest.raises(
+        CourseError, match="no folder with a config.json, no hub id.*embedded, smollm2-360m"
+    ):
         models.resolve("qwen2.5-1.5")
     with pytest.raises(CourseError, match="no config.json"):
         models.resolve(str(tmp_path))
@@ -144,7 +154,9 @@ def test_the_hub_without_a_network_and_a_full_gpu():
     base = models.resolve("Qwen/Qwen2.5-0.5B-Instruct")
     from transformers import AutoModelForCausalLM
 
-    with pytest.raises(CourseError, match="could not be fetched from the hub.*base_model: embedded"):
+    with pytest.raises(
+        CourseError, match="could not be fetched from the hub.*base_model: embedded"
+    ):
         with models.loading(base):
             AutoModelForCausalLM.from_pretrained(base.path)
     with pytest.raises(CourseError, match="too little free memory"):

@@ -18,18 +18,25 @@ def label_pilot(tmp_path, base):
     """The smallest pilot: one label field, CSV, another base model."""
     place = tmp_path / "mine"
     place.mkdir()
-    (place / "pilot.yaml").write_text("name: mine\ntext: body\nfields:\n  topic: {type: label, values: [order, complaint]}\n"
-                                      f"base_model: {json.dumps(str(base))}\n")
+    (place / "pilot.yaml").write_text(
+        "name: mine\ntext: body\nfields:\n  topic: {type: label, values: [order, complaint]}\n"
+        f"base_model: {json.dumps(str(base))}\n"
+    )
     for split, n in (("train", 14), ("test", 12)):
-        lines = ["body,topic"] + [f"{'please send part' if i % 2 else 'I am unhappy with part'} {split} {i},"
-                                  f"{('complaint', 'order')[i % 2]}" for i in range(n)]
+        lines = ["body,topic"] + [
+            f"{'please send part' if i % 2 else 'I am unhappy with part'} {split} {i},"
+            f"{('complaint', 'order')[i % 2]}"
+            for i in range(n)
+        ]
         (place / f"{split}.csv").write_text("\n".join(lines) + "\n")
     return place
 
 
 def test_chapter_00_runs_on_a_folder_and_a_model_of_ones_own(tmp_path, tiny, capsys):
     place = label_pilot(tmp_path, tiny)
-    assert course.main(["--pilot", str(place), "--profile", "smoke", "--only", "00"]) == 0, capsys.readouterr().err
+    assert course.main(["--pilot", str(place), "--profile", "smoke", "--only", "00"]) == 0, (
+        capsys.readouterr().err
+    )
     folder = tmp_path / "runs/mine/smoke"
     result = json.loads((folder / "00/results.json").read_text())
     names = {f["name"] for f in result["figures"]}
@@ -43,32 +50,48 @@ def test_chapter_00_runs_on_a_folder_and_a_model_of_ones_own(tmp_path, tiny, cap
     assert {p.name: p.read_bytes() for p in (folder / "00/answers").iterdir()} == before
     again = json.loads((folder / "00/results.json").read_text())
     drop = ("seconds", "date")
-    assert {k: v for k, v in again.items() if k not in drop} == {k: v for k, v in result.items() if k not in drop}
+    assert {k: v for k, v in again.items() if k not in drop} == {
+        k: v for k, v in result.items() if k not in drop
+    }
 
 
-def test_chapter_01_on_a_folder_and_a_model_that_the_catalogue_does_not_know(tmp_path, tiny, capsys):
+def test_chapter_01_on_a_folder_and_a_model_that_the_catalogue_does_not_know(
+    tmp_path, tiny, capsys
+):
     place = label_pilot(tmp_path, tiny)
-    assert course.main(["--pilot", str(place), "--profile", "smoke", "--only", "01"]) == 0, capsys.readouterr().err
+    assert course.main(["--pilot", str(place), "--profile", "smoke", "--only", "01"]) == 0, (
+        capsys.readouterr().err
+    )
     folder = tmp_path / "runs/mine/smoke/01"
     choice = json.loads((folder / "choice.json").read_text())
     assert choice["verdict"] == "unknown: read the licence" and choice["predicted_gib"]["qlora"] > 0
     names = {f["name"] for f in json.loads((folder / "results.json").read_text())["figures"]}
     assert {"gate.cases", "gate.right", "memory.prediction_error.embedded"} <= names
-    assert any(re.fullmatch(r"surprise\.[a-z0-9_]+\.plain", name) for name in names) and str(tmp_path) not in str(names)
+    assert any(re.fullmatch(r"surprise\.[a-z0-9_]+\.plain", name) for name in names) and str(
+        tmp_path
+    ) not in str(names)
 
 
 def test_a_mistake_in_the_pilot_is_one_sentence_without_a_traceback(tmp_path, tiny, capsys):
     place = label_pilot(tmp_path, tiny)
-    (place / "train.csv").write_text((place / "train.csv").read_text().replace(",order", ",ordr", 1))
+    (place / "train.csv").write_text(
+        (place / "train.csv").read_text().replace(",order", ",ordr", 1)
+    )
     assert course.main(["--pilot", str(place), "--profile", "smoke"]) == 1
     said = capsys.readouterr().err
-    assert "did you mean 'order'" in said and "Traceback" not in said and len(said.strip().splitlines()) == 1
+    assert (
+        "did you mean 'order'" in said
+        and "Traceback" not in said
+        and len(said.strip().splitlines()) == 1
+    )
 
 
 def test_a_cell_that_fails_is_named_and_no_interruption(tmp_path):
     page = tmp_path / "09_broken.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), page)
-    with pytest.raises(CourseError, match="09_broken stopped with ZeroDivisionError: division by zero"):
+    with pytest.raises(
+        CourseError, match="09_broken stopped with ZeroDivisionError: division by zero"
+    ):
         course.run_chapter(page, lambda line: None, dict(os.environ))
 
 
@@ -88,15 +111,24 @@ def test_cells_are_short_and_stored_outputs_small(path):
     assert path.stat().st_size < 1_000_000
 
 
-
-
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal to a process group")
 def test_ctrl_c_ends_in_a_sentence_and_keeps_what_was_answered(tmp_path, tiny):
     place = label_pilot(tmp_path, tiny)
     command = [sys.executable, "-m", "helpers.course", "--pilot", str(place), "--profile", "smoke"]
-    victim = subprocess.Popen(command, cwd=ROOT, start_new_session=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    victim = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     answers, deadline = tmp_path / "runs/mine/smoke/00/answers", time.time() + 120
-    while not list(answers.glob("zero_shot-*.jsonl")) and victim.poll() is None and time.time() < deadline:
+    while (
+        not list(answers.glob("zero_shot-*.jsonl"))
+        and victim.poll() is None
+        and time.time() < deadline
+    ):
         time.sleep(0.1)
     os.killpg(victim.pid, signal.SIGINT)
     said = victim.communicate(timeout=60)[1]

@@ -6,14 +6,20 @@ import re
 import pytest
 from conftest import ROOT
 
-from helpers import CourseError, augment, recipes, rows
-from helpers.pilot import Pilot
-from helpers.teachers import Teacher
+from helpers import CourseError
+from helpers.ask.teachers import Teacher
+from helpers.core import rows
+from helpers.core.pilot import Pilot
+from helpers.make import augment, recipes
 
 TEACHER = Teacher(model="m", licence="Apache-2.0")
 ORIGIN = {"recipe", "teacher", "prompt_version", "seed", "parents", "licence"}
 ANSWER = '{"intent": "quote", "urgency": "low", "product": null, "order_id": null}'
-LABEL_ONLY = {"name": "x", "text": "message", "fields": {"topic": {"type": "label", "values": ["order", "other"]}}}
+LABEL_ONLY = {
+    "name": "x",
+    "text": "message",
+    "fields": {"topic": {"type": "label", "values": ["order", "other"]}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +39,24 @@ def seeds(data):
 
 def few():
     pilot = Pilot.model_validate(LABEL_ONLY)
-    return pilot, [{"id": str(i), "message": f"message number {i}, please answer", "topic": ["order", "other"][i % 2]} for i in range(6)]
+    return pilot, [
+        {
+            "id": str(i),
+            "message": f"message number {i}, please answer",
+            "topic": ["order", "other"][i % 2],
+        }
+        for i in range(6)
+    ]
 
 
 def all_plans(pilot, seeds, number=8, seed=0):
-    return {"lamini": recipes.lamini(pilot, seeds, number, seed), "evolve": recipes.evolve(pilot, seeds, number, seed),
-            "explain": recipes.explain(pilot, seeds[:number], seed, seeds[-2:]),
-            "attributes": recipes.attributes(pilot, seeds, number, seed),
-            "forced": recipes.attributes(pilot, seeds, number, seed, force=True)}
+    return {
+        "lamini": recipes.lamini(pilot, seeds, number, seed),
+        "evolve": recipes.evolve(pilot, seeds, number, seed),
+        "explain": recipes.explain(pilot, seeds[:number], seed, seeds[-2:]),
+        "attributes": recipes.attributes(pilot, seeds, number, seed),
+        "forced": recipes.attributes(pilot, seeds, number, seed, force=True),
+    }
 
 
 @pytest.mark.parametrize("small", [False, True])
@@ -49,15 +65,25 @@ def test_every_request_has_its_own_seed_and_repeats_with_the_run_s_seed(inbox, s
     for name, plans in all_plans(pilot, known, 6).items():
         assert len(plans) == 6 and len({p["request"]["seed"] for p in plans}) == 6, name
         assert plans == all_plans(pilot, known, 6)[name], name
-        assert [p["request"]["seed"] for p in plans] != [p["request"]["seed"] for p in all_plans(pilot, known, 6, seed=1)[name]], name
+        assert [p["request"]["seed"] for p in plans] != [
+            p["request"]["seed"] for p in all_plans(pilot, known, 6, seed=1)[name]
+        ], name
         assert {i for p in plans for i in p["parents"]} <= {row["id"] for row in known}, name
 
 
 def test_no_test_row_reaches_a_request(inbox, data, seeds):
-    asked = json.dumps([p for plans in all_plans(inbox, seeds, 60).values() for p in plans], ensure_ascii=False)
+    asked = json.dumps(
+        [p for plans in all_plans(inbox, seeds, 60).values() for p in plans], ensure_ascii=False
+    )
     held = [recipes._flat(t) for t in [*data.test["message"], *data.ood["message"]]]
     assert not [t for t in held if json.dumps(t, ensure_ascii=False)[1:-1] in asked]
-    assert sum(json.dumps(recipes._flat(r["message"]), ensure_ascii=False)[1:-1] in asked for r in seeds) == 60, "the seeds do"
+    assert (
+        sum(
+            json.dumps(recipes._flat(r["message"]), ensure_ascii=False)[1:-1] in asked
+            for r in seeds
+        )
+        == 60
+    ), "the seeds do"
 
 
 def test_rows_say_where_they_come_from(inbox, seeds):
@@ -67,37 +93,84 @@ def test_rows_say_where_they_come_from(inbox, seeds):
         made = recipes.rows_of(inbox, plans, [answer] * 7 + [None], TEACHER, seeds)
         assert len(made) == 7 and len({r["id"] for r in made}) == 7
         for plan, row in zip(plans, made):
-            assert ORIGIN <= set(row) and row["teacher"] == "m" and row["licence"] == "Apache-2.0" and row["parents"] == plan["parents"]
+            assert (
+                ORIGIN <= set(row)
+                and row["teacher"] == "m"
+                and row["licence"] == "Apache-2.0"
+                and row["parents"] == plan["parents"]
+            )
             assert set(inbox.fields) <= set(row) and row["prompt_version"].startswith(row["recipe"])
 
 
 def test_an_explained_answer_is_split_into_its_column_and_the_record(inbox, seeds):
     plans = recipes.explain(inbox, seeds[:2], shots=seeds[5:7])
     grammar = plans[0]["request"]["grammar"]
-    assert grammar.startswith('root ::= word (" " word){3,30} "\\n" record') and grammar.count("root ::=") == 1 and "record ::=" in grammar
-    made = recipes.rows_of(inbox, plans, [f"It asks for a price.\n{ANSWER}", 'It is cut off\n{"intent": "quo'], TEACHER, seeds)
-    assert len(made) == 1 and made[0]["explanation"] == "It asks for a price." and made[0]["intent"] == "quote"
+    assert (
+        grammar.startswith('root ::= word (" " word){3,30} "\\n" record')
+        and grammar.count("root ::=") == 1
+        and "record ::=" in grammar
+    )
+    made = recipes.rows_of(
+        inbox,
+        plans,
+        [f"It asks for a price.\n{ANSWER}", 'It is cut off\n{"intent": "quo'],
+        TEACHER,
+        seeds,
+    )
+    assert (
+        len(made) == 1
+        and made[0]["explanation"] == "It asks for a price."
+        and made[0]["intent"] == "quote"
+    )
     assert made[0]["message"] == seeds[0]["message"]
 
 
 def test_lamini_rows_get_what_can_be_known_from_the_text(inbox, seeds):
     plan = recipes.lamini(inbox, seeds, 8)[0]
     product = next(r["product"] for r in seeds if r["product"])
-    row = recipes.rows_of(inbox, [plan], [f"Where is the {product} from PO-7777?"], TEACHER, seeds)[0]
-    assert (row["product"], row["order_id"], row["intent"]) == (product, "PO-7777", plan["record"]["intent"])
+    row = recipes.rows_of(inbox, [plan], [f"Where is the {product} from PO-7777?"], TEACHER, seeds)[
+        0
+    ]
+    assert (row["product"], row["order_id"], row["intent"]) == (
+        product,
+        "PO-7777",
+        plan["record"]["intent"],
+    )
     assert plan["request"]["prompt"].endswith("\n-") and plan["request"]["stop"] == ["\n"]
 
 
-@pytest.mark.parametrize("text, reason", [
-    (None, "empty"), ("ok", "empty"), ("Sorry, as an AI I do not write PO-1234.", "refusal or placeholder"),
-    ("Dear [customer name], where is it?", "refusal or placeholder"), ("Message: where is the pump of PO-1000?", "repeats the prompt"),
-    ("where is IT from PO-1000, the pump", "unchanged"), ("Where is the pump that I want so much?", "lost order_id"),
-    ("Where is the pump from PO-1000, says my boss?", None)])
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        (None, "empty"),
+        ("ok", "empty"),
+        ("Sorry, as an AI I do not write PO-1234.", "refusal or placeholder"),
+        ("Dear [customer name], where is it?", "refusal or placeholder"),
+        ("Message: where is the pump of PO-1000?", "repeats the prompt"),
+        ("where is IT from PO-1000, the pump", "unchanged"),
+        ("Where is the pump that I want so much?", "lost order_id"),
+        ("Where is the pump from PO-1000, says my boss?", None),
+    ],
+)
 def test_failed_rewrites_are_eliminated_with_a_reason(text, reason):
-    pilot = Pilot.model_validate({"name": "x", "text": "message", "fields": {
-        "intent": {"type": "label", "values": ["order", "quote"]}, "product": {"type": "span", "optional": True},
-        "order_id": {"type": "pattern", "regex": r"PO-\d{4}", "optional": True}}})
-    row = {"id": "1", "message": "Where is it from PO-1000, the pump", "intent": "order", "product": "pump", "order_id": "PO-1000"}
+    pilot = Pilot.model_validate(
+        {
+            "name": "x",
+            "text": "message",
+            "fields": {
+                "intent": {"type": "label", "values": ["order", "quote"]},
+                "product": {"type": "span", "optional": True},
+                "order_id": {"type": "pattern", "regex": r"PO-\d{4}", "optional": True},
+            },
+        }
+    )
+    row = {
+        "id": "1",
+        "message": "Where is it from PO-1000, the pump",
+        "intent": "order",
+        "product": "pump",
+        "order_id": "PO-1000",
+    }
     plan = recipes.evolve(pilot, [row], 1)[0]
     assert recipes.eliminated(pilot, plan, text, [row]) == reason
 
@@ -121,7 +194,9 @@ def test_what_has_no_example_is_named(inbox, seeds):
         recipes.lamini(inbox, [r for r in seeds if r["intent"] != "return"], 8)
     with pytest.raises(CourseError, match="No seed row has a value for product"):
         augment.records(inbox, [r | {"product": None} for r in seeds], 8)
-    assert augment.records(inbox, [r | {"product": None} for r in seeds], 8, spans={"product": ["pump"]})
+    assert augment.records(
+        inbox, [r | {"product": None} for r in seeds], 8, spans={"product": ["pump"]}
+    )
 
 
 def test_forced_grammars_hold_the_values_and_let_them_through(inbox, seeds, tokenizer):
@@ -136,11 +211,17 @@ def test_forced_grammars_hold_the_values_and_let_them_through(inbox, seeds, toke
         grammar = plan["request"]["grammar"]
         assert all(json.dumps(" " + v) in grammar for v in values)
         ordered = sorted(values, key=lambda v: grammar.index(json.dumps(" " + v)))
-        for text, good in ((" Where is my " + " and ".join([*ordered, "rest?"]) + "\n", True), (" Where is it?\n", not values)):
+        for text, good in (
+            (" Where is my " + " and ".join([*ordered, "rest?"]) + "\n", True),
+            (" Where is it?\n", not values),
+        ):
             matcher = LLMatcher(vocabulary, gbnf_to_lark(grammar))
             assert not matcher.get_error()
             taken = matcher.try_consume_tokens(tokenizer(text, add_special_tokens=False).input_ids)
-            assert (taken == len(tokenizer(text, add_special_tokens=False).input_ids)) == good, (text, grammar)
+            assert (taken == len(tokenizer(text, add_special_tokens=False).input_ids)) == good, (
+                text,
+                grammar,
+            )
 
 
 def test_substituted_rows_keep_exact_labels(inbox, seeds):
@@ -151,10 +232,15 @@ def test_substituted_rows_keep_exact_labels(inbox, seeds):
         parent = by_id[row["parents"][0]]
         assert (row["intent"], row["urgency"]) == (parent["intent"], parent["urgency"])
         for name in ("product", "order_id"):
-            assert (row[name] is None) == (parent[name] is None) and (row[name] is None or row[name] in row["message"])
+            assert (row[name] is None) == (parent[name] is None) and (
+                row[name] is None or row[name] in row["message"]
+            )
         assert row["recipe"] == "substitute" and row["teacher"] == "none"
     changed = [r for r in made if r["order_id"]]
-    assert sum(r["order_id"] != by_id[r["parents"][0]]["order_id"] for r in changed) >= len(changed) - 1  # one in 10,000 draws is the old one
+    assert (
+        sum(r["order_id"] != by_id[r["parents"][0]]["order_id"] for r in changed)
+        >= len(changed) - 1
+    )  # one in 10,000 draws is the old one
 
 
 def test_phrases_decide_one_label_and_only_of_neutral_rows(inbox, seeds):
@@ -164,10 +250,16 @@ def test_phrases_decide_one_label_and_only_of_neutral_rows(inbox, seeds):
     assert {r["urgency"] for r in made} == set(words)
     for row in made:
         parent = by_id[row["parents"][0]]
-        assert parent["urgency"] == "normal" and words[row["urgency"]][0] in row["message"] and parent["message"] in row["message"]
+        assert (
+            parent["urgency"] == "normal"
+            and words[row["urgency"]][0] in row["message"]
+            and parent["message"] in row["message"]
+        )
         assert all(row[n] == parent[n] for n in ("intent", "product", "order_id"))
     with pytest.raises(CourseError, match="No seed row has urgency = 'normal'"):
-        augment.phrases(inbox, [r for r in seeds if r["urgency"] == "low"], 3, "urgency", words, "normal")
+        augment.phrases(
+            inbox, [r for r in seeds if r["urgency"] == "low"], 3, "urgency", words, "normal"
+        )
     with pytest.raises(CourseError, match="'hgih' is not among the values of urgency"):
         augment.phrases(inbox, seeds, 3, "urgency", {"hgih": ["Now!"]}, "normal")
 
@@ -175,34 +267,49 @@ def test_phrases_decide_one_label_and_only_of_neutral_rows(inbox, seeds):
 def test_a_pilot_with_one_label_is_enough():
     pilot, known = few()
     assert augment.substitute(pilot, known, 3)[0]["topic"] in ("order", "other")
-    made = recipes.rows_of(pilot, recipes.attributes(pilot, known, 4), ["a", "b", "", "d"], TEACHER, known)
+    made = recipes.rows_of(
+        pilot, recipes.attributes(pilot, known, 4), ["a", "b", "", "d"], TEACHER, known
+    )
     assert [r["topic"] for r in made] == ["order", "other", "other"]
 
 
 def test_a_message_from_the_phrase_book_has_an_exact_record(inbox, data, seeds):
     book = augment.phrase_book(inbox)
     made = augment.compose(inbox, seeds[:24], 400, book, seed=5)
-    assert made == augment.compose(inbox, seeds[:24], 400, book, seed=5) != augment.compose(inbox, seeds[:24], 400, book, seed=6)
+    assert (
+        made
+        == augment.compose(inbox, seeds[:24], 400, book, seed=5)
+        != augment.compose(inbox, seeds[:24], 400, book, seed=6)
+    )
     assert len({row["message"] for row in made}) > 380 and set(made[0]) >= ORIGIN
     for row in made:
         assert "{" not in row["message"]
         for name in ("product", "order_id"):
             assert row[name] is None or row[name] in row["message"]
         if row["order_id"] is None and "PO-" in row["message"]:
-            assert any(p.split("{other.order_id}")[0].lower() in row["message"].lower() for p in book["aside"] + book["request"]["quote"]
-                       if "{other.order_id}" in p) or row["message"].count("PO-") == 1
+            assert (
+                any(
+                    p.split("{other.order_id}")[0].lower() in row["message"].lower()
+                    for p in book["aside"] + book["request"]["quote"]
+                    if "{other.order_id}" in p
+                )
+                or row["message"].count("PO-") == 1
+            )
     assert len({row["intent"] for row in made}) == 8 and len({row["urgency"] for row in made}) == 3
     held = {" ".join(t.lower().split()) for t in [*data.test["message"], *data.ood["message"]]}
     assert not [row for row in made if " ".join(row["message"].lower().split()) in held]
 
 
-@pytest.mark.parametrize("change, said", [
-    (lambda b: b.pop("urgency"), "no part 'urgency'"),
-    (lambda b: b["request"].pop("quote"), "request: 'quote' has no phrases"),
-    (lambda b: b["request"].update(quotes=["x"]), "'quotes' is not among the values"),
-    (lambda b: b["request"]["quote"].append("What is {price}?"), "not a phrase with the slots"),
-    (lambda b: b["urgency"]["low"].append({"No": "hurry"}), "not a phrase"),
-])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda b: b.pop("urgency"), "no part 'urgency'"),
+        (lambda b: b["request"].pop("quote"), "request: 'quote' has no phrases"),
+        (lambda b: b["request"].update(quotes=["x"]), "'quotes' is not among the values"),
+        (lambda b: b["request"]["quote"].append("What is {price}?"), "not a phrase with the slots"),
+        (lambda b: b["urgency"]["low"].append({"No": "hurry"}), "not a phrase"),
+    ],
+)
 def test_a_phrase_book_with_a_mistake_is_refused_in_one_sentence(inbox, tmp_path, change, said):
     import yaml
 
@@ -227,7 +334,9 @@ def test_the_bundled_phrases_are_labelled_as_the_guide_says(inbox):
     for part in ("request", "urgency"):
         every = [p for phrases in book[part].values() for p in phrases if p]
         assert len(every) == len(set(every))
-    assert not [p for p in book["urgency"]["normal"] if re.search(r"today|tomorrow|urgent|hurry", p, re.I)]
+    assert not [
+        p for p in book["urgency"]["normal"] if re.search(r"today|tomorrow|urgent|hurry", p, re.I)
+    ]
     assert all("{product}" not in p and "{order_id}" not in p for p in book["aside"])
 
 
@@ -237,10 +346,21 @@ def test_compose_does_not_depend_on_the_process(inbox):
     import subprocess
     import sys
 
-    code = ("from helpers import augment, rows; from helpers.pilot import Pilot; import hashlib; p = Pilot.load('data/inbox');"
-            "print(hashlib.sha256(repr(augment.compose(p, list(rows.load(p).train), 280, augment.phrase_book(p))).encode()).hexdigest())")
-    said = {subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": str(k)}, check=True,
-                           capture_output=True, text=True).stdout for k in (0, 1)}
+    code = (
+        "from helpers import augment, rows; from helpers.pilot import Pilot; import hashlib; p = Pilot.load('data/inbox');"
+        "print(hashlib.sha256(repr(augment.compose(p, list(rows.load(p).train), 280, augment.phrase_book(p))).encode()).hexdigest())"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": str(k)},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for k in (0, 1)
+    }
     assert len(said) == 1 and len(said.pop()) == 65
 
 
@@ -248,18 +368,35 @@ def test_typing_errors_never_touch_a_slot(inbox, seeds):
     book = augment.phrase_book(inbox)
     for seed in range(12):
         for row in augment.compose(inbox, seeds, 120, book, seed):
-            assert not re.search(r"[{}]", row["message"]) and all(row[f] is None or row[f] in row["message"] for f in ("product", "order_id"))
+            assert not re.search(r"[{}]", row["message"]) and all(
+                row[f] is None or row[f] in row["message"] for f in ("product", "order_id")
+            )
 
 
-@pytest.mark.parametrize("change, said", [
-    (lambda b: b.update(open="Hello,"), "open: 'Hello,' is not a list of phrases"),
-    (lambda b: b.update(asides=["x"]), "'asides' is not known"),
-    (lambda b: b["aside"].append("The {product} works."), "aside: 'The {product} works.' is not a phrase with the slots other.product"),
-    (lambda b: b["request"]["quote"].append("What is {order_id?"), "is not a phrase with the slots"),
-    (lambda b: b["request"].update(quote="What is it?"), "request, quote: 'What is it?' is not a list"),
-    (lambda b: b["spans"].update(product=None), "spans: 'product' needs a list of texts"),
-    (lambda b: b["spans"].update(produkt=["x"]), "spans: 'produkt' needs a list of texts, and must be one of product, order_id"),
-])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda b: b.update(open="Hello,"), "open: 'Hello,' is not a list of phrases"),
+        (lambda b: b.update(asides=["x"]), "'asides' is not known"),
+        (
+            lambda b: b["aside"].append("The {product} works."),
+            "aside: 'The {product} works.' is not a phrase with the slots other.product",
+        ),
+        (
+            lambda b: b["request"]["quote"].append("What is {order_id?"),
+            "is not a phrase with the slots",
+        ),
+        (
+            lambda b: b["request"].update(quote="What is it?"),
+            "request, quote: 'What is it?' is not a list",
+        ),
+        (lambda b: b["spans"].update(product=None), "spans: 'product' needs a list of texts"),
+        (
+            lambda b: b["spans"].update(produkt=["x"]),
+            "spans: 'produkt' needs a list of texts, and must be one of product, order_id",
+        ),
+    ],
+)
 def test_every_part_of_a_phrase_book_is_checked(inbox, tmp_path, change, said):
     import yaml
 
@@ -271,15 +408,38 @@ def test_every_part_of_a_phrase_book_is_checked(inbox, tmp_path, change, said):
 
 
 def test_a_japanese_phrase_book(tmp_path):
-    pilot = Pilot.model_validate({"name": "ja", "language": "ja", "text": "本文", "fields": {
-        "topic": {"type": "label", "values": ["注文", "苦情"]}, "part": {"type": "span", "optional": True}}})
-    known = [{"id": str(i), "本文": f"{part}を送ってください。", "topic": ["注文", "苦情"][i % 2], "part": part}
-             for i, part in enumerate(["ベアリング6204", "油圧ポンプ"] * 3)]
-    (tmp_path / "phrases.yaml").write_text("request:\n  注文: ['{part}を二つお願いします。']\n  苦情: ['{part}が届きましたが、割れています。']\n"
-                                           "close: [よろしくお願いいたします。]\n", encoding="utf-8")
+    pilot = Pilot.model_validate(
+        {
+            "name": "ja",
+            "language": "ja",
+            "text": "本文",
+            "fields": {
+                "topic": {"type": "label", "values": ["注文", "苦情"]},
+                "part": {"type": "span", "optional": True},
+            },
+        }
+    )
+    known = [
+        {
+            "id": str(i),
+            "本文": f"{part}を送ってください。",
+            "topic": ["注文", "苦情"][i % 2],
+            "part": part,
+        }
+        for i, part in enumerate(["ベアリング6204", "油圧ポンプ"] * 3)
+    ]
+    (tmp_path / "phrases.yaml").write_text(
+        "request:\n  注文: ['{part}を二つお願いします。']\n  苦情: ['{part}が届きましたが、割れています。']\n"
+        "close: [よろしくお願いいたします。]\n",
+        encoding="utf-8",
+    )
     made = augment.compose(pilot, known, 40, augment.phrase_book(pilot, tmp_path / "phrases.yaml"))
     for row in made:
-        assert row["part"] in row["本文"] and " " not in row["本文"] and ("お願いします" in row["本文"] or "届きましたが、割れています" in row["本文"])
+        assert (
+            row["part"] in row["本文"]
+            and " " not in row["本文"]
+            and ("お願いします" in row["本文"] or "届きましたが、割れています" in row["本文"])
+        )
     (tmp_path / "phrases.yaml").write_bytes("request: {}".encode("utf-16"))
     with pytest.raises(CourseError, match="not UTF-8"):
         augment.phrase_book(pilot, tmp_path / "phrases.yaml")

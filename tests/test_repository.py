@@ -9,30 +9,43 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from helpers import course, report, runtime
+from helpers import check, course
+from helpers.core import pages, runtime
 
 
 def test_conda_and_pip_are_the_same_set():
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(d["pip"] for d in dependencies if isinstance(d, dict))
     conda = {re.split(r"[<>=]", d)[0] for d in dependencies if isinstance(d, str)}
-    assert pip == ["-r requirements.txt"] and conda == {"python", "pip"}, "no package may come from conda beside requirements.txt"
-    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert pip == ["-r requirements.txt"] and conda == {"python", "pip"}, (
+        "no package may come from conda beside requirements.txt"
+    )
+    lines = [
+        line
+        for line in (ROOT / "requirements.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert len(lines) == len(runtime.requirements()), "every requirement is an exact pin"
     assert not re.search(r"https?://", (ROOT / "requirements.txt").read_text())
 
 
 def test_what_is_installed_is_what_is_pinned():
-    wrong = [(wanted, found) for ok, wanted, found, _ in runtime.check() if ok is False and "==" not in wanted
-             and re.match(r"\S+ \d", wanted) and "GiB" not in wanted]
+    wrong = [
+        (wanted, found)
+        for ok, wanted, found, _ in check.check()
+        if ok is False
+        and "==" not in wanted
+        and re.match(r"\S+ \d", wanted)
+        and "GiB" not in wanted
+    ]
     assert wrong == []
 
 
 def test_the_environment_check_names_the_fix(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
-    assert runtime.main() == 1
+    assert check.main() == 1
     said = capsys.readouterr().out
-    assert re.search(r"FAIL +the embedded model +absent +-> python -m helpers.models", said)
+    assert re.search(r"FAIL +the embedded model +absent +-> python -m helpers.choose.models", said)
     assert re.search(r"OK +Python 3.11 or newer", said) and "1 requirement(s) failed" in said
 
 
@@ -48,26 +61,45 @@ def reference():
 @pytest.mark.parametrize("path", reference(), ids=lambda p: p.stem)
 def test_reference_results_have_the_published_shape(path):
     result = json.loads(path.read_text())
-    assert set(result) == {"chapter", "pilot", "profile", "seconds", "figures", "settings", "versions", "machine"}
+    assert set(result) == {
+        "chapter",
+        "pilot",
+        "profile",
+        "seconds",
+        "figures",
+        "settings",
+        "versions",
+        "machine",
+    }
     names = [f["name"] for f in result["figures"]]
-    assert len(names) == len(set(names)) and all(re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", n) for n in names)
+    assert len(names) == len(set(names)) and all(
+        re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", n) for n in names
+    )
     for figure in result["figures"]:
-        assert set(figure) == {"name", "value", "low", "high", "n", "unit", "seeds", "how"} and figure["how"]
+        assert (
+            set(figure) == {"name", "value", "low", "high", "n", "unit", "seeds", "how"}
+            and figure["how"]
+        )
         if figure["low"] is not None:
             assert figure["low"] <= figure["value"] <= figure["high"]
 
 
 def test_the_reference_answers_give_the_reference_figures():
     """The stored answers of the recorded run, scored again here, give the published figures."""
-    from helpers import rows, scoring
-    from helpers.pilot import Pilot
-    from helpers.runs import Journal
+    from helpers.core import rows
+    from helpers.core.pilot import Pilot
+    from helpers.core.runs import Journal
+    from helpers.measure import scoring
 
     pilot = Pilot.load(ROOT / "data/inbox")
     data = rows.load(pilot)
     result = json.loads((ROOT / "data/reference/results/00.json").read_text())
     figures = {f["name"]: f["value"] for f in result["figures"]}
-    for name, figure in (("zero_shot", "exact.zero_shot"), ("few_shot", "exact.few_shot"), ("tuned", "exact.tuned")):
+    for name, figure in (
+        ("zero_shot", "exact.zero_shot"),
+        ("few_shot", "exact.few_shot"),
+        ("tuned", "exact.tuned"),
+    ):
         stored = next((ROOT / "data/reference/inbox/00/answers").glob(f"{name}-*.jsonl"))
         found = scoring.score(pilot, data.test, Journal(stored).of(data.test))
         assert found.exact.mean() == pytest.approx(figures[figure], abs=1e-6)
@@ -75,56 +107,91 @@ def test_the_reference_answers_give_the_reference_figures():
 
 def test_the_students_of_study_04_give_its_figures():
     """Chapter 04: every answer of every student is stored, right or wrong; counted again here they give the published figures."""
-    from helpers import study
+    from helpers.tune import students
 
-    cells = [json.loads(line) for line in (ROOT / "data/reference/inbox/04/study_cells.jsonl").read_text().split("\n") if line]
-    figures = {f["name"]: f for f in json.loads((ROOT / "data/reference/results/04_study.json").read_text())["figures"]}
+    cells = [
+        json.loads(line)
+        for line in (ROOT / "data/reference/inbox/04/study_cells.jsonl").read_text().split("\n")
+        if line
+    ]
+    figures = {
+        f["name"]: f
+        for f in json.loads((ROOT / "data/reference/results/04_study.json").read_text())["figures"]
+    }
     for arm in ("seeds only", "raw", "rules only", "curated"):
         own = [cell for cell in cells if cell["arm"] == arm]
-        assert sorted(cell["seed"] for cell in own) == [0, 1, 2] and all(len(cell["right"]["test"]) == 200 for cell in own)
+        assert sorted(cell["seed"] for cell in own) == [0, 1, 2] and all(
+            len(cell["right"]["test"]) == 200 for cell in own
+        )
         for figure, what in (("exact", "test"), ("invented_span", "test.invented")):
             share = sum(sum(cell["right"][what]) for cell in own) / 600
-            assert figures[f"{figure}.{arm.replace(' ', '_')}"]["value"] == pytest.approx(share, abs=1e-6)
-    gap = study.gap(cells, "curated", "seeds only", "test")
+            assert figures[f"{figure}.{arm.replace(' ', '_')}"]["value"] == pytest.approx(
+                share, abs=1e-6
+            )
+    gap = students.gap(cells, "curated", "seeds only", "test")
     stored = figures["exact.curated_minus_seeds_only"]
-    assert (stored["value"], stored["low"], stored["high"]) == pytest.approx((gap.value, gap.low, gap.high), abs=1e-6)
+    assert (stored["value"], stored["low"], stored["high"]) == pytest.approx(
+        (gap.value, gap.low, gap.high), abs=1e-6
+    )
 
 
 def test_the_reference_rows_give_the_reference_figures():
     """Chapter 03: the raw rows of the recorded run, counted again here, give the published figures."""
-    from helpers.pilot import Pilot
+    from helpers.core.pilot import Pilot
 
     pilot = Pilot.load(ROOT / "data/inbox")
-    figures = {f["name"]: f["value"] for f in json.loads((ROOT / "data/reference/results/03.json").read_text())["figures"]}
-    rows = [json.loads(line) for line in (ROOT / "data/reference/inbox/03/raw.jsonl").read_text(encoding="utf-8").splitlines() if line]
+    figures = {
+        f["name"]: f["value"]
+        for f in json.loads((ROOT / "data/reference/results/03.json").read_text())["figures"]
+    }
+    rows = [
+        json.loads(line)
+        for line in (ROOT / "data/reference/inbox/03/raw.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
+        if line
+    ]
     copied = [name for name, field in pilot.fields.items() if field.type != "label"]
     for recipe in ("lamini", "evolve", "attributes", "explain"):
         made = [row for row in rows if row["recipe"] == recipe]
-        invented = sum(any(row[f] and row[f] not in row[pilot.text] for f in copied) for row in made)
+        invented = sum(
+            any(row[f] and row[f] not in row[pilot.text] for f in copied) for row in made
+        )
         assert len(made) == figures[f"raw.rows.{recipe}"]
         assert invented / len(made) == pytest.approx(figures[f"raw.invented.{recipe}"], abs=1e-6)
-        assert all(row["teacher"] and row["prompt_version"] and row["parents"] and row["licence"] for row in made)
+        assert all(
+            row["teacher"] and row["prompt_version"] and row["parents"] and row["licence"]
+            for row in made
+        )
 
 
 def test_notebook_prose_and_outputs_agree_with_the_results():
     result = json.loads((ROOT / "data/reference/results/00.json").read_text())
     notebook = nbformat.read(ROOT / "notebooks/00_first_pilot.ipynb", as_version=4)
-    shown = "\n".join(o.get("text", "") for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
+    shown = "\n".join(
+        o.get("text", "") for c in notebook.cells if c.cell_type == "code" for o in c.outputs
+    )
     for line in result["settings"]["lead"]:
         assert line in shown
     by_name = {f["name"]: f for f in result["figures"]}
     tuned = by_name["exact.tuned"]
-    assert f"{tuned['value']:.1%}" in shown and f"[{tuned['low']:.1%}, {tuned['high']:.1%}]" in shown
-    assert report.show(by_name["training.seconds"]["value"], "count") in shown
+    assert (
+        f"{tuned['value']:.1%}" in shown and f"[{tuned['low']:.1%}, {tuned['high']:.1%}]" in shown
+    )
+    assert pages.show(by_name["training.seconds"]["value"], "count") in shown
 
 
 def test_stored_notebooks_are_clean():
     for _, path in course.chapters():
         notebook = nbformat.read(path, as_version=4)
         code = [c for c in notebook.cells if c.cell_type == "code"]
-        assert [c.execution_count for c in code] == list(range(1, len(code) + 1)), "run top to bottom in one go"
+        assert [c.execution_count for c in code] == list(range(1, len(code) + 1)), (
+            "run top to bottom in one go"
+        )
         text = json.dumps([c.outputs for c in code])
-        assert "widgets" not in notebook.metadata and '"stderr"' not in text and "Warning" not in text
+        assert (
+            "widgets" not in notebook.metadata and '"stderr"' not in text and "Warning" not in text
+        )
         assert not re.search(r"(?<![\w.:/])/(home|root|tmp|work|Users|content)/\w", text)
 
 
@@ -140,17 +207,63 @@ def test_nothing_of_one_machine_and_no_pickles_in_the_tree():
 
 
 def test_rooms_import_only_from_floors_below():
-    floors = {"runtime": 1, "pilot": 1, "costs": 2, "colab": 1, "catalog": 1, "licensing": 2, "memory": 2, "models": 3, "rows": 2, "scoring": 2,
-              "runs": 3, "answers": 3, "checks": 4, "training": 5, "baselines": 3, "error_costs": 3, "sealed": 4, "verdict": 4, "bar": 5,
-              "curation": 2, "duplicates": 3, "privacy": 3, "labels": 3, "filters": 4, "labelbook": 3, "agreement": 4,
-              "labeler": 5, "augment": 4, "engines": 5, "teachers": 6, "recipes": 7, "study": 7, "studies_04": 8, "studies_05": 8, "studies": 9, "picker": 9, "plots": 9, "report": 9, "course": 10}
+    floors = {
+        "runtime": 1,
+        "pilot": 1,
+        "costs": 2,
+        "colab": 1,
+        "catalog": 1,
+        "licensing": 2,
+        "memory": 2,
+        "models": 3,
+        "rows": 2,
+        "scoring": 2,
+        "runs": 3,
+        "answers": 3,
+        "checks": 4,
+        "training": 5,
+        "baselines": 3,
+        "error_costs": 3,
+        "sealed": 4,
+        "verdict": 4,
+        "bar": 5,
+        "curation": 2,
+        "duplicates": 3,
+        "privacy": 3,
+        "labels": 3,
+        "filters": 4,
+        "labelbook": 3,
+        "agreement": 4,
+        "labeler": 5,
+        "augment": 4,
+        "engines": 5,
+        "teachers": 6,
+        "recipes": 7,
+        "study": 7,
+        "studies_04": 8,
+        "studies_05": 8,
+        "studies": 9,
+        "picker": 9,
+        "plots": 9,
+        "report": 9,
+        "course": 10,
+    }
     floors |= {"inputs": 3, "money": 4, "workbook": 5, "sliders": 9}
-    floors |= {"intervals": 3, "confidence": 4, "harness": 4, "judging": 7, "evaluation_plots": 10, "evaluation_report": 10}
+    floors |= {
+        "intervals": 3,
+        "confidence": 4,
+        "harness": 4,
+        "judging": 7,
+        "evaluation_plots": 10,
+        "evaluation_report": 10,
+    }
     below = set()
     for name, floor in floors.items():
         source = (ROOT / f"helpers/{name}.py").read_text()
         head = [line for line in source.splitlines() if re.match(r"(from|import) helpers", line)]
-        for room in re.findall(r"helpers\.(\w+) import|from helpers import ([\w, ]+)", "\n".join(head)):
+        for room in re.findall(
+            r"helpers\.(\w+) import|from helpers import ([\w, ]+)", "\n".join(head)
+        ):
             for other in (r.strip() for r in ",".join(room).split(",") if r.strip() in floors):
                 assert floors[other] < floor or (name, other) in below, f"{name} imports {other}"
         assert len(source.splitlines()) <= 250, f"{name} holds something that belongs elsewhere"

@@ -5,9 +5,10 @@ import time
 import pytest
 from conftest import REAL_DATA
 
-from helpers import CourseError, public, rows
-from helpers.pilot import Pilot
-from helpers.runtime import PROFILES
+from helpers import CourseError
+from helpers.core import public_sets, rows
+from helpers.core.pilot import Pilot
+from helpers.core.runtime import PROFILES
 
 
 def load(folder, **kw):
@@ -60,7 +61,9 @@ def test_byte_order_mark_is_read(folder):
 
 def test_shift_jis_is_named(folder):
     edit(folder, "train.csv", "What does belt 0 cost?", "ベルトはいくらですか belt")
-    (folder / "train.csv").write_bytes((folder / "train.csv").read_text(encoding="utf-8").encode("cp932"))
+    (folder / "train.csv").write_bytes(
+        (folder / "train.csv").read_text(encoding="utf-8").encode("cp932")
+    )
     refused(folder, "train.csv", "not UTF-8", "line 2", "Shift-JIS", "save it as")
 
 
@@ -120,11 +123,13 @@ def test_control_characters_and_formulas_are_noted(folder):
     edit(folder, "train.csv", "What does belt 2 cost?", "=HYPERLINK(1) belt")
     data = load(folder)
     assert "\x07" not in data.train[0]["message"] and "\x00" not in data.train[0]["message"]
-    assert any("control characters in 1" in n for n in data.notes) and any("formula" in n for n in data.notes)
+    assert any("control characters in 1" in n for n in data.notes) and any(
+        "formula" in n for n in data.notes
+    )
 
 
 def test_formulas_are_defused_on_the_way_out(tmp_path):
-    from helpers.runs import write_csv
+    from helpers.core.runs import write_csv
 
     write_csv(tmp_path / "out.csv", [{"text": "=1+1"}, {"text": "plain"}])
     assert "'=1+1" in (tmp_path / "out.csv").read_text(encoding="utf-8-sig")
@@ -151,7 +156,10 @@ def test_jsonl(folder):
 
 def test_a_hundred_thousand_rows(folder):
     lines = ["id,message,intent,product,order_id"]
-    lines += [f"r{i},What does belt {i + 500} cost?,{('quote', 'order')[i % 2]},belt," for i in range(100_000)]
+    lines += [
+        f"r{i},What does belt {i + 500} cost?,{('quote', 'order')[i % 2]},belt,"
+        for i in range(100_000)
+    ]
     (folder / "train.csv").write_text("\n".join(lines) + "\n")
     started = time.perf_counter()
     data = load(folder, profile=PROFILES["cpu"])
@@ -160,7 +168,7 @@ def test_a_hundred_thousand_rows(folder):
 
 
 def test_a_very_long_message_is_cut_in_the_message_only(folder, tokenizer):
-    from helpers.answers import prompt
+    from helpers.ask.answers import prompt
 
     pilot = Pilot.load(folder)
     text = prompt(pilot, tokenizer, "pump " * 4000, full=False, max_tokens=256)
@@ -169,9 +177,11 @@ def test_a_very_long_message_is_cut_in_the_message_only(folder, tokenizer):
 
 
 def test_no_network_for_a_public_set(tmp_path, monkeypatch):
-    monkeypatch.setattr(public, "local_copy", lambda name: None)
-    (tmp_path / "pilot.yaml").write_text("name: x\ntext: text\nfields:\n  intent: {type: label, values: {sample: 3}}\n"
-                                         "source: {dataset: clinc150}\n")
+    monkeypatch.setattr(public_sets, "local_copy", lambda name: None)
+    (tmp_path / "pilot.yaml").write_text(
+        "name: x\ntext: text\nfields:\n  intent: {type: label, values: {sample: 3}}\n"
+        "source: {dataset: clinc150}\n"
+    )
     with pytest.raises(CourseError, match="clinc/clinc_oos could not be loaded"):
         load(tmp_path)
 
@@ -182,25 +192,36 @@ def test_a_public_set_from_a_local_folder(tmp_path):
     place = tmp_path / "set"
     place.mkdir()
     for split, n in (("train", 60), ("test", 30)):
-        (place / f"{split}.jsonl").write_text("".join(
-            json.dumps({"text": f"{split} row {i}", "intent": "abc"[i % 3]}) + "\n" for i in range(n)))
-    (tmp_path / "pilot.yaml").write_text("name: x\ntext: text\nfields:\n  intent: {type: label, values: [a, c]}\n"
-                                         f"source: {{dataset: {place.as_posix()}, per_label: 6}}\n")
+        (place / f"{split}.jsonl").write_text(
+            "".join(
+                json.dumps({"text": f"{split} row {i}", "intent": "abc"[i % 3]}) + "\n"
+                for i in range(n)
+            )
+        )
+    (tmp_path / "pilot.yaml").write_text(
+        "name: x\ntext: text\nfields:\n  intent: {type: label, values: [a, c]}\n"
+        f"source: {{dataset: {place.as_posix()}, per_label: 6}}\n"
+    )
     data = load(tmp_path)
     assert len(data.train) == 12 and len(data.test) == 20 and set(data.test["intent"]) == {"a", "c"}
 
 
-@pytest.mark.skipif(not (REAL_DATA / "clinc150").is_dir(), reason="CLINC150 is not at ../shared/real_data on this machine")
+@pytest.mark.skipif(
+    not (REAL_DATA / "clinc150").is_dir(),
+    reason="CLINC150 is not at ../shared/real_data on this machine",
+)
 def test_clinc150_loads_and_keeps_its_splits_apart():
     from conftest import ROOT
 
     data = load(ROOT / "data/clinc150")
     assert len(data.train) == 60 and len(data.test) == 300 and len(data.ood) == 60
-    assert len(set(data.train["intent"])) == 10 and not set(data.train["text"]) & set(data.test["text"])
+    assert len(set(data.train["intent"])) == 10 and not set(data.train["text"]) & set(
+        data.test["text"]
+    )
 
 
 def test_examples_for_the_prompt_take_turns_even_from_a_sorted_file(folder):
-    from helpers.rows import spread
+    from helpers.core.rows import spread
 
     ordered = load(folder).train.sort("intent")
     drawn = spread(ordered, ["intent"], 4)

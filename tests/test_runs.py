@@ -5,8 +5,9 @@ import json
 import pytest
 from conftest import ROOT
 
-from helpers import CourseError, colab, report, runs, runtime
-from helpers.pilot import Pilot
+from helpers import CourseError, colab
+from helpers.core import pages, runs, runtime
+from helpers.core.pilot import Pilot
 
 
 @pytest.fixture
@@ -57,22 +58,43 @@ def test_another_chapters_file_is_named(run):
 
 
 def test_results_and_report(run):
-    from helpers import scoring
+    from helpers.measure import intervals
 
-    run.figure("exact.tuned", scoring.share([True] * 12 + [False] * 8), how="a <test>")
+    run.figure("exact.tuned", intervals.share([True] * 12 + [False] * 8), how="a <test>")
     run.finish({"lead": ["60 % & more"]})
     result = json.loads(run.path("results.json").read_text())
-    assert set(result) == {"chapter", "pilot", "profile", "seconds", "figures", "settings", "versions", "machine"}
+    assert set(result) == {
+        "chapter",
+        "pilot",
+        "profile",
+        "seconds",
+        "figures",
+        "settings",
+        "versions",
+        "machine",
+    }
     figure = result["figures"][0]
-    assert set(figure) == {"name", "value", "low", "high", "n", "unit", "seeds", "how"} and figure["low"] < 0.6 < figure["high"]
-    page = report.build(run.folder.parent).read_text()
+    assert (
+        set(figure) == {"name", "value", "low", "high", "n", "unit", "seeds", "how"}
+        and figure["low"] < 0.6 < figure["high"]
+    )
+    page = pages.build(run.folder.parent).read_text()
     assert "60.0 %" in page and "a &lt;test&gt;" in page and "60 % &amp; more" in page
 
 
 def test_colab_keeps_what_it_has_and_adds_what_it_lacks():
     """Against the list of packages of a Colab machine, shortened to those that matter."""
-    installed = {"torch": "2.11.0+cu128", "numpy": "2.1.0", "transformers": "5.15.0", "peft": "0.20.0", "accelerate": "1.14.0",
-                 "pandas": "2.2.2", "datasets": "4.0.0", "torchao": "0.10.0", "ipywidgets": "7.7.1"}
+    installed = {
+        "torch": "2.11.0+cu128",
+        "numpy": "2.1.0",
+        "transformers": "5.15.0",
+        "peft": "0.20.0",
+        "accelerate": "1.14.0",
+        "pandas": "2.2.2",
+        "datasets": "4.0.0",
+        "torchao": "0.10.0",
+        "ipywidgets": "7.7.1",
+    }
     wanted, constraints = colab.plan((ROOT / "requirements.txt").read_text(), installed)
     names = {w.split("==")[0] for w in wanted}
     assert {"trl", "bitsandbytes", "datasets", "llguidance"} <= names

@@ -4,63 +4,85 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from helpers import CourseError, costs, scoring
-from helpers.pilot import Pilot
+from helpers import CourseError
+from helpers.core.pilot import Pilot
+from helpers.measure import intervals, scoring
+from helpers.pay import prices
 
 
 def test_wilson_against_the_published_table():
-    share = scoring.share([True] * 180 + [False] * 20)
+    share = intervals.share([True] * 180 + [False] * 20)
     assert (round(share.low, 3), round(share.high, 3)) == (0.851, 0.934)
     exact = binomtest(180, 200).proportion_ci(method="wilson")
-    assert share.low == pytest.approx(exact.low, abs=1e-9) and share.high == pytest.approx(exact.high, abs=1e-9)
+    assert share.low == pytest.approx(exact.low, abs=1e-9) and share.high == pytest.approx(
+        exact.high, abs=1e-9
+    )
 
 
 def test_mcnemar_is_the_binomial_test_on_discordant_pairs():
     rng = np.random.default_rng(0)
     a, b = rng.random(200) < 0.6, rng.random(200) < 0.45
-    found = scoring.compare(a, b)
-    assert found.p == pytest.approx(binomtest(found.only_a, found.only_a + found.only_b).pvalue, abs=1e-12)
+    found = intervals.compare(a, b)
+    assert found.p == pytest.approx(
+        binomtest(found.only_a, found.only_a + found.only_b).pvalue, abs=1e-12
+    )
     assert found.low < found.difference < found.high
 
 
 def test_comparing_a_strategy_with_itself_finds_nothing():
-    found = scoring.compare([True, False, True], [True, False, True])
+    found = intervals.compare([True, False, True], [True, False, True])
     assert found.p == 1.0 and found.difference == found.low == found.high == 0
 
 
 def test_no_rows_and_unequal_rows_are_refused():
     with pytest.raises(CourseError, match="no rows"):
-        scoring.share([])
+        intervals.share([])
     with pytest.raises(CourseError, match="same rows"):
-        scoring.compare([True], [True, False])
+        intervals.compare([True], [True, False])
 
 
-@pytest.mark.parametrize("answer, exact", [
-    ('{"intent": "order", "product": "pump", "order_id": "PO-1000"}', True),
-    ('{"order_id": "PO-1000", "intent": "order", "product": "pump"}', True),
-    ('{"intent": "order", "product": "pump"}', False),
-    ('{"intent": "order", "product": "pump", "order_id": "PO-1000", "note": "x"}', False),
-    ('{"intent": "quote", "intent": "order", "product": "pump", "order_id": "PO-1000"}', False),
-    ('Sure! {"intent": "order", "product": "pump", "order_id": "PO-1000"}', False),
-    ('{"intent": "order", "product": ["pump"], "order_id": "PO-1000"}', False),
-    ('[1]', False), ("", False), ("null", False), ("[" * 5000, False),
-])
+@pytest.mark.parametrize(
+    "answer, exact",
+    [
+        ('{"intent": "order", "product": "pump", "order_id": "PO-1000"}', True),
+        ('{"order_id": "PO-1000", "intent": "order", "product": "pump"}', True),
+        ('{"intent": "order", "product": "pump"}', False),
+        ('{"intent": "order", "product": "pump", "order_id": "PO-1000", "note": "x"}', False),
+        ('{"intent": "quote", "intent": "order", "product": "pump", "order_id": "PO-1000"}', False),
+        ('Sure! {"intent": "order", "product": "pump", "order_id": "PO-1000"}', False),
+        ('{"intent": "order", "product": ["pump"], "order_id": "PO-1000"}', False),
+        ("[1]", False),
+        ("", False),
+        ("null", False),
+        ("[" * 5000, False),
+    ],
+)
 def test_what_counts_as_an_exact_record(folder, answer, exact):
-    rows = [{"id": "1", "message": "pump, PO-1000", "intent": "order", "product": "pump", "order_id": "PO-1000"}]
+    rows = [
+        {
+            "id": "1",
+            "message": "pump, PO-1000",
+            "intent": "order",
+            "product": "pump",
+            "order_id": "PO-1000",
+        }
+    ]
     assert bool(scoring.score(Pilot.load(folder), rows, [answer]).exact[0]) is exact
 
 
 def test_invented_values_are_seen(folder):
     rows = [{"id": "1", "message": "pump", "intent": "order", "product": "pump", "order_id": None}]
-    found = scoring.score(Pilot.load(folder), rows, ['{"intent": "order", "product": "valve", "order_id": null}'])
+    found = scoring.score(
+        Pilot.load(folder), rows, ['{"intent": "order", "product": "valve", "order_id": null}']
+    )
     assert found.invented[0] and found.right["order_id"][0] and not found.right["product"][0]
 
 
 def test_cost_per_success_by_hand():
     # 0.36 USD/h, 2 s a message: 0.0002 USD a message; half of them right: 0.40 USD per 1,000 right ones
-    assert costs.per_thousand_successes(0.36, 2.0, 0.5) == pytest.approx(0.40)
-    assert costs.per_thousand_successes(1, 1, 0) == float("inf")
+    assert prices.per_thousand_successes(0.36, 2.0, 0.5) == pytest.approx(0.40)
+    assert prices.per_thousand_successes(1, 1, 0) == float("inf")
     with pytest.raises(CourseError):
-        costs.per_thousand_successes(-1, 1, 0.5)
+        prices.per_thousand_successes(-1, 1, 0.5)
     with pytest.raises(CourseError, match="no price"):
-        costs.price("abacus")
+        prices.price("abacus")

@@ -4,9 +4,9 @@ import os
 
 import pytest
 from matplotlib.figure import Figure
-
-from helpers import sliders
 from test_money import made
+
+from helpers.pay import sliders
 
 
 @pytest.fixture
@@ -26,7 +26,12 @@ def shown(monkeypatch):
 
     inputs = made()
     inputs.assume("hourly", 30, 20, 60, "EUR", "a test")
-    return inputs, lambda: sliders.show(inputs, {"hourly": None, "small_right": (0.95, 1)}, draw), seen, out
+    return (
+        inputs,
+        lambda: sliders.show(inputs, {"hourly": None, "small_right": (0.95, 1)}, draw),
+        seen,
+        out,
+    )
 
 
 def parts(box):
@@ -39,12 +44,19 @@ def test_a_moved_slider_redraws_and_the_inputs_stay(shown):
     inputs, show, seen, out = shown
     box = show()
     knobs, again, words, picture = parts(box)
-    assert knobs["hourly"].min == 20 and knobs["hourly"].max == 60 and knobs["small_right"].min == 0.9, "the range takes in the value"
+    assert (
+        knobs["hourly"].min == 20 and knobs["hourly"].max == 60 and knobs["small_right"].min == 0.9
+    ), "the range takes in the value"
     assert knobs["hourly"].readout_format == ".3g"
     before = picture.value
     knobs["hourly"].value = 40
     knobs["small_right"].value = 0.97
-    assert seen[-1]["hourly"] == 40 and seen[-1]["small_right"] == 0.97 and seen[0]["hourly"] == 30 and picture.value != before
+    assert (
+        seen[-1]["hourly"] == 40
+        and seen[-1]["small_right"] == 0.97
+        and seen[0]["hourly"] == 30
+        and picture.value != before
+    )
     assert inputs["hourly"].value == 30 and inputs["hourly"].shape == "triangular"
     knobs["hourly"].value = 55
     assert "too &lt;much&gt;" in words.value
@@ -61,5 +73,7 @@ def test_a_recorded_page_shows_the_still_picture_alone(shown, monkeypatch):
 
 def test_thousands_are_not_shown_as_powers_of_ten(shown):
     inputs, _, seen, _ = shown
-    box = sliders.show(inputs, {"messages_a_year": (1000, 200_000)}, lambda changed: Figure(figsize=(1, 1)))
+    box = sliders.show(
+        inputs, {"messages_a_year": (1000, 200_000)}, lambda changed: Figure(figsize=(1, 1))
+    )
     assert parts(box)[0]["messages_a_year"].readout_format == ",.0f"

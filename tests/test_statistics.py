@@ -7,7 +7,8 @@ from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from helpers import CourseError, agreement, intervals, scoring
+from helpers import CourseError
+from helpers.measure import agreement, intervals, planning
 
 DRAWS = 2000
 
@@ -15,9 +16,11 @@ DRAWS = 2000
 # Where a library has it: equal to 1e-9 -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("right, n", [(0, 7), (1, 1), (9, 10), (116, 200), (199, 200), (200, 200), (3, 5000)])
+@pytest.mark.parametrize(
+    "right, n", [(0, 7), (1, 1), (9, 10), (116, 200), (199, 200), (200, 200), (3, 5000)]
+)
 def test_wilson(right, n):
-    found = scoring.share(np.arange(n) < right)
+    found = intervals.share(np.arange(n) < right)
     ours = np.array([found.low, found.high])
     assert ours == pytest.approx(proportion_confint(right, n, method="wilson"), abs=1e-9)
     assert ours == pytest.approx(binomtest(right, n).proportion_ci(method="wilson"), abs=1e-9)
@@ -27,18 +30,25 @@ def test_wilson(right, n):
 def test_exact_mcnemar(seed):
     draw = np.random.default_rng(seed)
     a, b = draw.random(150) < 0.7, draw.random(150) < 0.5
-    found = scoring.compare(a, b)
+    found = intervals.compare(a, b)
     table = [[int((a & b).sum()), int((a & ~b).sum())], [int((~a & b).sum()), int((~a & ~b).sum())]]
     assert found.p == pytest.approx(mcnemar(table, exact=True).pvalue, abs=1e-9)
-    assert found.p == pytest.approx(binomtest(int((a & ~b).sum()), int((a != b).sum())).pvalue, abs=1e-9)
+    assert found.p == pytest.approx(
+        binomtest(int((a & ~b).sum()), int((a != b).sum())).pvalue, abs=1e-9
+    )
 
 
 def test_the_bootstrap_is_scipys():
     draw = np.random.default_rng(1)
     a, b = draw.random(120) < 0.7, draw.random(120) < 0.6
-    found = scoring.compare(a, b, seed=5)
-    theirs = bootstrap((a.astype(float) - b,), np.mean, n_resamples=10_000, method="percentile",
-                       rng=np.random.default_rng(5)).confidence_interval
+    found = intervals.compare(a, b, seed=5)
+    theirs = bootstrap(
+        (a.astype(float) - b,),
+        np.mean,
+        n_resamples=10_000,
+        method="percentile",
+        rng=np.random.default_rng(5),
+    ).confidence_interval
     assert (found.low, found.high) == pytest.approx(tuple(theirs), abs=1e-9)
 
 
@@ -47,7 +57,9 @@ def test_kappa_is_scikit_learns(seed):
     draw = np.random.default_rng(seed)
     first = draw.choice(["a", "b", "c"], 80).tolist()
     second = [x if draw.random() < 0.7 else str(draw.choice(["a", "b", "c"])) for x in first]
-    assert agreement.kappa(first, second).kappa == pytest.approx(cohen_kappa_score(first, second), abs=1e-9)
+    assert agreement.kappa(first, second).kappa == pytest.approx(
+        cohen_kappa_score(first, second), abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("n, gain, discordant", [(60, 0.1, 0.2), (200, 0.09, 0.2), (25, 0.3, 0.4)])
@@ -56,14 +68,17 @@ def test_power_is_scipys_test_summed_over_every_outcome(n, gain, discordant):
     for d in range(n + 1):
         reject = [k for k in range(d + 1) if d and binomtest(k, d).pvalue <= 0.05]
         from scipy.stats import binom
+
         found += binom.pmf(d, n, discordant) * binom.pmf(reject, d, win).sum()
-    assert scoring.paired_power(n, gain, discordant) == pytest.approx(found, abs=1e-9)
+    assert planning.paired_power(n, gain, discordant) == pytest.approx(found, abs=1e-9)
 
 
 def test_without_clusters_the_clustered_error_is_the_usual_one():
     values = np.random.default_rng(0).random(90) < 0.4
     mean, error, count = intervals.clustered_error(values, range(90))
-    assert (mean, count) == (values.mean(), 90) and error == pytest.approx(values.std(ddof=1) / np.sqrt(90), abs=1e-12)
+    assert (mean, count) == (values.mean(), 90) and error == pytest.approx(
+        values.std(ddof=1) / np.sqrt(90), abs=1e-12
+    )
 
 
 def test_the_clustered_error_is_statsmodels(recwarn):
@@ -72,7 +87,9 @@ def test_the_clustered_error_is_statsmodels(recwarn):
     draw = np.random.default_rng(3)
     clusters = np.repeat(np.arange(30), draw.integers(1, 6, 30))
     values = (draw.random(30)[clusters] > draw.random(clusters.size)).astype(float)
-    theirs = sm.OLS(values, np.ones(values.size)).fit(cov_type="cluster", cov_kwds={"groups": clusters, "use_correction": False})
+    theirs = sm.OLS(values, np.ones(values.size)).fit(
+        cov_type="cluster", cov_kwds={"groups": clusters, "use_correction": False}
+    )
     mean, error, count = intervals.clustered_error(values, clusters)
     assert mean == pytest.approx(theirs.params[0], abs=1e-9)
     assert error == pytest.approx(theirs.bse[0] * np.sqrt(count / (count - 1)), abs=1e-9)
@@ -81,10 +98,14 @@ def test_the_clustered_error_is_statsmodels(recwarn):
 def test_the_unpaired_comparison_is_the_usual_one():
     draw = np.random.default_rng(0)
     a, b = draw.random(400) < 0.6, draw.random(400) < 0.5
-    value, low, high = intervals.unpaired_difference(a.mean(), a.std(ddof=1) / 20, b.mean(), b.std(ddof=1) / 20)
+    value, low, high = intervals.unpaired_difference(
+        a.mean(), a.std(ddof=1) / 20, b.mean(), b.std(ddof=1) / 20
+    )
     theirs = ttest_ind(a.astype(float), b.astype(float), equal_var=False)
     z = value / ((high - low) / (2 * 1.96))
-    assert value == pytest.approx(a.mean() - b.mean()) and z == pytest.approx(theirs.statistic, rel=1e-9)
+    assert value == pytest.approx(a.mean() - b.mean()) and z == pytest.approx(
+        theirs.statistic, rel=1e-9
+    )
     assert norm.sf(abs(z)) * 2 == pytest.approx(theirs.pvalue, abs=2e-3)
 
 
@@ -98,12 +119,14 @@ def threads(draw, count, size, share, alike):
     return draw.random(place.size) < own[place], place
 
 
-@pytest.mark.parametrize("count, size, share, alike", [(60, 3, 0.6, 0.3), (60, 3, 0.9, 0.3), (40, 5, 0.5, 0.5)])
+@pytest.mark.parametrize(
+    "count, size, share, alike", [(60, 3, 0.6, 0.3), (60, 3, 0.9, 0.3), (40, 5, 0.5, 0.5)]
+)
 def test_the_clustered_interval_covers_and_the_plain_one_does_not(count, size, share, alike):
     draw, hits, plain = np.random.default_rng(0), 0, 0
     for _ in range(DRAWS):
         right, place = threads(draw, count, size, share, alike)
-        found, usual = intervals.clustered_share(right, place), scoring.share(right)
+        found, usual = intervals.clustered_share(right, place), intervals.share(right)
         hits += found.low <= share <= found.high
         plain += usual.low <= share <= usual.high
     assert 0.93 <= hits / DRAWS <= 0.97 and plain / DRAWS < 0.90
@@ -123,18 +146,29 @@ def test_the_clustered_difference_covers():
 @pytest.mark.parametrize("share, n", [(0.58, 200), (0.2, 60)])
 def test_wilson_covers(share, n):
     draws = np.random.default_rng(0).binomial(n, share, DRAWS)
-    ends = {k: scoring.share(np.arange(n) < k) for k in set(draws.tolist())}
+    ends = {k: intervals.share(np.arange(n) < k) for k in set(draws.tolist())}
     assert 0.93 <= np.mean([ends[k].low <= share <= ends[k].high for k in draws.tolist()]) <= 0.97
 
 
-@pytest.mark.parametrize("truth, sensitivity, specificity, people", [(0.6, 0.8, 0.75, 100), (0.58, 0.85, 0.85, 40), (0.9, 0.9, 0.8, 40)])
-def test_the_corrected_share_covers_and_the_judges_own_does_not(truth, sensitivity, specificity, people):
+@pytest.mark.parametrize(
+    "truth, sensitivity, specificity, people",
+    [(0.6, 0.8, 0.75, 100), (0.58, 0.85, 0.85, 40), (0.9, 0.9, 0.8, 40)],
+)
+def test_the_corrected_share_covers_and_the_judges_own_does_not(
+    truth, sensitivity, specificity, people
+):
     draw, hits, naive, n = np.random.default_rng(0), 0, 0, 200
     for _ in range(DRAWS):
         said = draw.binomial(n, truth * sensitivity + (1 - truth) * (1 - specificity))
-        found = intervals.corrected_share(said / n, n, draw.binomial(people, sensitivity) / people, people,
-                                          draw.binomial(people, specificity) / people, people)
-        usual = scoring.share(np.arange(n) < said)
+        found = intervals.corrected_share(
+            said / n,
+            n,
+            draw.binomial(people, sensitivity) / people,
+            people,
+            draw.binomial(people, specificity) / people,
+            people,
+        )
+        usual = intervals.share(np.arange(n) < said)
         hits += found.low <= truth <= found.high
         naive += usual.low <= truth <= usual.high
     assert 0.93 <= hits / DRAWS <= 0.97 and naive / DRAWS < 0.91
@@ -144,7 +178,10 @@ def test_the_corrected_share_by_hand():
     found = intervals.corrected_share(0.8, 1000, 0.95, 1000, 0.70, 1000)
     assert found.value == pytest.approx(0.5 / 0.65) and found.low < 0.74 < 0.769 < 0.80 < found.high
     certain = intervals.corrected_share(0.4, 50, 1.0, 40, 1.0, 40)
-    assert certain.value == pytest.approx(0.4) and certain.low <= scoring.share(np.arange(50) < 20).low + 0.02
+    assert (
+        certain.value == pytest.approx(0.4)
+        and certain.low <= intervals.share(np.arange(50) < 20).low + 0.02
+    )
 
 
 def test_a_small_and_a_large_number_of_seeds():
@@ -159,19 +196,22 @@ def test_a_small_and_a_large_number_of_seeds():
 
 def test_all_right_is_no_certainty():
     found = intervals.clustered_share([True] * 90, [i // 3 for i in range(90)])
-    assert found.value == found.high == 1.0 and found.low < scoring.share([True] * 90).low
+    assert found.value == found.high == 1.0 and found.low < intervals.share([True] * 90).low
 
 
-@pytest.mark.parametrize("call, words", [
-    (lambda: intervals.clustered_share([], []), "no rows"),
-    (lambda: intervals.clustered_share([True] * 3, ["a"] * 3), "one thread or template"),
-    (lambda: intervals.clustered_share([True] * 3, ["a"] * 2), "Every row needs a cluster"),
-    (lambda: intervals.clustered_difference([True], [True, False], [1, 2]), "same rows"),
-    (lambda: intervals.corrected_share(0.5, 100, 0.5, 50, 0.5, 50), "better than chance"),
-    (lambda: intervals.corrected_share(0.5, 100, 0.3, 50, 0.4, 50), "better than chance"),
-    (lambda: intervals.corrected_share(0.5, 100, 0.9, 0, 0.9, 50), "rows that a person called"),
-    (lambda: intervals.corrected_share(1.5, 100, 0.9, 10, 0.9, 50), "between 0 and 1"),
-])
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: intervals.clustered_share([], []), "no rows"),
+        (lambda: intervals.clustered_share([True] * 3, ["a"] * 3), "one thread or template"),
+        (lambda: intervals.clustered_share([True] * 3, ["a"] * 2), "Every row needs a cluster"),
+        (lambda: intervals.clustered_difference([True], [True, False], [1, 2]), "same rows"),
+        (lambda: intervals.corrected_share(0.5, 100, 0.5, 50, 0.5, 50), "better than chance"),
+        (lambda: intervals.corrected_share(0.5, 100, 0.3, 50, 0.4, 50), "better than chance"),
+        (lambda: intervals.corrected_share(0.5, 100, 0.9, 0, 0.9, 50), "rows that a person called"),
+        (lambda: intervals.corrected_share(1.5, 100, 0.9, 10, 0.9, 50), "between 0 and 1"),
+    ],
+)
 def test_bad_input_is_one_sentence(call, words):
     with pytest.raises(CourseError, match=words):
         call()

@@ -16,10 +16,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from conftest import ROOT
 
-from helpers import CourseError, engines, teachers
-from helpers.engines import RowJournal
-from helpers.pilot import Pilot
-from helpers.teachers import Budget, Teacher
+from helpers import CourseError
+from helpers.ask import engines, teachers
+from helpers.ask.engines import RowJournal
+from helpers.ask.teachers import Budget, Teacher
+from helpers.core.pilot import Pilot
 
 KEY = "sk-fake-4f9a1c77"
 
@@ -60,9 +61,18 @@ def server(behave):
 
 
 def completion(text, usage=True, **more):
-    body = {"id": "x", "object": "text_completion", "created": 1, "model": "m",
-            "choices": [{"index": 0, "text": text, "finish_reason": "stop"}]}
-    body |= {"usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}} if usage else {}
+    body = {
+        "id": "x",
+        "object": "text_completion",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "text": text, "finish_reason": "stop"}],
+    }
+    body |= (
+        {"usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}}
+        if usage
+        else {}
+    )
     return 200, "application/json", json.dumps(body | more).encode(), {}
 
 
@@ -75,7 +85,14 @@ def ask(number):
 
 
 def engine(address, **more):
-    return engines.Server(Teacher(address=address, model="m", licence="MIT", **{"retries": 0, "parallel": 4, "timeout": 2} | more))
+    return engines.Server(
+        Teacher(
+            address=address,
+            model="m",
+            licence="MIT",
+            **{"retries": 0, "parallel": 4, "timeout": 2} | more,
+        )
+    )
 
 
 @pytest.fixture
@@ -93,25 +110,40 @@ def test_answers_come_in_the_order_of_the_requests_and_are_never_asked_for_twice
         assert found.texts == [f"answer to p{i} {i}" for i in range(12)] and seen["all"] == 12
         again = teachers.collect(ask(15), engine(address), RowJournal(journal.path))
         assert again.texts[:12] == found.texts and seen["all"] == 15
-    assert (again.requests, again.tokens_in, again.tokens_out) == (15, 150, 75) and not again.estimated
+    assert (again.requests, again.tokens_in, again.tokens_out) == (
+        15,
+        150,
+        75,
+    ) and not again.estimated
 
 
 def test_the_bill_counts_money_and_says_when_it_guesses(journal):
     with server(lambda n, b, h: completion("four words are here", usage=False)) as (address, _):
-        found = teachers.collect(ask(3), engine(address, usd_per_million_in=1000, usd_per_million_out=2000), journal)
+        found = teachers.collect(
+            ask(3), engine(address, usd_per_million_in=1000, usd_per_million_out=2000), journal
+        )
     assert found.estimated and "partly estimated" in str(found)
-    assert found.usd == pytest.approx((found.tokens_in * 1000 + found.tokens_out * 2000) / 1e6) and found.usd > 0
+    assert (
+        found.usd == pytest.approx((found.tokens_in * 1000 + found.tokens_out * 2000) / 1e6)
+        and found.usd > 0
+    )
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 408])
 def test_a_passing_error_is_tried_again(status, journal):
-    with server(lambda n, b, h: (status, "text/plain", b"later", {}) if n <= 2 else echo(n, b, h)) as (address, seen):
+    with server(
+        lambda n, b, h: (status, "text/plain", b"later", {}) if n <= 2 else echo(n, b, h)
+    ) as (address, seen):
         found = teachers.collect(ask(1), engine(address, retries=3), journal)
     assert found.texts == ["answer to p0 0"] and seen["all"] == 3
 
 
 def test_retry_after_is_respected(journal):
-    with server(lambda n, b, h: (429, "text/plain", b"", {"Retry-After": "1.5"}) if n == 1 else echo(n, b, h)) as (address, _):
+    with server(
+        lambda n, b, h: (
+            (429, "text/plain", b"", {"Retry-After": "1.5"}) if n == 1 else echo(n, b, h)
+        )
+    ) as (address, _):
         started = time.perf_counter()
         teachers.collect(ask(1), engine(address, retries=1), journal)
     assert time.perf_counter() - started >= 1.5
@@ -136,14 +168,27 @@ def test_what_is_broken_is_recorded_with_its_reason_and_the_rest_is_kept(kind, j
     bad, reason = BROKEN[kind]
     with server(lambda n, b, h: bad if b["prompt"] == "p2" else echo(n, b, h)) as (address, seen):
         found = teachers.collect(ask(6), engine(address, retries=1), journal)
-        assert found.texts[2] is None and reason in found.failed[2] and sum(t is not None for t in found.texts) == 5
-        assert seen["p2"] == (1 if kind == "status 400" else 2), "a refused request is not repeated, a broken answer is"
+        assert (
+            found.texts[2] is None
+            and reason in found.failed[2]
+            and sum(t is not None for t in found.texts) == 5
+        )
+        assert seen["p2"] == (1 if kind == "status 400" else 2), (
+            "a refused request is not repeated, a broken answer is"
+        )
     with server(echo) as (address, seen):  # mended: only the failed one is asked again
-        assert teachers.collect(ask(6), engine(address), RowJournal(journal.path)).texts[2] == "answer to p2 2" and seen["all"] == 1
+        assert (
+            teachers.collect(ask(6), engine(address), RowJournal(journal.path)).texts[2]
+            == "answer to p2 2"
+            and seen["all"] == 1
+        )
 
 
 def test_a_server_that_is_down_or_slow_ends_in_one_sentence(journal):
-    with pytest.raises(CourseError, match=r"failed 5 times in a row \(the server is not reachable\); 0 of 40 answers are kept"):
+    with pytest.raises(
+        CourseError,
+        match=r"failed 5 times in a row \(the server is not reachable\); 0 of 40 answers are kept",
+    ):
         teachers.collect(ask(40), engine("http://127.0.0.1:9/v1"), journal, fails_in_a_row=5)
 
     def slow(number, body, headers):
@@ -151,14 +196,20 @@ def test_a_server_that_is_down_or_slow_ends_in_one_sentence(journal):
         return echo(number, body, headers)
 
     with server(slow) as (address, _):
-        with pytest.raises(CourseError, match=r"no answer within 0.3 s\); 4 of 40 answers are kept"):
-            teachers.collect(ask(40), engine(address, timeout=0.3), RowJournal(journal.path), fails_in_a_row=5)
+        with pytest.raises(
+            CourseError, match=r"no answer within 0.3 s\); 4 of 40 answers are kept"
+        ):
+            teachers.collect(
+                ask(40), engine(address, timeout=0.3), RowJournal(journal.path), fails_in_a_row=5
+            )
     assert sum(r["text"] is not None for r in RowJournal(journal.path).replies.values()) == 4
 
 
 def test_a_teacher_that_fails_every_time_is_not_called_a_result(journal):
     with server(lambda n, b, h: (500, "text/plain", b"", {})) as (address, _):
-        with pytest.raises(CourseError, match="no answer at all .the server answered with status 500"):
+        with pytest.raises(
+            CourseError, match="no answer at all .the server answered with status 500"
+        ):
             teachers.collect(ask(3), engine(address), journal)
 
 
@@ -170,15 +221,22 @@ def test_a_budget_of_zero_asks_nothing(limit, journal):
         assert seen["all"] == 0
 
 
-@pytest.mark.parametrize("limit, most", [(Budget(requests=7), 7), (Budget(tokens=100), 6), (Budget(usd=0.1), 6)])
+@pytest.mark.parametrize(
+    "limit, most", [(Budget(requests=7), 7), (Budget(tokens=100), 6), (Budget(usd=0.1), 6)]
+)
 def test_a_budget_stops_the_run_and_keeps_what_is_done(limit, most, journal):
     priced = {"usd_per_million_in": 1000, "usd_per_million_out": 1000}
     with server(echo) as (address, seen):
-        with pytest.raises(CourseError, match=r"budget of [\d.]+ \w+ allows no further request: \d of 40 answers are kept"):
+        with pytest.raises(
+            CourseError,
+            match=r"budget of [\d.]+ \w+ allows no further request: \d of 40 answers are kept",
+        ):
             teachers.collect(ask(40), engine(address, **priced), journal, limit)
         assert 1 <= seen["all"] <= most and len(RowJournal(journal.path).replies) == seen["all"]
         spent = seen["all"]
-        part = teachers.collect(ask(40), engine(address, **priced), RowJournal(journal.path), limit, partial=True)
+        part = teachers.collect(
+            ask(40), engine(address, **priced), RowJournal(journal.path), limit, partial=True
+        )
         assert seen["all"] == spent, "the budget covers every start together"
         assert sum(t is not None for t in part.texts) == spent and part.failed[39] == "not asked"
         assert len(teachers.collect(ask(40), engine(address), RowJournal(journal.path)).texts) == 40
@@ -192,7 +250,12 @@ def test_a_refused_key_stops_at_once_and_stays_secret(journal, monkeypatch):
         assert KEY in headers["Authorization"]
         if number <= 2:
             return completion(f"your header was {headers['Authorization']}")
-        return (401 if number > 8 else 500), "application/json", json.dumps({"error": {"message": f"bad key {KEY}"}}).encode(), {}
+        return (
+            (401 if number > 8 else 500),
+            "application/json",
+            json.dumps({"error": {"message": f"bad key {KEY}"}}).encode(),
+            {},
+        )
 
     with server(leaky) as (address, _), redirect_stdout(said), redirect_stderr(said):
         one = engine(address, key_from="MY_TEST_KEY", parallel=1)
@@ -208,13 +271,15 @@ def test_the_journal_cuts_half_a_last_line_off(journal):
     with open(journal.path, "ab") as file:
         file.write(b'{"replies": [{"key": "x", "te')
     again = RowJournal(journal.path)
-    assert [r["text"] for r in again.replies.values()] == ["whole"] and journal.path.read_bytes().endswith(b"}\n")
+    assert [r["text"] for r in again.replies.values()] == [
+        "whole"
+    ] and journal.path.read_bytes().endswith(b"}\n")
 
 
 WORKER = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from helpers import engines, teachers
+from helpers.ask import engines, teachers
 teacher = teachers.Teacher(address=sys.argv[2], model="m", licence="MIT", parallel=4)
 requests = [{"prompt": f"p{i}", "seed": i, "max_tokens": 20} for i in range(60)]
 found = teachers.collect(requests, engines.Server(teacher), engines.RowJournal(sys.argv[3]))
@@ -223,7 +288,11 @@ print("\\n".join(found.texts))
 
 
 def start(*arguments):
-    return subprocess.Popen([sys.executable, "-c", WORKER, str(ROOT), *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(ROOT), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_killed_twice_the_rows_are_those_of_an_uninterrupted_run(tmp_path):
@@ -252,7 +321,9 @@ def test_killed_twice_the_rows_are_those_of_an_uninterrupted_run(tmp_path):
 
 def test_the_model_in_this_process_draws_the_same_texts_after_a_kill(tiny, tmp_path):
     """Batches depend on the requests alone; a run that lost its last batches makes them again, letter by letter."""
-    requests = [{"prompt": f"Message {i}:", "seed": i, "max_tokens": 6, "stop": ["\n"]} for i in range(10)]
+    requests = [
+        {"prompt": f"Message {i}:", "seed": i, "max_tokens": 6, "stop": ["\n"]} for i in range(10)
+    ]
     one = engines.Batches(Teacher(model=str(tiny), licence="MIT"), size=4)
     whole = teachers.collect(requests, one, RowJournal(tmp_path / "whole.jsonl"))
     journal = RowJournal(tmp_path / "cut.jsonl")
@@ -260,9 +331,15 @@ def test_the_model_in_this_process_draws_the_same_texts_after_a_kill(tiny, tmp_p
     lines = journal.path.read_bytes().splitlines(keepends=True)
     journal.path.write_bytes(lines[0] + lines[1][:50])
     again = teachers.collect(requests, one, RowJournal(journal.path))
-    assert again.texts == whole.texts and len(set(whole.texts)) > 5 and all("\n" not in t for t in whole.texts)
+    assert (
+        again.texts == whole.texts
+        and len(set(whole.texts)) > 5
+        and all("\n" not in t for t in whole.texts)
+    )
     assert whole.tokens_out > 0 and not whole.estimated
-    part = teachers.collect(requests, one, RowJournal(tmp_path / "part.jsonl"), Budget(requests=6), partial=True)
+    part = teachers.collect(
+        requests, one, RowJournal(tmp_path / "part.jsonl"), Budget(requests=6), partial=True
+    )
     assert [t is not None for t in part.texts] == [True] * 6 + [False] * 4
 
 
@@ -270,8 +347,10 @@ REAL = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from helpers import engines, recipes, rows, runtime, teachers
-from helpers.pilot import Pilot
+from helpers.ask import engines, teachers
+from helpers.core import rows, runtime
+from helpers.make import recipes
+from helpers.core.pilot import Pilot
 runtime.quiet()
 pilot = Pilot.load(sys.argv[1] + "/data/inbox")
 plans = recipes.attributes(pilot, list(rows.load(pilot).train), 16, 0)
@@ -286,7 +365,9 @@ print(json.dumps(recipes.rows_of(pilot, plans, bill.texts, teacher)))
 
 def test_the_real_teacher_killed_twice_gives_the_rows_of_an_uninterrupted_run(embedded, tmp_path):
     def begin(path):
-        return subprocess.Popen([sys.executable, "-c", REAL, str(ROOT), str(path)], stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [sys.executable, "-c", REAL, str(ROOT), str(path)], stdout=subprocess.PIPE, text=True
+        )
 
     path = tmp_path / "killed.jsonl"
     stored = lambda: path.read_bytes().count(b'"key"') if path.is_file() else 0  # noqa: E731
@@ -306,26 +387,38 @@ def test_the_real_teacher_killed_twice_gives_the_rows_of_an_uninterrupted_run(em
 
 def test_a_grammar_holds_some_rows_of_a_batch(tiny):
     one = engines.Batches(Teacher(model=str(tiny), licence="MIT"))
-    found = one.answer([{"prompt": "x", "seed": 0, "max_tokens": 20, "grammar": 'root ::= "yes" | "no"\n'},
-                        {"prompt": "y", "seed": 1, "max_tokens": 20}])
+    found = one.answer(
+        [
+            {"prompt": "x", "seed": 0, "max_tokens": 20, "grammar": 'root ::= "yes" | "no"\n'},
+            {"prompt": "y", "seed": 1, "max_tokens": 20},
+        ]
+    )
     assert found[0]["text"] in ("yes", "no") and len(found[1]["text"]) > 3
 
 
 def pilot_with(teacher):
     fields = {"intent": {"type": "label", "values": ["a", "b"]}}
-    return Pilot.model_validate({"name": "x", "text": "message", "fields": fields, "teacher": teacher})
+    return Pilot.model_validate(
+        {"name": "x", "text": "message", "fields": fields, "teacher": teacher}
+    )
 
 
-@pytest.mark.parametrize("said, sentence", [
-    ("gpt", "teacher is 'embedded', or the lines"),
-    ({"adress": "http://x/v1"}, "unknown key 'adress'; known keys are address"),
-    ({"address": "x/v1", "model": "m"}, "must start with http"),
-    ({"address": "http://me:secret@x/v1", "model": "m"}, "environment variable"),
-    ({"address": "http://x/v1"}, "no model"),
-    ({"api_key": KEY}, "a key never stands in a file"),
-    ({"address": "http://x/v1", "model": "m", "key_from": KEY}, "the NAME of an environment variable"),
-    ({"address": "http://x/v1", "model": "m", "parallel": 0}, "parallel"),
-])
+@pytest.mark.parametrize(
+    "said, sentence",
+    [
+        ("gpt", "teacher is 'embedded', or the lines"),
+        ({"adress": "http://x/v1"}, "unknown key 'adress'; known keys are address"),
+        ({"address": "x/v1", "model": "m"}, "must start with http"),
+        ({"address": "http://me:secret@x/v1", "model": "m"}, "environment variable"),
+        ({"address": "http://x/v1"}, "no model"),
+        ({"api_key": KEY}, "a key never stands in a file"),
+        (
+            {"address": "http://x/v1", "model": "m", "key_from": KEY},
+            "the NAME of an environment variable",
+        ),
+        ({"address": "http://x/v1", "model": "m", "parallel": 0}, "parallel"),
+    ],
+)
 def test_a_mistake_in_pilot_yaml_is_one_sentence_without_the_secret(said, sentence):
     with pytest.raises(CourseError, match=re.escape(sentence)) as problem:
         teachers.of(pilot_with(said))
@@ -341,12 +434,22 @@ def test_a_hosted_api_gets_what_it_understands(journal):
         said = {"choices": [{"index": 0, "message": {"role": "assistant", "content": " one\ntwo"}}]}
         return 200, "application/json", json.dumps(said).encode(), {}
 
-    requests = [{"prompt": "p", "seed": 1, "stop": ["\n"], "grammar": "root ::= [a-z]*"}, {"prompt": "q", "seed": 2}]
+    requests = [
+        {"prompt": "p", "seed": 1, "stop": ["\n"], "grammar": "root ::= [a-z]*"},
+        {"prompt": "q", "seed": 2},
+    ]
     with server(chat) as (address, _):
         found = teachers.collect(requests, engine(address, chat_only=True, parallel=1), journal)
         engine(address, gbnf=True, chat_only=True).answer(requests[:1])
-    assert found.texts == ["one", "one\ntwo"] and got[0]["messages"] == [{"role": "user", "content": "p"}]
-    assert "grammar" not in got[0] and "cache_prompt" not in got[0] and "stop" not in got[1] and got[2]["grammar"] == "root ::= [a-z]*"
+    assert found.texts == ["one", "one\ntwo"] and got[0]["messages"] == [
+        {"role": "user", "content": "p"}
+    ]
+    assert (
+        "grammar" not in got[0]
+        and "cache_prompt" not in got[0]
+        and "stop" not in got[1]
+        and got[2]["grammar"] == "root ::= [a-z]*"
+    )
 
 
 def test_a_missing_key_is_named_by_its_variable(monkeypatch):
@@ -359,10 +462,16 @@ def test_the_licence_is_checked_before_anything_is_asked():
     with server(echo) as (address, seen):
         for licence, words in (("blocked", "does not allow"), ("unknown", "Nobody has said")):
             with pytest.raises(CourseError, match=words):
-                with teachers.opened(teachers.of(pilot_with({"address": address, "model": "m", "licence": licence}))):
+                with teachers.opened(
+                    teachers.of(pilot_with({"address": address, "model": "m", "licence": licence}))
+                ):
                     raise AssertionError("opened")
         assert seen["all"] == 0
-        with teachers.opened(teachers.of(pilot_with({"address": address, "model": "m", "accept_unknown_licence": True}))) as one:
+        with teachers.opened(
+            teachers.of(
+                pilot_with({"address": address, "model": "m", "accept_unknown_licence": True})
+            )
+        ) as one:
             assert one.teacher.name == "m"
     assert teachers.gate(teachers.of(pilot_with("embedded"))) == "allowed"
     with pytest.raises(CourseError, match="does not allow"):
@@ -371,6 +480,17 @@ def test_the_licence_is_checked_before_anything_is_asked():
 
 def test_the_embedded_server_answers_through_the_same_client(embedded, tmp_path):
     with teachers.opened(teachers.of(pilot_with({"address": "embedded", "parallel": 2}))) as one:
-        found = teachers.collect([{"messages": [{"role": "user", "content": "Say yes or no."}], "seed": i, "max_tokens": 5,
-                                   "grammar": 'root ::= "yes" | "no"\n'} for i in range(2)], one, RowJournal(tmp_path / "j.jsonl"))
+        found = teachers.collect(
+            [
+                {
+                    "messages": [{"role": "user", "content": "Say yes or no."}],
+                    "seed": i,
+                    "max_tokens": 5,
+                    "grammar": 'root ::= "yes" | "no"\n',
+                }
+                for i in range(2)
+            ],
+            one,
+            RowJournal(tmp_path / "j.jsonl"),
+        )
     assert set(found.texts) <= {"yes", "no"} and found.tokens_in > 10 and not found.estimated

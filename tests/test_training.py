@@ -12,15 +12,25 @@ import torch
 from conftest import ROOT
 from datasets import Dataset
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, EarlyStoppingCallback, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    EarlyStoppingCallback,
+    TrainerCallback,
+)
 from trl import SFTConfig, SFTTrainer
 
-from helpers import CourseError, answers, checks, rows, runtime, training
-from helpers.pilot import Pilot
+from helpers import CourseError
+from helpers.ask import answers
+from helpers.core import rows, runtime
+from helpers.core.pilot import Pilot
+from helpers.tune import examples, training
 
 
 def four_bit(path, dtype=torch.bfloat16):
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )
     return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, quantization_config=config)
 
 
@@ -43,21 +53,46 @@ class Impatient(TrainerCallback):
 
 def trainer_for(path, tokenizer, rows, out, held_out=None, **kw):
     here = runtime.detect("cpu")
-    settings = dict(output_dir=str(out), max_length=128, packing=True, per_device_train_batch_size=1, num_train_epochs=2,
-                    learning_rate=1e-3, report_to="none", disable_tqdm=True, logging_steps=1, save_strategy="steps", save_steps=2,
-                    seed=0, **training.hardware_arguments(here))
+    settings = dict(
+        output_dir=str(out),
+        max_length=128,
+        packing=True,
+        per_device_train_batch_size=1,
+        num_train_epochs=2,
+        learning_rate=1e-3,
+        report_to="none",
+        disable_tqdm=True,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=2,
+        seed=0,
+        **training.hardware_arguments(here),
+    )
     settings.update(kw)
     torch.manual_seed(0)
-    return SFTTrainer(model=four_bit(path), args=SFTConfig(**settings), train_dataset=rows, eval_dataset=held_out,
-                      processing_class=tokenizer, peft_config=lora())
+    return SFTTrainer(
+        model=four_bit(path),
+        args=SFTConfig(**settings),
+        train_dataset=rows,
+        eval_dataset=held_out,
+        processing_class=tokenizer,
+        peft_config=lora(),
+    )
 
 
 def toy_rows(tokenizer, n=24):
     pilot = Pilot.load(ROOT / "data/inbox")
-    return Dataset.from_list([
-        {"prompt": answers.prompt(pilot, tokenizer, f"Where is pump number {i}?", full=False),
-         "completion": f'{{"intent": "order_status", "urgency": "normal", "product": "pump", "order_id": null, "n": {i}}}'}
-        for i in range(n)])
+    return Dataset.from_list(
+        [
+            {
+                "prompt": answers.prompt(
+                    pilot, tokenizer, f"Where is pump number {i}?", full=False
+                ),
+                "completion": f'{{"intent": "order_status", "urgency": "normal", "product": "pump", "order_id": null, "n": {i}}}',
+            }
+            for i in range(n)
+        ]
+    )
 
 
 # 1. gradients right after an eval in 4-bit ---------------------------------------------------------------------
@@ -90,7 +125,10 @@ def test_gradients_after_an_eval_in_4bit_are_the_same_with_the_guard(embedded):
     assert torch.nn.functional.cosine_similarity(before, after, dim=0) > 0.999
 
 
-@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no AVX512-BF16, so the trap is not there")
+@pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported(),
+    reason="this processor has no AVX512-BF16, so the trap is not there",
+)
 def test_without_the_guard_the_gradients_are_wrong(embedded):
     try:
         before, after = gradient_after_eval(embedded.path, guarded=False)
@@ -105,8 +143,16 @@ def test_without_the_guard_the_gradients_are_wrong(embedded):
 
 def moved(path, tokenizer, out, guarded):
     """Share of lora_A weights that ten steps at a small learning rate changed."""
-    trainer = trainer_for(path, tokenizer, toy_rows(tokenizer), out, learning_rate=2e-5, max_steps=10, save_strategy="no",
-                          lr_scheduler_type="constant")
+    trainer = trainer_for(
+        path,
+        tokenizer,
+        toy_rows(tokenizer),
+        out,
+        learning_rate=2e-5,
+        max_steps=10,
+        save_strategy="no",
+        lr_scheduler_type="constant",
+    )
     training.guard_4bit(trainer.model)
     dtypes = {p.dtype for p in trainer.model.parameters() if p.requires_grad}
     if guarded:
@@ -145,8 +191,15 @@ def test_the_loss_covers_exactly_the_answer_and_its_end_token(tiny, tokenizer, t
 
 def test_a_chat_template_would_train_more_than_the_end_token(tiny, tokenizer, tmp_path):
     """Why the chapter hands over text: with chat messages the template's line break after the end token is trained too."""
-    rows = Dataset.from_list([{"prompt": [{"role": "user", "content": f"pump {i}"}],
-                               "completion": [{"role": "assistant", "content": "yes"}]} for i in range(8)])
+    rows = Dataset.from_list(
+        [
+            {
+                "prompt": [{"role": "user", "content": f"pump {i}"}],
+                "completion": [{"role": "assistant", "content": "yes"}],
+            }
+            for i in range(8)
+        ]
+    )
     trainer = trainer_for(tiny, tokenizer, rows, tmp_path)
     labels = next(iter(trainer.get_train_dataloader()))["labels"][0]
     first = tokenizer.decode(labels[labels >= 0])
@@ -175,8 +228,12 @@ trainer.model.save_pretrained({out!r} + "/final")
 
 
 def start(model, out, pause=0.0):
-    code = SCRIPT.format(root=str(ROOT), tests=str(ROOT / "tests"), model=str(model), out=str(out), pause=pause)
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    code = SCRIPT.format(
+        root=str(ROOT), tests=str(ROOT / "tests"), model=str(model), out=str(out), pause=pause
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def test_killed_training_ends_in_the_same_adapter(tiny, tmp_path):
@@ -190,13 +247,17 @@ def test_killed_training_ends_in_the_same_adapter(tiny, tmp_path):
             os.kill(victim.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
             break
     victim.wait(timeout=60)
-    assert not (broken / "final").exists() and training.last_checkpoint(broken).name == "checkpoint-4"
+    assert (
+        not (broken / "final").exists() and training.last_checkpoint(broken).name == "checkpoint-4"
+    )
     (broken / "checkpoint-6").mkdir()  # as a kill in the middle of saving would leave it
     (broken / "checkpoint-6" / "trainer_state.json").write_text('{"global_st')
     again = start(tiny, broken)
     said, _ = again.communicate(timeout=300)
     assert again.returncode == 0, said[-2000:]
-    assert "step 5\n" in said and "step 4\n" not in said, "it went on from step 4, and did not begin again"
+    assert "step 5\n" in said and "step 4\n" not in said, (
+        "it went on from step 4, and did not begin again"
+    )
     a, b = (load_file(p / "final/adapter_model.safetensors") for p in (whole, broken))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a), "bit-equal"
 
@@ -204,15 +265,30 @@ def test_killed_training_ends_in_the_same_adapter(tiny, tmp_path):
 def test_ctrl_c_keeps_the_checkpoint_and_says_so(tiny, tokenizer, tmp_path):
     trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path)
     trainer.add_callback(Impatient(5))
-    with pytest.raises(CourseError, match="Stopped at step 5 of .*checkpoint of step 4 is kept; run the cell again"):
+    with pytest.raises(
+        CourseError, match="Stopped at step 5 of .*checkpoint of step 4 is kept; run the cell again"
+    ):
         training.fit(trainer)
 
 
-@pytest.mark.parametrize("batch, argument", [(1, "lower max_length \\(now 128\\)"), (4, "lower per_device_train_batch_size \\(now 4\\)")])
-@pytest.mark.parametrize("problem", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
-                                     RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.")])
-def test_memory_that_runs_out_names_the_argument(tiny, tokenizer, tmp_path, monkeypatch, batch, argument, problem):
-    trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path, per_device_train_batch_size=batch)
+@pytest.mark.parametrize(
+    "batch, argument",
+    [(1, "lower max_length \\(now 128\\)"), (4, "lower per_device_train_batch_size \\(now 4\\)")],
+)
+@pytest.mark.parametrize(
+    "problem",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+    ],
+)
+def test_memory_that_runs_out_names_the_argument(
+    tiny, tokenizer, tmp_path, monkeypatch, batch, argument, problem
+):
+    trainer = trainer_for(
+        tiny, tokenizer, toy_rows(tokenizer), tmp_path, per_device_train_batch_size=batch
+    )
     real, taken = trainer.training_step, []
 
     def burst(*args, **kw):
@@ -239,13 +315,22 @@ def test_another_runtime_error_keeps_its_traceback(tiny, tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("packing, batch", [(True, 1), (False, 4)])
-def test_a_loss_that_is_no_number_stops_and_names_the_rows(tiny, tokenizer, tmp_path, packing, batch):
+def test_a_loss_that_is_no_number_stops_and_names_the_rows(
+    tiny, tokenizer, tmp_path, packing, batch
+):
     """The Trainer's log would show an average instead (logging_nan_inf_filter), and the adapter would be full of NaN."""
-    trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path, packing=packing, per_device_train_batch_size=batch)
+    trainer = trainer_for(
+        tiny,
+        tokenizer,
+        toy_rows(tokenizer),
+        tmp_path,
+        packing=packing,
+        per_device_train_batch_size=batch,
+    )
     real, asked = trainer.compute_loss, []
 
     def poisoned(model, inputs, **kw):
-        asked.append(checks.rows_of_step(trainer, inputs))
+        asked.append(examples.rows_of_step(trainer, inputs))
         loss = real(model, inputs, **kw)
         return loss * float("nan") if len(asked) == 4 else loss
 
@@ -255,7 +340,9 @@ def test_a_loss_that_is_no_number_stops_and_names_the_rows(tiny, tokenizer, tmp_
     assert len(asked) == 4 and all(f"'{row}'" in str(said.value) for row in asked[3][:4])
     number = asked[3][0].split("pump number ")[-1] if "pump" in asked[3][0] else asked[3][0]
     assert number.split("?")[0].isdigit(), "a row is told by what sets it apart"
-    assert all(p.isfinite().all() for p in trainer.model.parameters() if p.requires_grad), "the weights never saw it"
+    assert all(p.isfinite().all() for p in trainer.model.parameters() if p.requires_grad), (
+        "the weights never saw it"
+    )
     assert training.last_checkpoint(tmp_path).name == "checkpoint-2"
 
 
@@ -263,15 +350,34 @@ def test_early_stopping_counts_on_after_an_interruption(tiny, tokenizer, tmp_pat
     """Chapter 05's restore_callback_states_from_checkpoint: without it the patience would begin anew, and training take longer."""
     steps = {}
     for name, kept in (("whole", True), ("kept", True), ("forgotten", False)):
-        for stop in ((None,) if name == "whole" else ("later", None)):
+        for stop in (None,) if name == "whole" else ("later", None):
             data = toy_rows(tokenizer, 4)
-            trainer = trainer_for(tiny, tokenizer, data, tmp_path / name, data, packing=False, num_train_epochs=8, learning_rate=0.0,
-                                  per_device_train_batch_size=4, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
-                                  metric_for_best_model="eval_loss", restore_callback_states_from_checkpoint=kept)
-            trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=3, early_stopping_threshold=1.0))
+            trainer = trainer_for(
+                tiny,
+                tokenizer,
+                data,
+                tmp_path / name,
+                data,
+                packing=False,
+                num_train_epochs=8,
+                learning_rate=0.0,
+                per_device_train_batch_size=4,
+                eval_strategy="epoch",
+                save_strategy="epoch",
+                load_best_model_at_end=True,
+                metric_for_best_model="eval_loss",
+                restore_callback_states_from_checkpoint=kept,
+            )
+            trainer.add_callback(
+                EarlyStoppingCallback(early_stopping_patience=3, early_stopping_threshold=1.0)
+            )
             if stop:
-                trainer.add_callback(Impatient(4))  # an epoch is one step: three are saved, two of them without a gain
-                with pytest.raises(CourseError, match="Stopped at step 4 of 8: the checkpoint of step 3 is kept"):
+                trainer.add_callback(
+                    Impatient(4)
+                )  # an epoch is one step: three are saved, two of them without a gain
+                with pytest.raises(
+                    CourseError, match="Stopped at step 4 of 8: the checkpoint of step 3 is kept"
+                ):
                     training.fit(trainer)
             else:
                 training.fit(trainer)
@@ -286,17 +392,27 @@ def test_a_prompt_has_one_start_token_whoever_adds_it(tokenizer):
 
     pilot = Pilot.load(ROOT / "data/inbox")
     row = dict(rows.load(pilot).train[0])
-    adding = deepcopy(tokenizer)  # as Llama 3, Gemma and Mistral have it: the template writes the start token, and so does the tokenizer
+    adding = deepcopy(
+        tokenizer
+    )  # as Llama 3, Gemma and Mistral have it: the template writes the start token, and so does the tokenizer
     adding.bos_token = "<|im_start|>"
-    adding.backend_tokenizer.post_processor = TemplateProcessing(single="<|im_start|> $A",
-                                                                 special_tokens=[("<|im_start|>", adding.bos_token_id)])
-    one = checks.example(pilot, row, adding, 512)["prompt"]
+    adding.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", adding.bos_token_id)]
+    )
+    one = examples.example(pilot, row, adding, 512)["prompt"]
     asked = answers.prompt(pilot, adding, row[pilot.text], full=False)
-    assert adding(one).input_ids == adding(asked, add_special_tokens=False).input_ids, "trained on what is asked later"
-    assert checks.example(pilot, row, tokenizer, 512)["prompt"] == answers.prompt(pilot, tokenizer, row[pilot.text], full=False)
+    assert adding(one).input_ids == adding(asked, add_special_tokens=False).input_ids, (
+        "trained on what is asked later"
+    )
+    assert examples.example(pilot, row, tokenizer, 512)["prompt"] == answers.prompt(
+        pilot, tokenizer, row[pilot.text], full=False
+    )
     adding.chat_template = None
-    with pytest.raises(CourseError, match="has no chat template: choose a base_model that was tuned to follow instructions"):
-        checks.example(pilot, row, adding, 512)
+    with pytest.raises(
+        CourseError,
+        match="has no chat template: choose a base_model that was tuned to follow instructions",
+    ):
+        examples.example(pilot, row, adding, 512)
 
 
 def test_an_answer_that_was_cut_off_is_not_taught(tokenizer):
@@ -304,10 +420,25 @@ def test_an_answer_that_was_cut_off_is_not_taught(tokenizer):
     good = sorted(map(dict, rows.load(pilot).train), key=lambda row: len(row["message"]))[:20]
     lost = next(row for row in good if row["product"])
     far = lost | {"message": "I write to you about something. " * 60 + lost["message"]}
-    told, notes = checks.examples(pilot, [*good, far], tokenizer, 160)
-    assert len(told) == 20 and "1 of 21 messages are longer" in notes[-2] and notes[-1].startswith("1 of these were left out")
-    with pytest.raises(CourseError, match="In all 2 rows the answer stands in the part of the message"):
-        checks.examples(pilot, [far, far | {"intent": "other_one", "urgency": "low" if far["urgency"] != "low" else "high"}], tokenizer, 160)
+    told, notes = examples.examples(pilot, [*good, far], tokenizer, 160)
+    assert (
+        len(told) == 20
+        and "1 of 21 messages are longer" in notes[-2]
+        and notes[-1].startswith("1 of these were left out")
+    )
+    with pytest.raises(
+        CourseError, match="In all 2 rows the answer stands in the part of the message"
+    ):
+        examples.examples(
+            pilot,
+            [
+                far,
+                far
+                | {"intent": "other_one", "urgency": "low" if far["urgency"] != "low" else "high"},
+            ],
+            tokenizer,
+            160,
+        )
 
 
 def test_going_on_with_other_settings_is_refused_and_names_each(tiny, tokenizer, tmp_path):
@@ -316,10 +447,14 @@ def test_going_on_with_other_settings_is_refused_and_names_each(tiny, tokenizer,
     with pytest.raises(CourseError, match="Stopped at step 5"):
         training.fit(trainer)
     before = sorted(p.name for p in tmp_path.iterdir())
-    other = trainer_for(tiny, tokenizer, toy_rows(tokenizer, 23), tmp_path, learning_rate=5e-4, seed=1)
+    other = trainer_for(
+        tiny, tokenizer, toy_rows(tokenizer, 23), tmp_path, learning_rate=5e-4, seed=1
+    )
     with pytest.raises(CourseError, match="checkpoint-4 was made with other settings") as said:
         training.fit(other)
-    assert "learning_rate was 0.001 and is 0.0005" in str(said.value) and "seed was 0 and is 1" in str(said.value)
+    assert "learning_rate was 0.001 and is 0.0005" in str(
+        said.value
+    ) and "seed was 0 and is 1" in str(said.value)
     assert "rows was" in str(said.value) and "max_length" not in str(said.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == before
     same = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path)
@@ -331,11 +466,15 @@ def test_rows_that_cannot_teach_are_refused_in_a_sentence(folder, tokenizer):
     pilot = Pilot.load(folder)
     data = list(rows.load(pilot).train)
     with pytest.raises(CourseError, match="no rows to train on"):
-        checks.examples(pilot, [], tokenizer, 256)
+        examples.examples(pilot, [], tokenizer, 256)
     with pytest.raises(CourseError, match="All 6 training rows have intent = 'quote'"):
-        checks.examples(pilot, [row for row in data if row["intent"] == "quote"], tokenizer, 256)
-    made, notes = checks.examples(pilot, data, tokenizer, 256)
-    assert notes == [] and made[0]["completion"] == pilot.answer(data[0]) and data[0]["message"] in made[0]["prompt"]
+        examples.examples(pilot, [row for row in data if row["intent"] == "quote"], tokenizer, 256)
+    made, notes = examples.examples(pilot, data, tokenizer, 256)
+    assert (
+        notes == []
+        and made[0]["completion"] == pilot.answer(data[0])
+        and data[0]["message"] in made[0]["prompt"]
+    )
 
 
 def test_cut_rows_are_counted_and_keep_their_answer(folder, tokenizer):
@@ -343,8 +482,10 @@ def test_cut_rows_are_counted_and_keep_their_answer(folder, tokenizer):
     data = [dict(row) for row in rows.load(pilot).train]
     for row in data[:3]:
         row["message"] += " and please" * 200
-    made, notes = checks.examples(pilot, data, tokenizer, 128)
-    assert len(notes) == 1 and "3 of 12 messages are longer than the window of 128 tokens" in notes[0]
+    made, notes = examples.examples(pilot, data, tokenizer, 128)
+    assert (
+        len(notes) == 1 and "3 of 12 messages are longer than the window of 128 tokens" in notes[0]
+    )
     assert all(len(tokenizer(row["prompt"]).input_ids) <= 128 for row in made)
     assert [row["completion"] for row in made] == [pilot.answer(row) for row in data]
     assert all(row["prompt"].endswith("<|im_start|>assistant\n") for row in made)
@@ -354,11 +495,20 @@ def test_cut_rows_are_counted_and_keep_their_answer(folder, tokenizer):
 
 
 @pytest.mark.parametrize("packing, batch", [(True, 1), (False, 4)])
-def test_the_loss_on_the_answer_only_is_the_same_loss_with_the_same_gradients(tiny, tokenizer, tmp_path, packing, batch):
+def test_the_loss_on_the_answer_only_is_the_same_loss_with_the_same_gradients(
+    tiny, tokenizer, tmp_path, packing, batch
+):
     found = {}
     for name in ("all", "answer"):
-        trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path / name, packing=packing, per_device_train_batch_size=batch,
-                              bf16=False)
+        trainer = trainer_for(
+            tiny,
+            tokenizer,
+            toy_rows(tokenizer),
+            tmp_path / name,
+            packing=packing,
+            per_device_train_batch_size=batch,
+            bf16=False,
+        )
         training.guard_4bit(trainer.model)
         training.guard_adapter(trainer.model)
         with torch.no_grad():  # B starts at zero, and then A has no gradient to compare
@@ -370,7 +520,9 @@ def test_the_loss_on_the_answer_only_is_the_same_loss_with_the_same_gradients(ti
         batch_of = dict(next(iter(trainer.get_train_dataloader())))
         loss = trainer.compute_loss(trainer.model, batch_of, num_items_in_batch=torch.tensor(40))
         loss.backward()
-        gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.requires_grad])
+        gradient = torch.cat(
+            [p.grad.flatten() for p in trainer.model.parameters() if p.requires_grad]
+        )
         found[name] = loss.item(), gradient
     assert found["all"][0] == pytest.approx(found["answer"][0], rel=2e-3)
     assert torch.nn.functional.cosine_similarity(found["all"][1], found["answer"][1], dim=0) > 0.999
@@ -390,17 +542,29 @@ def test_skipping_the_way_through_float32_changes_no_bit(tiny, tokenizer, tmp_pa
     """fit() switches PEFT's input casts off under autocast; a plain train() leaves them on."""
     weights = {}
     for name in ("fit", "plain"):
-        trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path / name, save_strategy="no", max_steps=4, bf16=True)
+        trainer = trainer_for(
+            tiny,
+            tokenizer,
+            toy_rows(tokenizer),
+            tmp_path / name,
+            save_strategy="no",
+            max_steps=4,
+            bf16=True,
+        )
         training.guard_4bit(trainer.model)
         training.guard_adapter(trainer.model)
         training.fit(trainer) if name == "fit" else trainer.train()
-        weights[name] = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
+        weights[name] = {
+            n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad
+        }
     assert all(torch.equal(weights["fit"][n], p) for n, p in weights["plain"].items())
 
 
 @pytest.fixture(scope="module")
 def bench():
-    spec = importlib.util.spec_from_file_location("training_benchmark", ROOT / "tests/benchmarks/training.py")
+    spec = importlib.util.spec_from_file_location(
+        "training_benchmark", ROOT / "tests/benchmarks/training.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -410,7 +574,11 @@ def test_the_benchmark_compares_the_same_work(bench, folder, tiny):
     pilot = Pilot.load(folder)
     pilot.base_model = str(tiny)
     found = bench.measure(12, 1, ["default", "fast"], pilot, packs=2)
-    assert bench.speedup(found) == found["fast"]["tokens_per_second"] / found["default"]["tokens_per_second"] > 0
+    assert (
+        bench.speedup(found)
+        == found["fast"]["tokens_per_second"] / found["default"]["tokens_per_second"]
+        > 0
+    )
     assert all(f["loss"] == f["loss"] and f["tokens"] > 200 for f in found.values())
     assert len(list(bench.table(found, dict.fromkeys(found, 2**30)))) == 2
     steps = [name for name, _ in bench.LADDER]
@@ -440,7 +608,9 @@ def fake_card(monkeypatch, capability, gib, name):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *a: Properties)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.version, "cuda", "12.8")
-    if hasattr(torch.cuda, "_check_bf16_tensor_supported"):  # emulation works on a T4: this is the trap
+    if hasattr(
+        torch.cuda, "_check_bf16_tensor_supported"
+    ):  # emulation works on a T4: this is the trap
         monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda *a: True)
 
 
@@ -448,8 +618,17 @@ def test_a_t4_gets_fp16_although_torch_offers_emulated_bf16(monkeypatch):
     fake_card(monkeypatch, (7, 5), 14.7, "Tesla T4")
     assert torch.cuda.is_bf16_supported() is True, "the trap: emulation counts as support"
     here = runtime.detect()
-    assert (here.device, here.dtype, here.fp16, here.bf16, here.profile.name) == ("cuda", "float16", True, False, "t4")
-    assert training.hardware_arguments(here)["fp16"] and not training.hardware_arguments(here)["use_cpu"]
+    assert (here.device, here.dtype, here.fp16, here.bf16, here.profile.name) == (
+        "cuda",
+        "float16",
+        True,
+        False,
+        "t4",
+    )
+    assert (
+        training.hardware_arguments(here)["fp16"]
+        and not training.hardware_arguments(here)["use_cpu"]
+    )
 
 
 def test_an_ampere_card_gets_bf16(monkeypatch):
@@ -469,9 +648,13 @@ def test_an_unknown_profile_is_refused(monkeypatch):
 
 def test_bytes_per_parameter_add_up(tiny):
     dense = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
-    assert training.weight_bytes(dense) == pytest.approx(4 * sum(p.numel() for p in dense.parameters()), rel=0.001)
+    assert training.weight_bytes(dense) == pytest.approx(
+        4 * sum(p.numel() for p in dense.parameters()), rel=0.001
+    )
     small = four_bit(tiny)
     linear = sum(p.numel() for n, p in dense.named_parameters() if "proj" in n)
     rest = sum(p.numel() for n, p in dense.named_parameters() if "proj" not in n)
     # half a byte a weight, a float32 scale for every 64 weights, two bytes for what stays dense
-    assert training.weight_bytes(small) == pytest.approx(linear / 2 + linear / 64 * 4 + rest * 2, rel=0.01)
+    assert training.weight_bytes(small) == pytest.approx(
+        linear / 2 + linear / 64 * 4 + rest * 2, rel=0.01
+    )

@@ -1,0 +1,1 @@
+"""Agree before looking: the bar, its seal, its verdict."""

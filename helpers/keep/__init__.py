@@ -1,0 +1,1 @@
+"""Keep good rows: a pipeline of filters that give reasons."""

@@ -1,0 +1,1 @@
+"""Label rows in a notebook, and keep every event."""

@@ -1,0 +1,1 @@
+"""Make training rows: recipes for a teacher, and rows that need none."""

@@ -1,0 +1,1 @@
+"""Measure: scores, intervals, planning, baselines, confidence, judges, errors, the report."""

@@ -1,0 +1,1 @@
+"""Does it pay: prices, inputs, the cost model, the workbook, sliders."""

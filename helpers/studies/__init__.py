@@ -1,0 +1,1 @@
+"""The long comparisons and benchmarks behind the chapters."""

@@ -1,0 +1,1 @@
+"""Tune a model: training rows, the trainer, students of a study."""
