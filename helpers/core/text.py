@@ -1,18 +1,69 @@
-"""Words of any script: tokens, whether a script writes spaces, and the nearest known name for a mistyped one."""
+"""Words of any script: tokens, "the same message", the nearest known name, and plain sentences for what pydantic found."""
 
+import difflib
 import re
+import unicodedata
+from collections.abc import Iterable
+
+from pydantic import ValidationError
 
 WIDE = r"\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f"  # scripts that write no spaces between words
 TOKEN = re.compile(rf"[{WIDE}]|[^\W{WIDE}]+")
 
 
-def tokens(text):
+def tokens(text: str | None) -> list[str]:
     """Lower-case words; in scripts without spaces (Japanese, Chinese, Thai) single characters."""
     return TOKEN.findall((text or "").casefold())
 
 
-def is_wide(words):
-    """True when most tokens are characters of a script without spaces; runs of tokens are then taken 2.5 times as long."""
-    return not "".join(words).isascii() and sum(
-        bool(re.match(f"[{WIDE}]", word)) for word in words
-    ) * 2 > len(words)
+def is_wide(words: list[str]) -> bool:
+    """True when most tokens are characters of a script without spaces."""
+    if "".join(words).isascii():
+        return False
+    return 2 * sum(bool(re.match(f"[{WIDE}]", word)) for word in words) > len(words)
+
+
+def same_message(text: str) -> str:
+    """What two texts have in common when they are the same message: case, white space and end marks do not count.
+
+    `C# help` and `C++ help` stay different: every character that is not white space is kept.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(folded.split()).rstrip(" .!?。！？")
+
+
+def did_you_mean(word: object, known: Iterable[str], number: int = 1) -> str:
+    """`; did you mean 'order'?` for the nearest known name, else `; there are ...` with all of them."""
+    names = list(known)
+    lowered = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(str(word).lower(), list(lowered), number)
+    if near:
+        return f"; did you mean {' or '.join(repr(lowered[name]) for name in near)}?"
+    return f"; there are {', '.join(names)}."
+
+
+def pydantic_sentences(problem: ValidationError, file: str, known: Iterable[str] = ()) -> str:
+    """One plain sentence for each mistake that pydantic found in `file`; `known` are the allowed keys."""
+    errors = problem.errors()
+    misspelt = [e for e in errors if e["type"] == "extra_forbidden"]
+    if misspelt:  # a misspelt key is also a missing key: say it once
+        errors = misspelt + [e for e in errors if e["type"] not in ("extra_forbidden", "missing")]
+    return " ".join(dict.fromkeys(_sentence(error, file, list(known)) for error in errors))
+
+
+def _sentence(error: dict, file: str, known: list[str]) -> str:
+    # pydantic names the branch of a union it tried; a reader never wrote these words
+    place = [str(part) for part in error["loc"] if str(part) not in ("list[str]", "Sample")]
+    where = " > ".join(place) or "the file"
+    if error["type"] == "extra_forbidden":
+        inside = f" in {' > '.join(place[:-1])}" if place[:-1] else ""
+        return f"{file}: unknown key {place[-1]!r}{inside}{did_you_mean(place[-1], known)}"
+    if error["type"] == "missing":
+        return f"{file}: the key {where!r} is missing."
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        allowed = re.findall(r"'(\w+)'", error["ctx"]["expected"])
+        return f"{file}: {where} is {error['input']!r}{did_you_mean(error['input'], allowed)}"
+    if error["type"] in ("dict_type", "model_type", "model_attributes_type"):
+        return f"{file}: {where} must be 'key: value' lines, without a dash in front."
+    text = error["msg"].removeprefix("Value error, ").removesuffix(".")
+    return f"{file}: {where}: {text}."
