@@ -5,7 +5,7 @@ PROFILE ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: course bar test study lab check smoke clean
+.PHONY: course bar test fast lint lock lock-check study lab check smoke clean
 course: ready
 	@$(PY) -m helpers.course --pilot "$(PILOT)" $(if $(PROFILE),--profile $(PROFILE))
 
@@ -14,6 +14,27 @@ bar: ready
 
 test: ready
 	@COURSE_QUIET=1 $(PY) -m pytest
+
+# The tests without the slow ones (training, whole chapters): a few minutes.
+fast: ready
+	@COURSE_QUIET=1 $(PY) -m pytest tests -m "not slow"
+
+# Style, arrows between folders, types of the public face, spelling.
+lint: $(VENV)/installed
+	@$(PY) -m ruff check helpers benchmarks tests
+	@$(PY) -m ruff format --check helpers benchmarks tests
+	@$(VENV)/bin/lint-imports --no-cache --quiet
+	@$(PY) -m mypy
+	@$(VENV)/bin/typos
+
+# requirements.lock: every package with its version, for all systems and Pythons, without addresses.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header requirements.txt
+lock: $(VENV)/installed
+	@$(PY) -m $(LOCK) -o requirements.lock
+
+lock-check: $(VENV)/installed
+	@for version in 3.11 3.12 3.13; do \
+	  $(PY) -m uv pip compile --quiet --no-header --python-version $$version requirements.lock -o /dev/null && echo "requirements.lock resolves for Python $$version" || exit 1; done
 
 smoke: ready
 	@$(PY) -m helpers.course --pilot "$(PILOT)" --profile smoke --fresh
