@@ -13,9 +13,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from helpers import ROOT, CourseError, course
 from helpers.agree.bar import Bar
-from helpers.core import rows, runs
+from helpers.core import files, rows
 from helpers.core.pilot import Pilot
-from helpers.measure import baselines, error_costs, intervals, planning, scoring
+from helpers.measure import error_costs, intervals, planning, scoring
 
 # Statistics -----------------------------------------------------------------------------------------------
 
@@ -231,75 +231,6 @@ def test_a_bad_cost_table_is_one_sentence(folder, change, words):
         error_costs.check_costs(pilot, error_costs.default_costs(pilot) | change)
 
 
-# The baselines --------------------------------------------------------------------------------------------
-
-
-def test_the_shared_rules_are_those_of_chapter_00():
-    pilot = Pilot.load(ROOT / "data/inbox")
-    data = rows.load(pilot)
-    read = baselines.rules(pilot, data.train, baselines.keywords(pilot))
-    found = scoring.score(pilot, data.test, [read(text) for text in data.test["message"]])
-    result = json.loads((ROOT / "data/reference/results/00.json").read_text())
-    figures = {f["name"]: f["value"] for f in result["figures"]}
-    for field, right in found.right.items():
-        kind = pilot.fields[field].type
-        assert right.mean() == pytest.approx(figures[f"{field}.{kind}.rules"], abs=1e-5)
-
-
-def test_no_row_is_answered_by_a_way_that_saw_its_text(folder):
-    pilot = Pilot.load(folder)
-    train = list(rows.load(pilot).train)
-    train += [
-        {**row, "id": f"{row['id']}b", "message": row["message"].upper()} for row in train[:4]
-    ]
-    fold, asked = baselines.folds(pilot, train, 5), []
-
-    def way(fit, texts):
-        seen = {baselines.squeezed(row["message"]) for row in fit}
-        asked.extend(texts)
-        return [{"leak": baselines.squeezed(text) in seen, "text": text} for text in texts]
-
-    records = baselines.out_of_fold(pilot, train, way, fold)
-    assert not any(r["leak"] for r in records) and len(asked) == len(train) and len(set(fold)) == 5
-    assert [r["text"] for r in records] == [row["message"] for row in train]
-    with pytest.raises(CourseError, match="same text"):
-        baselines.folds(pilot, train[:1] * 3)
-
-
-def test_one_class_in_a_fold_is_answered_and_in_training_is_refused(folder):
-    pilot = Pilot.load(folder)
-    train = [row for row in rows.load(pilot).train if row["intent"] == "quote"]
-
-    def never():
-        raise AssertionError("there is nothing to learn")
-
-    assert baselines.classified(pilot, train, ["x"], never, [{"intent": "order"}]) == [
-        {"intent": "quote"}
-    ]
-    text = (folder / "train.csv").read_text()
-    (folder / "train.csv").write_text(text.replace(",order,", ",quote,"))
-    with pytest.raises(CourseError, match="only one class for intent"):
-        rows.load(pilot)
-
-
-@pytest.mark.parametrize(
-    "text, words",
-    [
-        ("intent: {order: [pump", "not valid YAML"),
-        ("- a\n", "needs 'field:'"),
-        ("intnt: {order: [a]}", "did you mean 'intent'"),
-        ("intent: {ordr: [a]}", "did you mean 'order'"),
-        ("intent: {order: a}", "must be a list"),
-        ("intent: {order: ['(']}", "does not compile"),
-    ],
-)
-def test_bad_rules_are_one_sentence(folder, text, words):
-    (folder / "rules.yaml").write_text(text)
-    with pytest.raises(CourseError, match=words) as found:
-        baselines.keywords(Pilot.load(folder))
-    assert "\n" not in str(found.value)
-
-
 # The bar --------------------------------------------------------------------------------------------------
 
 
@@ -362,7 +293,7 @@ def test_another_wish_needs_a_reason_and_shows_it(pilot):
 
 
 def test_a_bar_after_the_result_says_so(pilot, tmp_path):
-    journal = runs.Journal(tmp_path / "runs" / pilot.name / "00/answers/tuned-0.jsonl")
+    journal = files.Journal(tmp_path / "runs" / pilot.name / "00/answers/tuned-0.jsonl")
     journal.add({"test-0": "{}"}, 1.0)
     bar = Bar.freeze(pilot, **wish(pilot))
     assert bar.seen_before and "after a tuned result" in str(bar)
@@ -786,25 +717,13 @@ def test_a_test_set_that_only_grew_needs_no_reason_before_a_result(pilot, folder
     assert (more.rows, more.version, more.revised) == (13, 2, []) and Bar.load(pilot).rows == 13
     last = json.loads((tmp_path / "runs/small/bar_ledger.jsonl").read_text().splitlines()[-1])
     assert "grew from 12 to 13" in last["note"] and len(last["rows"]) == 13
-    runs.Journal(tmp_path / "runs/small/00/answers/tuned-0.jsonl").add({"test-0": "{}"}, 1.0)
+    files.Journal(tmp_path / "runs/small/00/answers/tuned-0.jsonl").add({"test-0": "{}"}, 1.0)
     path.write_text(path.read_text() + "test-98,What does belt 998 cost?,quote,belt,\n")
     with pytest.raises(CourseError, match="the test rows"):
         Bar.freeze(pilot, **wish(pilot, rows=14))
 
 
 # Languages without spaces -----------------------------------------------------------------------------------
-
-
-def test_texts_without_gaps_are_read_by_characters(pilot):
-    japanese = [
-        "注文番号PO-1234の件、納期を教えてください。",
-        "経理の担当者はどなたですか。請求書4711について。",
-    ]
-    assert not baselines.spaced(pilot, japanese), "the texts decide, whatever pilot.yaml says"
-    assert not baselines.spaced(pilot.model_copy(update={"language": "ja-JP"}), ["hello there"])
-    assert baselines.spaced(
-        pilot, ["Where is pump number 3?", "한국어 문장은 띄어쓰기가 있습니다"]
-    ) and baselines.spaced(pilot, ["ok"])
 
 
 def test_japanese_messages_with_a_number_are_no_copies_and_are_told_apart(tmp_path, monkeypatch):

@@ -1,181 +1,185 @@
-"""The cheap ways that every model must beat: the commonest answer, keyword rules, word counts; asked on rows they did not see."""
+"""The cheap ways that every model must beat: the commonest answer, keyword rules, word counts.
 
-import difflib
+Each way is called as `way(pilot, train, texts)` and returns one record for each text.
+"""
+
 import re
 import warnings
 from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-import yaml
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from helpers import CourseError
+from helpers.core.files import read_yaml
+from helpers.core.pilot import Pilot
+from helpers.core.text import did_you_mean, same_message
+from helpers.core.word_counts import tf_idf_classifier
+
+Rows = Sequence[dict]
+Way = Callable[[Pilot, Rows, Sequence[str]], list[dict]]
 
 
-def keywords(pilot):
-    """{field: {label: compiled regex}} from the optional rules.yaml in the pilot's folder; {} without one.
+def majority(pilot: Pilot, train: Rows, texts: Sequence[str]) -> list[dict]:
+    """The same record for every text: each field's commonest value in training."""
+    record = {}
+    for name in pilot.fields:
+        record[name] = Counter(row[name] for row in train).most_common(1)[0][0]
+    return [dict(record) for _ in texts]
 
-    The file gives, for a label field, each label a list of regular expressions; the first label that has a hit wins, case is
-    ignored. Raises CourseError naming the field or label that is wrong.
+
+def rules(pilot: Pilot, train: Rows, texts: Sequence[str]) -> list[dict]:
+    """Keywords of rules.yaml for labels, the regex for patterns, and the spans seen in training.
+
+    A label field without keywords is found when the label's own name stands in the text; without a
+    hit it gets the commonest value.
     """
-    path = pilot.folder / "rules.yaml"
-    if not path.is_file():
-        return {}
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, yaml.YAMLError) as problem:
-        line = getattr(getattr(problem, "problem_mark", None), "line", 0) + 1
-        raise CourseError(
-            f"rules.yaml is not valid YAML in UTF-8 near line {line}; data/inbox/rules.yaml is an example."
-        ) from None
-    if not isinstance(raw, dict) or not all(isinstance(part, dict) for part in raw.values()):
-        raise CourseError(
-            "rules.yaml needs 'field:' and under it lines of 'label: [words, ...]'; data/inbox/rules.yaml is an example."
-        )
-    found = {}
-    for field, part in raw.items():
-        if field not in pilot.labels:
-            raise CourseError(
-                f"rules.yaml: {field!r} is no label field of this pilot{_near(field, pilot.labels)}."
-            )
-        for label, words in part.items():
-            if label not in pilot.fields[field].values:
-                raise CourseError(
-                    f"rules.yaml: {field} has no value {label!r}{_near(label, pilot.fields[field].values)}."
-                )
-            if (
-                not isinstance(words, list)
-                or not words
-                or not all(isinstance(w, str) and w for w in words)
-            ):
-                raise CourseError(
-                    f"rules.yaml: {field} > {label} must be a list of words or regular expressions, such as [late, lost]."
-                )
-            for word in words:
-                try:
-                    re.compile(word)
-                except re.error as problem:
-                    raise CourseError(
-                        f"rules.yaml: {field} > {label}: {word!r} does not compile ({problem})."
-                    ) from None
-            found.setdefault(field, {})[label] = re.compile("|".join(words), re.IGNORECASE)
-    return found
-
-
-def _near(word, known):
-    near = difflib.get_close_matches(str(word), list(known), 1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
-
-
-def spaced(pilot, texts):
-    """Whether words stand apart in these texts. Japanese, Chinese, Thai, Lao, Khmer and Burmese are read by characters instead.
-
-    Without such a language in pilot.yaml the texts decide: fewer than one gap in 20 characters means no words to count.
-    """
-    if re.split("[-_]", str(pilot.language).lower())[0] in ("ja", "zh", "th", "lo", "km", "my"):
-        return False
-    whole = sum(map(len, texts))
-    return (
-        whole < 20 or sum(len(re.findall(r"\s+", text.strip())) for text in texts) / whole >= 1 / 20
-    )
-
-
-def majority(pilot, train):
-    """The record made of each field's commonest value in the training rows; ties go to the first seen."""
-    return {name: Counter(row[name] for row in train).most_common(1)[0][0] for name in pilot.fields}
-
-
-def rules(pilot, train, words):
-    """A function text -> record: `words` of keywords() for labels, the regex for patterns, spans seen in training.
-
-    A label field without words is found when the label's own name stands in the text; without a hit it gets the commonest value.
-    """
-    common = majority(pilot, train)
-    seen, tests = {}, {}
+    common = majority(pilot, train, [""])[0]
+    keywords_of = keywords(pilot)
+    records: list[dict] = [{} for _ in texts]
     for name, spec in pilot.fields.items():
-        if spec.type == "span":
-            seen[name] = sorted({row[name] for row in train if row[name]}, key=len, reverse=True)
-        elif spec.type == "label":
-            own = {
-                v: re.compile(re.escape(v.replace("_", " ")), re.IGNORECASE) for v in spec.values
-            }
-            tests[name] = words.get(name, own)
-
-    def read(text):
-        record = {}
-        for name, spec in pilot.fields.items():
+        spans = _spans_seen(train, name)
+        tests = keywords_of.get(name, _own_names(spec.values if spec.type == "label" else ()))
+        for record, text in zip(records, texts):
             if spec.type == "pattern":
-                hit = re.search(spec.regex, text)
-                record[name] = hit.group(0) if hit and hit.group(0) else None
+                record[name] = _pattern(spec.regex, text)
             elif spec.type == "span":
-                record[name] = next((s for s in seen[name] if s in text), None)
+                record[name] = next((span for span in spans if span in text), None)
             else:
-                record[name] = next(
-                    (v for v, test in tests[name].items() if test.search(text)), common[name]
-                )
-        return record
-
-    return read
+                hits = (value for value, test in tests.items() if test.search(text))
+                record[name] = next(hits, common[name])
+    return records
 
 
-def classified(pilot, train, texts, classifier, records):
-    """Copies of `records`, one per text, whose label fields come from a scikit-learn classifier trained on `train`.
+def tf_idf(pilot: Pilot, train: Rows, texts: Sequence[str]) -> list[dict]:
+    """Labels by word counts and a logistic regression for each field; spans and patterns by rules.
 
-    `classifier()` makes a fresh one per field. A field with one value in training keeps it: there is nothing to learn.
+    A field with one value in training keeps it: there is nothing to learn.
     """
-    records = [dict(record) for record in records]
+    records = rules(pilot, train, texts)
     seen = [row[pilot.text] for row in train]
     for name in pilot.labels:
-        truth = [
-            row[name] if row[name] is not None else "" for row in train
-        ]  # an optional label: empty is a class of its own
-        guesses = (
-            classifier().fit(seen, truth).predict(texts)
-            if len(set(truth)) > 1
-            else truth[:1] * len(texts)
-        )
+        # an optional label may be empty, which is a class of its own here
+        truth = [row[name] or "" for row in train]
+        guesses = [truth[0]] * len(texts)
+        if len(set(truth)) > 1:
+            guesses = tf_idf_classifier(pilot, seen).fit(seen, truth).predict(texts)
         for record, guess in zip(records, guesses):
             record[name] = str(guess) or None
     return records
 
 
-def squeezed(text):
-    """A text without case, punctuation and spacing: what makes two rows 'the same message'."""
-    return " ".join(re.findall(r"\w+", text.lower()))
+def _pattern(regex: str, text: str) -> str | None:
+    hit = re.search(regex, text)
+    return (hit.group(0) or None) if hit else None
 
 
-def folds(pilot, rows, number=5, seed=0):
-    """A fold number for every row, shape (rows,): equal texts share a fold, the first label's values are spread over all.
+def _spans_seen(train: Rows, name: str) -> list[str]:
+    """The values of a field in training, the longest first."""
+    # equal lengths by the alphabet: the order of a set differs from process to process
+    values = {row[name] for row in train if row[name]}
+    return sorted(values, key=lambda value: (-len(value), value))
 
-    Fewer folds are made where fewer different texts exist. Raises CourseError when there is but one.
+
+def _own_names(values: Sequence[str]) -> dict[str, re.Pattern]:
+    tests = {}
+    for value in values:
+        tests[value] = re.compile(re.escape(value.replace("_", " ")), re.IGNORECASE)
+    return tests
+
+
+# Keywords from a file -------------------------------------------------------------------------
+
+
+def keywords(pilot: Pilot) -> dict[str, dict[str, re.Pattern]]:
+    """{field: {label: compiled regex}} from the optional rules.yaml of the pilot; {} without one.
+
+    The file gives each label of a label field a list of regular expressions; the first label that
+    has a hit wins, case is ignored. Raises CourseError naming the field or label that is wrong.
     """
-    texts = [squeezed(row[pilot.text]) for row in rows]
+    path = pilot.folder / "rules.yaml"
+    if not path.is_file():
+        return {}
+    content = read_yaml(path)
+    if not isinstance(content, dict) or not all(isinstance(x, dict) for x in content.values()):
+        raise CourseError(
+            "rules.yaml needs 'field:' and under it lines of 'label: [words, ...]'; "
+            "data/inbox/rules.yaml is an example."
+        )
+    tests: dict[str, dict[str, re.Pattern]] = {}
+    for field, labels in content.items():
+        if field not in pilot.labels:
+            raise CourseError(
+                f"rules.yaml: {field!r} is no label field of this pilot"
+                f"{did_you_mean(field, pilot.labels)}"
+            )
+        for label, words in labels.items():
+            values = pilot.fields[field].values
+            if label not in values:
+                raise CourseError(
+                    f"rules.yaml: {field} has no value {label!r}{did_you_mean(label, values)}"
+                )
+            tests.setdefault(field, {})[label] = _one_test(f"{field} > {label}", words)
+    return tests
+
+
+def _one_test(where: str, words: Any) -> re.Pattern:
+    if not isinstance(words, list) or not words or not all(isinstance(w, str) and w for w in words):
+        raise CourseError(
+            f"rules.yaml: {where} must be a list of words or regular expressions, "
+            "such as [late, lost]."
+        )
+    for word in words:
+        try:
+            re.compile(word)
+        except re.error as problem:
+            raise CourseError(
+                f"rules.yaml: {where}: {word!r} does not compile ({problem})."
+            ) from None
+    return re.compile("|".join(words), re.IGNORECASE)
+
+
+# Cross-validation -----------------------------------------------------------------------------
+
+
+def folds(pilot: Pilot, rows: Rows, number: int = 5, seed: int = 0) -> np.ndarray:
+    """A fold number for every row, shape (rows,); equal messages share a fold.
+
+    The first label's values are spread over all folds. Fewer folds are made where fewer different
+    texts exist. Raises CourseError when there is but one.
+    """
+    texts = [same_message(row[pilot.text]) for row in rows]
     number = min(number, len(set(texts)))
     if number < 2:
         raise CourseError(
             "All rows have the same text; cross-validation needs at least two different ones."
         )
-    values = [str(row[pilot.labels[0]]) for row in rows] if pilot.labels else [""] * len(rows)
-    stratify = max(Counter(values).values()) >= number
-    maker = (StratifiedGroupKFold if stratify else GroupKFold)(
-        n_splits=number, shuffle=True, random_state=seed
-    )
-    found = np.zeros(len(rows), int)
+    values = [""] * len(rows)
+    if pilot.labels:
+        values = [str(row[pilot.labels[0]]) for row in rows]
+    maker = GroupKFold
+    if max(Counter(values).values()) >= number:
+        maker = StratifiedGroupKFold
+    splitter = maker(n_splits=number, shuffle=True, random_state=seed)
+    fold_of = np.zeros(len(rows), int)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # a rare label cannot stand in every fold; the reader sees the counts
-        for fold, (_, held) in enumerate(maker.split(texts, values, texts)):
-            found[held] = fold
-    return found
+        # a rare label cannot stand in every fold; the reader sees the counts
+        warnings.simplefilter("ignore", UserWarning)
+        for fold, (_, places) in enumerate(splitter.split(texts, values, texts)):
+            fold_of[places] = fold
+    return fold_of
 
 
-def out_of_fold(pilot, rows, way, fold):
-    """One record per row, each from `way(training rows, texts) -> records` that did not see the row's fold."""
-    rows, records = list(rows), [None] * len(rows)
-    for k in sorted(set(fold.tolist())):
-        train = [row for row, f in zip(rows, fold) if f != k]
-        held = [i for i, f in enumerate(fold) if f == k]
-        for i, record in zip(held, way(train, [rows[i][pilot.text] for i in held])):
-            records[i] = record
+def out_of_fold(pilot: Pilot, rows: Rows, way: Way, fold: np.ndarray) -> list[dict]:
+    """One record for each row, made by a `way` that learned from the other folds only."""
+    rows = list(rows)
+    records: list[dict] = [{} for _ in rows]
+    for number in np.unique(fold):
+        train = [row for row, own in zip(rows, fold) if own != number]
+        places = np.flatnonzero(fold == number)
+        texts = [rows[place][pilot.text] for place in places]
+        for place, record in zip(places, way(pilot, train, texts)):
+            records[place] = record
     return records
