@@ -18,7 +18,8 @@ from helpers import ROOT, CourseError
 from helpers.agree import sealed
 from helpers.core import pages, rows
 from helpers.core.pilot import Pilot
-from helpers.core.runs import clear, write_text
+from helpers.core.files import write_text
+from helpers.core.runs import clear
 from helpers.core.runtime import PROFILES
 
 

@@ -62,7 +62,7 @@ def test_chapter_08_on_a_pilot_of_ones_own(tmp_path, tiny, capsys):
 def test_the_stored_answers_of_another_seed_are_complete_and_have_the_figure_of_the_prose():
     from helpers.core import rows
     from helpers.core.pilot import Pilot
-    from helpers.core.runs import Journal
+    from helpers.core.files import Journal
     from helpers.measure import intervals, scoring
 
     pilot = Pilot.load(ROOT / "data/inbox")
@@ -85,7 +85,7 @@ def reference():
     from helpers.agree.bar import Bar
     from helpers.core import rows
     from helpers.core.pilot import Pilot
-    from helpers.core.runs import Journal
+    from helpers.core.files import Journal
     from helpers.measure import baselines, scoring
 
     pilot = Pilot.load(ROOT / "data/inbox")

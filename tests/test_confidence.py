@@ -9,7 +9,7 @@ from helpers import CourseError
 from helpers.ask import answers
 from helpers.core import rows
 from helpers.core.pilot import Pilot
-from helpers.core.runs import Journal
+from helpers.core.files import Journal
 from helpers.measure import confidence, error_costs, scoring
 
 RIGHT = '{"intent": "order", "product": "pump", "order_id": "PO-1000"}'

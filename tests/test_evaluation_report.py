@@ -8,7 +8,7 @@ import yaml
 from conftest import ROOT
 
 from helpers import CourseError
-from helpers.core import runtime
+from helpers.core import files, runtime
 from helpers.measure import report
 from helpers.measure.intervals import Share
 
@@ -172,7 +172,7 @@ def test_the_reference_adapter_is_the_one_of_the_recorded_run_and_names_no_machi
     recorded = json.loads((ROOT / "data/reference/results/00.json").read_text())["settings"]
     assert (config["r"], config["lora_alpha"]) == (recorded["r"], recorded["alpha"])
     file = place / "adapter_model.safetensors"
-    assert 9e6 < file.stat().st_size < 10e6 and len(runtime.sha256(file)) == 64
+    assert 9e6 < file.stat().st_size < 10e6 and len(files.sha256(file)) == 64
     with safe_open(file, "pt") as tensors:
         names = list(tensors.keys())
         assert len(names) == 30 * 7 * 2 and all("lora_" in name for name in names)

@@ -98,14 +98,24 @@ def test_the_grammar_only_lets_true_copies_through(
 
 
 def test_llama_cpp_takes_the_same_grammar(folder, embedded):
-    from helpers.ask import answers
-    from helpers.core.runs import Journal
+    import openai
+
+    from helpers.ask.server import llama_server
 
     pilot = Pilot.load(folder)
-    rows = [{"id": "a", "message": MESSAGE}, {"id": "b", "message": "?!"}]
-    with answers.llama_server(embedded.gguf, parallel=2, context=1024) as address:
-        found = answers.ask(address, pilot, rows, Journal(folder / "j.jsonl"))
-    first, second = map(json.loads, found)
+    with llama_server(embedded.gguf, parallel=2, context=1024) as address:
+        client = openai.OpenAI(base_url=address, api_key="none")
+        records = []
+        for message in (MESSAGE, "?!"):
+            reply = client.chat.completions.create(
+                model="default",
+                messages=pilot.chat(message),
+                temperature=0,
+                max_tokens=160,
+                extra_body={"grammar": pilot.grammar(message)},
+            )
+            records.append(json.loads(reply.choices[0].message.content))
+    first, second = records
     assert list(first) == list(pilot.fields) and first["intent"] in ("order", "quote")
     assert first["product"] is None or first["product"] in MESSAGE
     assert second["product"] is None and second["order_id"] is None
@@ -145,40 +155,93 @@ def test_a_shared_start_read_once_gives_the_same_answers(folder, tiny, tokenizer
     assert torch.equal(first, second) and not torch.equal(first, third)
 
 
-def test_a_held_answer_is_always_a_whole_record(folder, tiny, tokenizer):
-    """Even a model of random weights can only answer with a record of the right form, and nothing may follow it."""
+@pytest.fixture
+def answering(folder, tiny, tokenizer):
+    """(pilot, rows, model, ask): `ask(rows, **settings)` answers with a model of random weights."""
     from transformers import AutoModelForCausalLM
 
     from helpers.ask import answers
     from helpers.core import rows
-    from helpers.core.runs import Journal
-    from helpers.measure import scoring
 
     pilot = Pilot.load(folder)
-    data = rows.load(pilot)
     model = AutoModelForCausalLM.from_pretrained(tiny)
-    held = answers.generate(
-        model,
-        tokenizer,
-        pilot,
-        data.test,
-        Journal(folder / "held.jsonl"),
-        batch_size=6,
-        max_new_tokens=80,
-    )
-    found = scoring.score(pilot, data.test, held)
-    assert found.valid.all() and not found.invented.any()
-    assert all(
-        set(record) == set(pilot.fields) and record["intent"] in ("order", "quote")
-        for record in found.records
-    )
-    free = answers.generate(
-        model,
-        tokenizer,
-        pilot,
-        data.test,
-        Journal(folder / "free.jsonl"),
-        hold=False,
-        max_new_tokens=8,
-    )
-    assert not scoring.score(pilot, data.test, free).valid.any()
+
+    def ask(these, **settings):
+        settings = {"max_new_tokens": 80, "batch_size": 6} | settings
+        return answers.generate(model, tokenizer, pilot, these, folder / "answers/a", **settings)
+
+    return pilot, [dict(row) for row in rows.load(pilot).test], model, ask
+
+
+def test_a_held_answer_is_always_a_whole_record(answering):
+    """Even a model of random weights can only answer with a record of the right form, and nothing may follow it."""
+    from helpers.measure import scoring
+
+    pilot, test, _, ask = answering
+    scored = scoring.score(pilot, test, ask(test).texts)
+    assert scored.valid.all() and not scored.invented.any()
+    for record in scored.records:
+        assert set(record) == set(pilot.fields) and record["intent"] in ("order", "quote")
+    free = ask(test, hold=False, max_new_tokens=8).texts
+    assert not scoring.score(pilot, test, free).valid.any()
+
+
+def test_an_answer_belongs_to_its_text_and_to_nothing_else(answering, monkeypatch):
+    """Other ids, another order, a row less: the same answers. Another text, weight or setting: none of them."""
+    import torch
+
+    from helpers.ask import answers
+
+    pilot, test, model, ask = answering
+    first = ask(test)
+    by_text = dict(zip([row["message"] for row in test], first.texts, strict=True))
+    asked = []
+    real = answers._greedy
+    monkeypatch.setattr(answers, "_greedy", lambda *args: asked.append(len(args[3])) or real(*args))
+    turned = [row | {"id": str(number)} for number, row in enumerate(reversed(test[1:]))]
+    again = ask(turned)
+    assert again.path == first.path and again.seconds == first.seconds and not asked
+    assert again.texts == [by_text[row["message"]] for row in turned]
+    swapped = [row | {"message": "Where is pump 7?"} for row in test[:2]]
+    assert len(set(ask(swapped).texts)) == 1 and asked == [1], "one text is asked once"
+    assert ask(test, shots=test[:1]).path != first.path
+    assert ask(test[:1], max_new_tokens=8).path != first.path
+    with torch.no_grad():
+        model.lm_head.weight[5, 5] += 1
+    assert ask(test[:1]).path != first.path
+
+
+def test_an_adapter_counts_as_weights_switched_on_or_off(answering):
+    import peft
+
+    from helpers.ask.answers import _hash_of_weights
+
+    model = answering[2]
+    plain = _hash_of_weights(model)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    on = _hash_of_weights(adapted)
+    with adapted.disable_adapter():
+        off = _hash_of_weights(adapted)
+    assert len({plain, on, off}) == 3 and _hash_of_weights(adapted) == on
+
+
+def test_a_model_that_scores_more_ids_than_its_tokenizer_has(answering, tokenizer):
+    """Qwen2.5 has 151,936 rows of embeddings for 151,665 tokens: the ids beyond must stay closed."""
+    import torch
+
+    from helpers.ask.answers import HoldToGrammar
+
+    ids = torch.zeros((1, 3), dtype=torch.long)
+    scores = torch.zeros((1, len(tokenizer) + 300))
+    scores[0, len(tokenizer) + 200] = 50.0
+    masked = HoldToGrammar(tokenizer, ['root ::= "yes"\n'], 3)(ids, scores)
+    assert torch.isinf(masked[0, len(tokenizer) :]).all()
+    assert tokenizer.decode(int(masked.argmax())) in "yes"
+
+
+def test_a_tokenizer_without_a_pad_token(answering, tokenizer, monkeypatch):
+    _, test, _, ask = answering
+    usual = ask(test).texts
+    monkeypatch.setattr(tokenizer, "pad_token", None)
+    assert tokenizer.pad_token_id is None
+    assert ask(test, max_length=500).texts == usual

@@ -88,7 +88,7 @@ def test_the_reference_answers_give_the_reference_figures():
     """The stored answers of the recorded run, scored again here, give the published figures."""
     from helpers.core import rows
     from helpers.core.pilot import Pilot
-    from helpers.core.runs import Journal
+    from helpers.core.files import Journal
     from helpers.measure import scoring
 
     pilot = Pilot.load(ROOT / "data/inbox")

@@ -129,7 +129,7 @@ def test_control_characters_and_formulas_are_noted(folder):
 
 
 def test_formulas_are_defused_on_the_way_out(tmp_path):
-    from helpers.core.runs import write_csv
+    from helpers.core.files import write_csv
 
     write_csv(tmp_path / "out.csv", [{"text": "=1+1"}, {"text": "plain"}])
     assert "'=1+1" in (tmp_path / "out.csv").read_text(encoding="utf-8-sig")
@@ -171,7 +171,7 @@ def test_a_very_long_message_is_cut_in_the_message_only(folder, tokenizer):
     from helpers.ask.answers import prompt
 
     pilot = Pilot.load(folder)
-    text = prompt(pilot, tokenizer, "pump " * 4000, full=False, max_tokens=256)
+    text = prompt(pilot, tokenizer, "pump " * 4000, full=False, max_length=256)
     assert len(tokenizer(text, add_special_tokens=False).input_ids) <= 256
     assert text.endswith("<|im_start|>assistant\n") and pilot.instruction(full=False) in text
 

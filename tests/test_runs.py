@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT
 
 from helpers import CourseError, colab
-from helpers.core import pages, runs, runtime
+from helpers.core import files, pages, runs, runtime
 from helpers.core.pilot import Pilot
 
 
@@ -48,7 +48,7 @@ def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(runs.os, "replace", full)
     with pytest.raises(CourseError, match="could not be written.*untouched"):
-        runs.write_text(path, "new")
+        files.write_text(path, "new")
     assert path.read_text() == "old" and not list(tmp_path.glob("*.part"))
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from helpers import CourseError
-from helpers.core import rows, runs, runtime
+from helpers.core import files, rows, runs, runtime
 from helpers.core.pilot import Pilot
 from helpers.studies import curation_study, runner
 from helpers.tune import students
@@ -44,7 +44,7 @@ def small(monkeypatch, tmp_path):
     pool = augment.compose(pilot, seeds, 120, book, 4) + [
         {**row, "id": row["id"] + "x"} for row in bad
     ]
-    runs.write_text(run.path("study_pool.jsonl"), "".join(json.dumps(row) + "\n" for row in pool))
+    files.write_text(run.path("study_pool.jsonl"), "".join(json.dumps(row) + "\n" for row in pool))
     return pilot, data, run, made
 
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from helpers import CourseError
-from helpers.core import rows, runs, runtime
+from helpers.core import files, rows, runs, runtime
 from helpers.core.pilot import Pilot
-from helpers.core.runs import Journal
+from helpers.core.files import Journal
 from helpers.studies.runner import qlora_study
 from helpers.tune import students
 
@@ -256,7 +256,7 @@ def small_study(pilot, tmp_path, monkeypatch):
         for recipe in ("lamini", "explain", "evolve")
         for row in data.train
     ]
-    runs.write_text(
+    files.write_text(
         run.folder.parent.parent / "03/raw.jsonl", "".join(json.dumps(row) + "\n" for row in raw)
     )
     return pilot, data, run
@@ -335,7 +335,7 @@ def test_study_05_takes_curated_rows_where_they_are_and_never_a_test_row(small_s
         "order_id": None,
     }
     stolen = fresh | {"message": data.test[0]["message"]}
-    runs.write_text(
+    files.write_text(
         run.folder.parent.parent / "04/curated.jsonl",
         json.dumps(fresh) + "\n" + json.dumps(stolen) + "\n",
     )

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from helpers import CourseError
 from helpers.agree import sealed
 from helpers.agree.verdict import Verdict, in_words, needs, paired, side
-from helpers.core.runs import write_text
+from helpers.core.files import write_text
 from helpers.measure.error_costs import (
     Costs,
     check_costs,

@@ -13,7 +13,7 @@ import yaml
 
 from helpers import ROOT, CourseError
 from helpers.core import rows
-from helpers.core.runs import write_text
+from helpers.core.files import write_text
 
 HEAD = "# Agreed on and sealed with the hash below: an edit is refused; a revision with a reason is not.\n"
 

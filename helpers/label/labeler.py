@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from helpers import CourseError
 from helpers.core.rows import FORMULA, wrong_value
-from helpers.core.runs import fingerprint, write_csv, write_text
+from helpers.core.files import fingerprint, write_csv, write_text
 from helpers.label.label_events import Events, from_utf16, table, texts, to_utf16
 from helpers.measure.agreement import agreement  # noqa: F401 - labeler.agreement(first, second, pilot)
 

@@ -12,7 +12,7 @@ import rstr
 import yaml
 
 from helpers import CourseError
-from helpers.core.runs import fingerprint
+from helpers.core.files import fingerprint
 from helpers.core.text import is_wide, tokens
 
 VERSION = {

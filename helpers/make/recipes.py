@@ -9,7 +9,7 @@ import random
 import re
 
 from helpers import CourseError
-from helpers.core.runs import fingerprint
+from helpers.core.files import fingerprint
 from helpers.core.text import tokens
 from helpers.make.augment import origin, plan, records
 

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from helpers import ROOT, CourseError
-from helpers.core.runs import write_text
+from helpers.core.files import write_text
 
 
 @dataclass(frozen=True)

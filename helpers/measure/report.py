@@ -7,7 +7,7 @@ import jinja2
 
 from helpers import CourseError
 from helpers.core.pages import show
-from helpers.core.runs import write_text
+from helpers.core.files import write_text
 
 ANSWER = {
     "pass": "Yes: it met everything that was agreed.",

@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from helpers import ROOT, CourseError
 from helpers.ask import engines, teachers
-from helpers.core import rows, runs
+from helpers.core import files, rows, runs
 from helpers.keep import filters, pipeline
 from helpers.make import augment, recipes
 from helpers.measure import intervals
@@ -77,7 +77,7 @@ def pool(pilot, seeds, run, say=print, made=MADE):
             say(f"{name:12}{bill}")
     found += augment.substitute(pilot, seeds, made["substitute"], 4, book.get("spans"))
     found += augment.compose(pilot, seeds, made["compose"], book, 4)
-    runs.write_text(place, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found))
+    files.write_text(place, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found))
     run.keep("study_pool.jsonl", {"seeds": len(seeds), "made": made, "teacher": teacher.name})
     return found
 
@@ -173,7 +173,7 @@ def prepare(pilot, data, run, say=print):
     seeds = few(pilot, data)
     _, funnel = curated(pilot, data, seeds, pool(pilot, seeds, run, say))
     say(str(funnel))
-    runs.write_text(
+    files.write_text(
         run.path("study_curated.jsonl"),
         "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in funnel.kept.to_list()),
     )
@@ -213,7 +213,7 @@ def report(pilot, data, run):
         raise CourseError(
             "Some students of the study are missing; run it again, it goes on where it stopped."
         )
-    runs.write_text(
+    files.write_text(
         run.path("study_cells.jsonl"), "".join(json.dumps(cell) + "\n" for cell in cells)
     )  # every answer, right or wrong
     run.keep("study_cells.jsonl", {"students": len(cells)}, ["study_pool.jsonl"])

@@ -12,7 +12,7 @@ import numpy as np
 from helpers import ROOT, CourseError
 from helpers.choose import memory
 from helpers.core import rows as rows_room
-from helpers.core import runs
+from helpers.core import files, runs
 from helpers.make import augment
 from helpers.measure import intervals
 from helpers.tune import students
@@ -179,7 +179,7 @@ def study_tokens(pilot, rows):
     tokenizer = AutoTokenizer.from_pretrained(models.resolve(pilot.base_model, pilot.folder).path)
     window = students.SETTINGS["window"]
     texts = [
-        answers.prompt(pilot, tokenizer, row[pilot.text], full=False, max_tokens=window)
+        answers.prompt(pilot, tokenizer, row[pilot.text], full=False, max_length=window)
         + pilot.answer(row)
         for row in rows
     ]
@@ -365,7 +365,7 @@ def memories(run):
                 "float32" if method == "full" else run.runtime.dtype
             )  # full tuning updates the weights, so they are kept exact
             known[method] = memory.measure(method, FAST["pack"], 1, dtype)["bytes"]
-            runs.write_text(path, json.dumps(known))
+            files.write_text(path, json.dumps(known))
     return known
 
 
@@ -377,7 +377,7 @@ def report(pilot, data, run):
             f"{len(wanted) - len(cells)} of {len(wanted)} students of study 05 are missing; run it again, it goes on "
             "where it stopped."
         )
-    runs.write_text(
+    files.write_text(
         run.path("study_cells.jsonl"), "".join(json.dumps(cell) + "\n" for cell in cells)
     )  # every answer, right or wrong
     run.keep("study_cells.jsonl", {"students": len(cells)})

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from helpers import ROOT, CourseError
-from helpers.core import rows, runs, runtime
+from helpers.core import files, rows, runs, runtime
 from helpers.core.pilot import Pilot
 from helpers.studies import curation_study, qlora_study
 
@@ -47,7 +47,7 @@ def finish(number, pilot, profile=None):
         for line in file.read_text().splitlines()
         if line
     ]
-    runs.write_text(path, json.dumps(result | {"seconds": round(sum(seconds), 1)}, indent=1))
+    files.write_text(path, json.dumps(result | {"seconds": round(sum(seconds), 1)}, indent=1))
     return path
 
 

@@ -13,7 +13,7 @@ from helpers import CourseError
 from helpers.ask import answers
 from helpers.choose import models
 from helpers.core.pilot import Pilot
-from helpers.core.runs import Journal, append_entry, fingerprint, read_entries
+from helpers.core.files import append_entry, fingerprint, read_entries
 from helpers.measure import intervals, scoring
 from helpers.tune import examples, training
 
@@ -192,11 +192,11 @@ def cell(pilot, rows, steps, seed, here, sets, folder, free=True, settings=None)
             tokenizer,
             asked,
             held,
-            Journal(folder / f"{name}.jsonl"),
-            max_tokens=s["window"],
+            folder / name,
+            max_length=s["window"],
             max_new_tokens=s["room"],
             batch_size=here.profile.eval_batch_size,
-        )
+        ).texts
         scored = scoring.score(pilot, held, texts)
         found[name] = [bool(b) for b in (scored.invented if asked is loose else scored.exact)]
         if name == first:
