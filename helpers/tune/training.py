@@ -1,204 +1,445 @@
-"""What training needs and would hide the lesson: hardware-right arguments, guards against silent bugs, resuming."""
+"""Training that is right: one trainer, checkpoints that fit, an adapter stored as it ships."""
 
 import contextlib
+import hashlib
 import json
+import os
 import shutil
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.helpers import disable_input_dtype_casting
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PrinterCallback,
+    TrainerCallback,
+)
+from trl import SFTConfig, SFTTrainer
 
 from helpers import CourseError
+from helpers.core.files import write_text
+from helpers.core.runtime import Runtime
 from helpers.tune import examples
 
+# arguments of a Trainer that change what comes out; folders, logging and devices do not
+SHAPING = (  # fmt: skip
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_length",
+    "packing",
+    "seed",
+    "data_seed",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "optim",
+    "bf16",
+    "fp16",
+    "loss_type",
+    "completion_only_loss",
+    "neftune_noise_alpha",
+)
 
-def hardware_arguments(runtime):
-    """SFTConfig arguments that depend on the machine and on nothing else.
 
-    bf16 only where it is real (a T4 gets fp16), use_cpu on a CPU (SFTConfig raises without it), no pinned memory there.
+class AnswerSFTTrainer(SFTTrainer):
+    """An SFTTrainer that computes logits only where a token is trained, and refuses a NaN loss.
+
+    `answer_only=False` leaves the loss to TRL, which on a CPU runs the output layer over every
+    token of the prompt too and throws the result away: the same loss and gradients, more work.
     """
-    return {
-        "bf16": runtime.bf16,
-        "fp16": runtime.fp16,
-        "use_cpu": runtime.device == "cpu",
-        "dataloader_pin_memory": runtime.device == "cuda",
-        "activation_checkpointing": runtime.device == "cuda",
-    }
 
+    def __init__(self, *args: Any, answer_only: bool = True, **more: Any) -> None:
+        super().__init__(*args, **more)
+        # on a GPU, TRL 1.16 skips the masked positions itself
+        self.answer_only = answer_only and self.args.device.type == "cpu"
 
-def guard_4bit(model):
-    """Keep gradients right in 4-bit on a CPU: returns the number of layers guarded.
-
-    On a processor with AVX512-BF16, bitsandbytes repacks the weights at the first forward in eval mode; back in train mode
-    that packed kernel has no gradient. Switching the packing off layer by layer costs a little speed in generation.
-    """
-    import bitsandbytes
-
-    layers = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
-    for layer in layers:
-        layer.support_avx512bf16_for_cpu = False
-    return len(layers)
-
-
-def guard_adapter(model):
-    """Cast every trainable parameter to float32: returns their number.
-
-    TRL casts QLoRA adapters to bfloat16, where a small step rounds to no step, and a T4's GradScaler refuses them.
-    """
-    count = 0
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-            count += parameter.numel()
-    return count
-
-
-def last_checkpoint(folder):
-    """The newest complete checkpoint of a Trainer, or None; one that a kill left half-written is removed.
-
-    The Trainer writes trainer_state.json last, so a readable one marks a complete checkpoint.
-    """
-    found = []
-    for place in Path(folder).glob("checkpoint-*"):
-        try:
-            found.append(
-                (json.loads((place / "trainer_state.json").read_text())["global_step"], place)
-            )
-        except (OSError, ValueError, KeyError):
-            shutil.rmtree(place, ignore_errors=True)
-    return max(found)[1] if found else None
-
-
-def answer_loss(trainer):
-    """Compute the loss at trained positions only: the same loss and gradients, less work where few tokens of a row are trained.
-
-    On a CPU, TRL 1.16 runs its language-model head over every position, forward and backward, and throws the masked ones away
-    afterwards (on a GPU it does not, so nothing is changed there). `logits_to_keep` is the transformers argument for the same.
-    """
-    if trainer.args.device.type != "cpu":
-        return trainer
-
-    def compute_loss(model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Mean cross-entropy in nats over the trained tokens, as a scalar tensor."""
+        if not self.answer_only:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs["labels"][:, 1:]
-        kept = (
-            (labels >= 0).any(0).nonzero()[:, 0]
-        )  # the position before a trained token predicts it
+        # the position before a trained token predicts it
+        kept = (labels >= 0).any(0).nonzero()[:, 0]
         rest = {name: value for name, value in inputs.items() if name != "labels"}
-        out = model(**rest, use_cache=False, logits_to_keep=kept)
+        outputs = model(**rest, use_cache=False, logits_to_keep=kept)
         total = torch.nn.functional.cross_entropy(
-            out.logits.flatten(0, 1).float(),
+            outputs.logits.flatten(0, 1).float(),
             labels[:, kept].flatten(),
             reduction="sum",
             ignore_index=-100,
         )
-        count = (
-            (labels >= 0).sum()
-            if num_items_in_batch is None
-            else torch.as_tensor(num_items_in_batch)
-        )
-        loss = total / count.clamp(min=1)
-        if trainer.model.training and hasattr(
-            trainer, "_total_train_tokens"
-        ):  # TRL counts in the method that this one stands for
-            mask = inputs.get("attention_mask")
-            trainer._total_train_tokens += (
-                int(mask.sum()) if mask is not None else inputs["input_ids"].numel()
-            )
-            trainer._metrics["train"]["num_tokens"] = [trainer._total_train_tokens]
-        return (loss, out) if return_outputs else loss
+        count = num_items_in_batch
+        if count is None:
+            count = (labels >= 0).sum()
+        loss = total / torch.as_tensor(count).clamp(min=1)
+        if return_outputs:
+            return loss, outputs
+        return loss
 
-    trainer.compute_loss = compute_loss
+    def training_step(
+        self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **more: Any
+    ) -> torch.Tensor:
+        """One step; raises CourseError that names its rows when the loss is not a number.
+
+        The Trainer's own log never shows it: `logging_nan_inf_filter` puts the average of earlier
+        steps in its place. It stops here before the optimizer moves a weight.
+        """
+        step_inputs = dict(inputs)
+        loss = super().training_step(model, inputs, *args, **more)
+        if not bool(loss.isfinite()):
+            names = self.rows_of_step(step_inputs)
+            shown = "; ".join(f"'{name}'" for name in names[:4])
+            if len(names) > 4:
+                shown += f" and {len(names) - 4} more"
+            raise CourseError(
+                f"The loss is not a number at step {self.state.global_step + 1}, on these "
+                f"{len(names)} rows: {shown}. Look at them, or lower learning_rate; the last "
+                "checkpoint is kept."
+            )
+        return loss
+
+    def rows_of_step(self, inputs: Mapping[str, torch.Tensor]) -> list[str]:
+        """The first 70 characters of each row of a step, without the beginning all rows share."""
+        texts = [self._text(ids) for ids in _rows_of_packs(inputs)]
+        first_rows = self.train_dataset.select(range(min(50, len(self.train_dataset))))
+        others = [self._text(row["input_ids"]) for row in first_rows]
+        shared = 0
+        if len(texts + others) > 1:
+            shared = len(os.path.commonprefix(texts + others))
+        return [" ".join(text[shared:].split())[:70] for text in texts]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return self.processing_class.decode(ids, skip_special_tokens=True)
+
+
+def _rows_of_packs(inputs: Mapping[str, torch.Tensor]) -> Iterator[list[int]]:
+    """The token ids of each row; in a pack every row begins again at position 0."""
+    for number, ids in enumerate(inputs["input_ids"].tolist()):
+        starts = [0]
+        if "position_ids" in inputs:
+            positions = inputs["position_ids"][number].tolist()
+            starts = [place for place, position in enumerate(positions) if position == 0]
+        for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+            yield ids[start:end]
+
+
+# Building a trainer ---------------------------------------------------------------------------
+
+
+def hardware_arguments(here: Runtime) -> dict[str, bool]:
+    """SFTConfig arguments that depend on the machine and on nothing else.
+
+    bf16 only where it is real (a T4 gets fp16), use_cpu on a CPU (SFTConfig raises without it).
+    """
+    on_card = here.device == "cuda"
+    return {
+        "bf16": here.bf16,
+        "fp16": here.fp16,
+        "use_cpu": here.device == "cpu",
+        "dataloader_pin_memory": on_card,
+        "activation_checkpointing": on_card,
+    }
+
+
+def load_base(
+    path: str | Path,
+    here: Runtime,
+    four_bit: bool,
+    dtype: torch.dtype | None = None,
+    compute_dtype: torch.dtype | None = None,
+) -> PreTrainedModel:
+    """A base model in NF4 with double quantisation, or dense; both dtypes default to `here`'s."""
+    quantization = None
+    if four_bit:
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute_dtype or here.torch_dtype,
+        )
+    return AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype=dtype or here.torch_dtype,
+        quantization_config=quantization,
+        device_map={"": 0} if here.device == "cuda" else None,
+    )
+
+
+def lora_config(
+    r: int = 16, lora_alpha: int = 32, target_modules: str | Sequence[str] = "all-linear"
+) -> LoraConfig:
+    """The course's adapter, without dropout."""
+    return LoraConfig(
+        r=r,
+        lora_alpha=lora_alpha,
+        lora_dropout=0.0,
+        target_modules=target_modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def build_trainer(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    rows: Sequence[Mapping[str, Any]],
+    here: Runtime,
+    folder: str | Path,
+    adapter: LoraConfig | None,
+    guards: bool = True,
+    answer_only: bool = True,
+    **arguments: Any,
+) -> AnswerSFTTrainer:
+    """A silent trainer over `rows` ({"prompt", "completion"} or {"input_ids"}), guarded.
+
+    `arguments` are SFTConfig's and go before the defaults here. `max_length` is raised to the
+    longest row, so that no answer is cut off.
+    """
+    quiet = {"save_strategy": "no", "logging_steps": 20, "report_to": "none", "disable_tqdm": True}
+    settings = {**hardware_arguments(here), **quiet, "seed": 0, **arguments}
+    longest = max(examples.row_length(tokenizer, row) for row in rows)
+    settings["max_length"] = max(settings.get("max_length", longest), longest)
+    torch.manual_seed(settings["seed"])  # the adapter's first values come from here
+    trainer = AnswerSFTTrainer(
+        model=model,
+        args=SFTConfig(output_dir=str(folder), **settings),
+        train_dataset=Dataset.from_list([dict(row) for row in rows]),
+        processing_class=tokenizer,
+        peft_config=adapter,
+        answer_only=answer_only,
+    )
+    trainer.remove_callback(PrinterCallback)
+    if guards:
+        # the two guards that chapters 00 and 05 write out
+        for layer in linear4bit_layers(trainer.model):
+            layer.support_avx512bf16_for_cpu = False
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
     return trainer
 
 
-def fit(trainer):
-    """trainer.train() that resumes from the newest complete checkpoint; returns seconds over all starts.
+def linear4bit_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The 4-bit layers of a model, whose packing on a CPU has to be switched off before training.
 
-    Raises CourseError after Ctrl-C, when memory runs out, when the loss is no number (naming the rows), or when the checkpoint was
-    made with other settings (naming them): the checkpoint is kept.
+    On a processor with AVX512-BF16, bitsandbytes repacks the weights at the first forward in eval
+    mode; back in train mode that kernel has no gradient. Raises CourseError when there is no switch.
     """
-    from peft.helpers import disable_input_dtype_casting
-    from transformers import TrainerCallback
+    import bitsandbytes
 
+    switch, layers = "support_avx512bf16_for_cpu", []
+    for layer in model.modules():
+        if isinstance(layer, bitsandbytes.nn.Linear4bit):
+            if not hasattr(layer, switch):
+                raise CourseError(
+                    f"bitsandbytes {bitsandbytes.__version__} has no {switch} any more, so its "
+                    "4-bit layers cannot be guarded; install the version in requirements.txt."
+                )
+            layers.append(layer)
+    return layers
+
+
+# Going on after an interruption ---------------------------------------------------------------
+
+
+def training_settings(trainer: SFTTrainer) -> dict[str, str]:
+    """Everything that shapes a run: arguments, adapter, number formats, a hash of its rows."""
+    settings = {}
+    for name in SHAPING:
+        if hasattr(trainer.args, name):
+            value = getattr(trainer.args, name)
+            settings[name] = str(getattr(value, "value", value))
+    for lora in (getattr(trainer.model, "peft_config", None) or {}).values():
+        modules = lora.target_modules
+        if not isinstance(modules, str):
+            modules = ", ".join(sorted(modules))
+        for name in ("r", "lora_alpha", "lora_dropout"):
+            settings[name] = str(getattr(lora, name))
+        settings["target_modules"] = modules
+    config = trainer.model.config
+    if config.name_or_path:
+        settings["model"] = Path(config.name_or_path).name
+    four_bit = getattr(config, "quantization_config", None)
+    settings["quantization"] = getattr(four_bit, "bnb_4bit_quant_type", None) or "none"
+    dtypes = {str(p.dtype) for p in trainer.model.parameters() if p.requires_grad}
+    settings["trained_in"] = ", ".join(sorted(dtypes)).replace("torch.", "")
+    digest = hashlib.sha256()
+    for row in trainer.train_dataset:
+        columns = [row[column] for column in ("input_ids", "labels") if column in row]
+        digest.update(json.dumps(columns).encode())
+    settings["rows"] = f"{len(trainer.train_dataset)} ({digest.hexdigest()[:8]})"
+    return settings
+
+
+def refuse_other_settings(trainer: SFTTrainer, checkpoint: Path | None) -> None:
+    """Raise CourseError that names each setting in which `checkpoint` differs from the trainer.
+
+    Otherwise writes the settings beside the checkpoints. The checkpoint is left as it is.
+    """
+    path, now = Path(trainer.args.output_dir) / "settings.json", training_settings(trainer)
+    if checkpoint and path.is_file():
+        then = json.loads(path.read_text(encoding="utf-8"))
+        other = []
+        for name in sorted({*then, *now}):
+            if then.get(name) != now.get(name):
+                other.append(f"{name} was {then.get(name)} and is {now.get(name)}")
+        if other:
+            raise CourseError(
+                f"{checkpoint.name} was made with other settings: {'; '.join(other)}. Put them "
+                "back to go on, or give another output_dir to begin anew; the checkpoint is kept."
+            )
+    write_text(path, json.dumps(now, indent=1))
+
+
+def last_checkpoint(folder: str | Path) -> Path | None:
+    """The newest complete checkpoint of a Trainer; one that a kill left half-written is removed.
+
+    The Trainer writes trainer_state.json last, so a readable one marks a complete checkpoint.
+    """
+    complete = []
+    for place in Path(folder).glob("checkpoint-*"):
+        try:
+            state = json.loads((place / "trainer_state.json").read_text())
+            complete.append((state["global_step"], place))
+        except (OSError, ValueError, KeyError):
+            shutil.rmtree(place, ignore_errors=True)
+    return max(complete)[1] if complete else None
+
+
+class _Clock(TrainerCallback):
+    """Keeps the seconds of training up to each checkpoint, over every start."""
+
+    def __init__(self, folder: Path, resumed: Path | None) -> None:
+        self.path, self.seconds_at = folder / "seconds.json", {}
+        if self.path.is_file():
+            self.seconds_at = json.loads(self.path.read_text())
+        self.before = self.seconds_at.get(resumed.name, 0.0) if resumed else 0.0
+        self.started = time.perf_counter()
+
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.started
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.seconds_at[f"checkpoint-{state.global_step}"] = self.seconds()
+        self.path.write_text(json.dumps(self.seconds_at))
+
+
+def fit(trainer: AnswerSFTTrainer) -> float:
+    """trainer.train() from the newest complete checkpoint; returns the seconds over all starts.
+
+    Raises CourseError after Ctrl-C, when memory runs out, when the loss is no number (naming the
+    rows) and when the checkpoint was made with other settings; the checkpoint is kept.
+    """
     folder = Path(trainer.args.output_dir)
-    resume = last_checkpoint(folder)
-    examples.same_settings(trainer, resume)
-    clock_file = folder / "seconds.json"
-    before = (
-        json.loads(clock_file.read_text()).get(resume.name, 0.0)
-        if resume and clock_file.is_file()
-        else 0.0
-    )
-    started = time.perf_counter()
-
-    class Clock(TrainerCallback):
-        def on_save(self, args, state, control, **_):
-            known = json.loads(clock_file.read_text()) if clock_file.is_file() else {}
-            known[f"checkpoint-{state.global_step}"] = before + time.perf_counter() - started
-            clock_file.write_text(json.dumps(known))
-
-    clock = Clock()
+    checkpoint = last_checkpoint(folder)
+    refuse_other_settings(trainer, checkpoint)
+    clock = _Clock(folder, checkpoint)
     trainer.add_callback(clock)
-    unwatched = examples.watch_loss(trainer)
-    # autocast rounds to 16 bits anyway, so the way through float32 that PEFT takes before each adapter changes nothing but the time
-    half = trainer.args.bf16 or trainer.args.fp16
+    casting = contextlib.nullcontext()
+    if trainer.args.bf16 or trainer.args.fp16:
+        # PEFT takes each adapter's input through float32, which autocast rounds to 16 bits anyway
+        casting = disable_input_dtype_casting(trainer.model)
     try:
-        with disable_input_dtype_casting(trainer.model) if half else contextlib.nullcontext():
-            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        with casting:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:
-        kept = last_checkpoint(folder)
-        where = (
-            f"the checkpoint of step {kept.name.split('-')[1]} is kept; run the cell again to go on"
-            if kept
-            else "no checkpoint was due yet"
-        )
-        raise CourseError(
-            f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps}: {where}."
-        ) from None
+        raise _stopped(trainer) from None
     except (torch.OutOfMemoryError, MemoryError):
         raise _too_large(trainer) from None
     except RuntimeError as problem:
-        if "not enough memory" in str(problem) or "can't allocate memory" in str(
-            problem
-        ):  # how torch says it on a CPU
+        # how torch says it on a CPU
+        if "not enough memory" in str(problem) or "can't allocate memory" in str(problem):
             raise _too_large(trainer) from None
         raise
     finally:
         trainer.remove_callback(clock)
-        trainer.training_step = unwatched
-    return before + time.perf_counter() - started
+    return clock.seconds()
 
 
-def _too_large(trainer):
-    """The CourseError for memory that ran out: the argument to lower is the one that is not at its least yet."""
-    a = trainer.args
-    if a.per_device_train_batch_size > 1:
+def _stopped(trainer: SFTTrainer) -> CourseError:
+    kept, state = last_checkpoint(trainer.args.output_dir), trainer.state
+    where = "no checkpoint was due yet"
+    if kept:
+        step = kept.name.split("-")[1]
+        where = f"the checkpoint of step {step} is kept; run the cell again to go on"
+    return CourseError(f"Stopped at step {state.global_step} of {state.max_steps}: {where}.")
+
+
+def _too_large(trainer: SFTTrainer) -> CourseError:
+    """Names the argument to lower: the batch while it is above one, then the length."""
+    batch_size = trainer.args.per_device_train_batch_size
+    lower = f"lower max_length (now {trainer.args.max_length}), set activation_checkpointing=True"
+    if batch_size > 1:
         lower = (
-            f"lower per_device_train_batch_size (now {a.per_device_train_batch_size}) and raise gradient_accumulation_steps "
-            "by the same factor"
+            f"lower per_device_train_batch_size (now {batch_size}) and raise "
+            "gradient_accumulation_steps by the same factor"
         )
-    else:
-        lower = f"lower max_length (now {getattr(a, 'max_length', None)}), set activation_checkpointing=True"
     return CourseError(
-        f"The memory ran out while training: {lower}, or choose a smaller base_model; the last checkpoint is kept."
+        f"The memory ran out while training: {lower}, or choose a smaller base_model; "
+        "the last checkpoint is kept."
     )
 
 
-def weight_bytes(model):
-    """Bytes that the parameters and buffers of a model take, quantisation constants included."""
-    total, seen = 0, set()
+# What ships -----------------------------------------------------------------------------------
 
-    def add(tensor):
-        nonlocal total
+
+def save_adapter(model: PeftModel, folder: str | Path) -> None:
+    """Store the adapter in 16 bits and load what was stored: the model that answers is what ships.
+
+    float16, the finer of the two 16-bit formats for numbers as small as an adapter's.
+    """
+    halves = {}
+    for name, weight in model.state_dict().items():
+        if "lora_" in name:
+            halves[name] = weight.half()
+            if not halves[name].isfinite().all():
+                raise CourseError(
+                    f"The weight {name} is too large for 16 bits, so the adapter is not stored; "
+                    "lower learning_rate and train again."
+                )
+    model.save_pretrained(str(folder), state_dict=halves)
+    load_adapter(model, folder)
+
+
+def load_adapter(model: PeftModel, folder: str | Path) -> None:
+    """Put the stored weights of an adapter of the same shape into a model, in the model's dtype."""
+    stored = load_file(Path(folder) / "adapter_model.safetensors")
+    missing = sorted(set(get_peft_model_state_dict(model)) ^ set(stored))
+    if missing:
+        raise CourseError(f"The adapter in {Path(folder).name} is of another shape: {missing[0]}.")
+    set_peft_model_state_dict(model, stored)
+
+
+def weight_bytes(model: torch.nn.Module) -> int:
+    """Bytes that parameters and buffers of a model take, quantisation constants included."""
+    tensors = []
+    for tensor in [*model.parameters(), *model.buffers()]:
+        tensors.append(tensor)
+        state = getattr(tensor, "quant_state", None)
+        while state is not None:  # double quantisation: the constants have constants of their own
+            tensors += [state.absmax, state.code, state.offset]
+            state = state.state2
+    total, seen = 0, set()
+    for tensor in tensors:
+        # tied weights lie in the same memory and count once
         if torch.is_tensor(tensor) and tensor.data_ptr() not in seen:
             seen.add(tensor.data_ptr())
             total += tensor.numel() * tensor.element_size()
-
-    for tensor in [*model.parameters(), *model.buffers()]:
-        add(tensor)
-        state = getattr(tensor, "quant_state", None)
-        while state is not None:
-            for part in (state.absmax, state.code, state.offset):
-                add(part)
-            state = state.state2
     return total
