@@ -1,15 +1,14 @@
-"""Ask a model for records: a transformers model in batches, or any OpenAI-compatible server in parallel.
+"""Records from a transformers model: the prompt, the grammar of an answer, answers in batches.
 
-Both hold the answer to the pilot's grammar, both write every answer down as it arrives and go on after a kill.
+Every answer is written down as it arrives, under everything it was made from; a kill loses none.
 """
 
 import copy
-import os
-import socket
+import hashlib
 import time
 import weakref
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,284 +16,269 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from helpers import CourseError
+from helpers.ask.likelihood import evaluating, half_precision, log_likelihoods, pad_token
+from helpers.core.files import Journal, fingerprint
+from helpers.core.pilot import Pilot
 from helpers.core.runtime import progress
 
-_KNOWN = weakref.WeakKeyDictionary()  # reading a vocabulary takes a second: once per tokenizer
+GRAMMAR_CHARACTERS = 4000  # of a message; a longer one makes a grammar that takes seconds to read
+SHARED_START = 64  # tokens; a shorter common start is not worth reading on its own
+
+_vocabularies = weakref.WeakKeyDictionary()  # reading one takes a second: once per tokenizer
 
 
 class HoldToGrammar(LogitsProcessor):
     """Masks every token that would leave the grammar of its row (llguidance does the work)."""
 
-    def __init__(self, tokenizer, grammars, prompt_length):
+    def __init__(self, tokenizer, grammars: Sequence[str], prompt_length: int) -> None:
         import llguidance.hf
         from llguidance import LLMatcher
         from llguidance.gbnf_to_lark import gbnf_to_lark
 
-        if tokenizer not in _KNOWN:
-            _KNOWN[tokenizer] = llguidance.hf.from_tokenizer(tokenizer, n_vocab=len(tokenizer))
-        self.matchers = [
-            LLMatcher(_KNOWN[tokenizer], gbnf_to_lark(grammar)) for grammar in grammars
-        ]
-        for matcher in self.matchers:
-            if matcher.get_error():
-                raise CourseError(
-                    f"The pilot's grammar was refused: {matcher.get_error().splitlines()[0]}"
-                )
+        if tokenizer not in _vocabularies:
+            vocabulary = llguidance.hf.from_tokenizer(tokenizer, n_vocab=len(tokenizer))
+            _vocabularies[tokenizer] = vocabulary
         self.prompt_length, self.end = prompt_length, tokenizer.eos_token_id
+        self.matchers = []
+        for grammar in grammars:
+            matcher = LLMatcher(_vocabularies[tokenizer], gbnf_to_lark(grammar))
+            if matcher.get_error():
+                reason = matcher.get_error().splitlines()[0]
+                raise CourseError(f"The pilot's grammar was refused: {reason}")
+            self.matchers.append(matcher)
 
-    def __call__(self, input_ids, scores):
-        for i, matcher in enumerate(self.matchers):
-            if input_ids.shape[1] > self.prompt_length and not matcher.is_stopped():
-                matcher.consume_token(int(input_ids[i, -1]))
-            if matcher.is_stopped():  # the record is complete: nothing but the end token may follow
-                scores[i].fill_(float("-inf"))
-                scores[i, self.end] = 0.0
-                continue
-            bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
-            allowed = torch.from_numpy(
-                np.unpackbits(bits, bitorder="little")[: scores.shape[1]].astype(bool)
-            )
-            scores[i, : allowed.numel()].masked_fill_(~allowed.to(scores.device), float("-inf"))
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The scores of shape (rows, ids), -inf where the grammar of the row does not go on."""
+        begun = input_ids.shape[1] > self.prompt_length
+        for row, matcher in enumerate(self.matchers):
+            if begun and not matcher.is_stopped():
+                matcher.consume_token(int(input_ids[row, -1]))
+            if matcher.is_stopped():  # the record is complete: only the end token may follow
+                scores[row].fill_(float("-inf"))
+                scores[row, self.end] = 0.0
+            else:
+                scores[row].masked_fill_(~_allowed(matcher, scores), float("-inf"))
         return scores
 
 
-def prompt(pilot, tokenizer, text, shots=(), full=True, max_tokens=None):
-    """The prompt as text, in the tokenizer's chat template. With max_tokens the message, never the rest, is cut to fit."""
+def _allowed(matcher, scores: torch.Tensor) -> torch.Tensor:
+    """Which ids may come next, bools of shape (scores per row,)."""
+    bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+    # a model may score more ids than its tokenizer has: those stand for nothing and stay closed
+    allowed = torch.zeros(scores.shape[1], dtype=torch.bool)
+    known = min(len(bits), scores.shape[1])
+    allowed[:known] = torch.from_numpy(bits[:known].astype(bool))
+    return allowed.to(scores.device)
+
+
+def prompt(
+    pilot: Pilot,
+    tokenizer,
+    text: str,
+    shots: Sequence[Mapping] = (),
+    full: bool = True,
+    max_length: int | None = None,
+) -> str:
+    """The prompt as text, in the tokenizer's chat template; `full` explains every field.
+
+    With max_length (tokens) the message is cut to fit, never the rest. Raises CourseError when a
+    tokenizer has no chat template, or when nothing of the message would be left.
+    """
     if not tokenizer.chat_template:
         raise CourseError(
-            f"The tokenizer of {Path(tokenizer.name_or_path).name} has no chat template: choose a base_model that was "
-            "tuned to follow instructions."
+            f"The tokenizer of {Path(tokenizer.name_or_path).name} has no chat template: choose a "
+            "base_model that was tuned to follow instructions."
         )
 
-    def build(part):
-        return tokenizer.apply_chat_template(
-            pilot.chat(part, shots, full), tokenize=False, add_generation_prompt=True
-        )
+    def templated(message: str) -> str:
+        chat = pilot.chat(message, shots, full)
+        return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
 
-    whole = build(text)
-    if max_tokens is None or len(text.encode()) < max_tokens:  # a token is at least a byte of text
+    whole = templated(text)
+    if max_length is None or len(text.encode()) < max_length:  # a token is at least a byte of text
         return whole
-    over = len(tokenizer(whole, add_special_tokens=False).input_ids) - max_tokens
-    if over <= 0:
+    excess = len(tokenizer(whole, add_special_tokens=False).input_ids) - max_length
+    if excess <= 0:
         return whole
-    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
-    keep = len(offsets) - over - 1
-    if keep < 8:
+    words = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+    kept = len(words) - excess - 1
+    if kept < 8:
         raise CourseError(
-            f"The instruction and examples alone fill the window of {max_tokens} tokens; use fewer examples."
+            f"The instruction and examples alone fill the window of {max_length} tokens; use fewer "
+            "examples."
         )
-    return build(text[: offsets[keep][0]])
+    return templated(text[: words[kept][0]])
 
 
-def _inputs(model, tokenizer, texts, known=None, shortest=64):
-    """(arguments of model.generate for a batch of prompts, the prefix to hand in with the next batch).
+@dataclass(frozen=True)
+class Answers:
+    """`texts` in the order of the rows, the working `seconds` of all starts, the file at `path`."""
 
-    A start that all prompts share (instruction and examples) is read once and its keys and values are copied to every row.
-    Shorter texts are padded between that start and the message, or on the left when nothing is shared; the mask hides it.
-    """
-    ids = tokenizer(texts, add_special_tokens=False).input_ids
-    same = next(
-        (i for i, column in enumerate(zip(*ids)) if len(set(column)) > 1), min(map(len, ids)) - 1
-    )
-    if known and all(row[: len(known[0])] == known[0] and len(row) > len(known[0]) for row in ids):
-        same = len(known[0])
-    elif same >= shortest and len(ids) > 1:
-        with torch.inference_mode():
-            start = torch.tensor([ids[0][:same]], device=model.device)
-            known = ids[0][:same], model(input_ids=start, use_cache=True).past_key_values
-    else:
-        same, known = 0, None
-    width = max(map(len, ids))
-    filled = [
-        row[:same] + [tokenizer.pad_token_id] * (width - len(row)) + row[same:] for row in ids
-    ]
-    mask = [[1] * same + [0] * (width - len(row)) + [1] * (len(row) - same) for row in ids]
-    inputs = {
-        "input_ids": torch.tensor(filled, device=model.device),
-        "attention_mask": torch.tensor(mask, device=model.device),
-    }
-    if known:
-        inputs["past_key_values"] = copy.deepcopy(known[1])
-        inputs["past_key_values"].batch_repeat_interleave(len(ids))
-    return inputs, known
+    texts: list[str]
+    seconds: float
+    path: Path
 
 
 def generate(
     model,
     tokenizer,
-    pilot,
-    rows,
-    journal,
-    shots=(),
-    full=False,
-    hold=True,
-    batch_size=32,
-    max_tokens=512,
-    max_new_tokens=160,
-):
-    """Greedy answers of a transformers model to `rows`, shortest first, batch by batch; returns the answers in row order.
+    pilot: Pilot,
+    rows: Sequence[Mapping],
+    at: str | Path,
+    *,
+    shots: Sequence[Mapping] = (),
+    full: bool = False,
+    hold: bool = True,
+    batch_size: int = 32,
+    max_length: int = 512,
+    max_new_tokens: int = 160,
+) -> Answers:
+    """Greedy answers of a transformers model to `rows`, shortest first, batch by batch.
 
-    With hold=True every answer follows the pilot's grammar: labels from the list, spans and patterns from the text.
+    hold=True holds every answer to the pilot's grammar: labels from the list, spans and patterns
+    from the text. `at` is a path without ending; the answers lie in `<at>-<made from>.jsonl`, where
+    `made from` is a hash of all that shapes them but the text, and each one lies there under its
+    text. So another model, example or setting never finds them, and another row number always does.
     """
-    was_training = model.training
-    model.eval()
-    todo = sorted(journal.missing(rows), key=lambda row: len(row[pilot.text]))
-    prefix = None
-    half = torch.bfloat16 if model.device.type == "cpu" else model.dtype
+    grammar_kind = None
+    if hold:
+        grammar_kind = [type(pilot).__name__, pilot.model_dump(mode="json")["fields"]]
+    chat = pilot.chat("", list(shots), full)
+    limits = [max_length, max_new_tokens]
+    weights = _hash_of_weights(model)
+    made_from = fingerprint(weights, tokenizer.chat_template, chat, grammar_kind, limits, hold)
+    journal = Journal(f"{at}-{made_from}.jsonl")
+
+    texts = [row[pilot.text] for row in rows]
+    keys = [fingerprint(made_from, text) for text in texts]
+    text_of = dict(zip(keys, texts))
+    todo = sorted(journal.missing(keys), key=lambda key: len(text_of[key]))
+    start = None  # what all prompts begin with, as the model has read it
     try:
-        for start in progress(range(0, len(todo), batch_size), "answering"):
-            clock, batch = time.perf_counter(), todo[start : start + batch_size]
-            texts = [
-                prompt(pilot, tokenizer, row[pilot.text], shots, full, max_tokens) for row in batch
-            ]
-            inputs, prefix = _inputs(model, tokenizer, texts, prefix)
-            length = inputs["input_ids"].shape[1]
-            processors = LogitsProcessorList()
-            if hold:
-                grammars = [pilot.grammar(row[pilot.text][:4000]) for row in batch]
-                processors.append(HoldToGrammar(tokenizer, grammars, length))
-            with (
-                torch.inference_mode(),
-                torch.autocast(model.device.type, dtype=half, enabled=model.dtype != torch.float32),
-            ):
-                out = model.generate(
-                    **inputs,
-                    max_new_tokens=max_new_tokens,
-                    do_sample=False,
-                    logits_processor=processors,
-                )
-            answers = tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)
-            journal.add(
-                {row["id"]: answer for row, answer in zip(batch, answers)},
-                time.perf_counter() - clock,
-            )
+        with evaluating(model):
+            for first in progress(range(0, len(todo), batch_size), "answering"):
+                clock, batch = time.perf_counter(), todo[first : first + batch_size]
+                messages = [text_of[key] for key in batch]
+                prompts = []
+                for message in messages:
+                    prompts.append(prompt(pilot, tokenizer, message, shots, full, max_length))
+                inputs, start = _inputs(model, tokenizer, prompts, start)
+                grammars = []
+                if hold:
+                    for message in messages:
+                        grammars.append(pilot.grammar(message[:GRAMMAR_CHARACTERS]))
+                answers = _greedy(model, tokenizer, inputs, grammars, max_new_tokens)
+                journal.add(dict(zip(batch, answers)), time.perf_counter() - clock)
     except torch.OutOfMemoryError:
         raise CourseError(
-            f"The GPU ran out of memory while answering; {len(journal.answers)} answers are kept. Lower batch_size "
-            f"(now {batch_size}) and run the cell again."
+            f"The GPU ran out of memory while answering; {len(journal.entries)} answers are kept. "
+            f"Lower batch_size (now {batch_size}) and run the cell again."
         ) from None
-    finally:
-        model.train(was_training)
-    return journal.of(rows)
+    return Answers(journal.of(keys), journal.seconds, journal.path)
 
 
-def surprise(model, tokenizer, pilot, rows, shots=(), full=True, max_tokens=512, batch_size=8):
-    """Bits per character of each row's right answer, an array of shape (rows,): 0 for a model that knew every letter.
-
-    Counted per character and not per token, so that models with different tokenizers can be compared.
-    """
-    bits, half = [], torch.bfloat16 if model.device.type == "cpu" else model.dtype
-    was_training = model.training
-    model.eval()
-    for start in progress(range(0, len(rows), batch_size), "reading"):
-        batch = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
-        asked = [
-            tokenizer(
-                prompt(pilot, tokenizer, row[pilot.text], shots, full, max_tokens),
-                add_special_tokens=False,
-            ).input_ids
-            for row in batch
-        ]
-        right = [tokenizer(pilot.answer(row), add_special_tokens=False).input_ids for row in batch]
-        width, keep = max(len(a) + len(r) for a, r in zip(asked, right)), max(map(len, right)) + 1
-        ids = [
-            [tokenizer.pad_token_id] * (width - len(a) - len(r)) + a + r
-            for a, r in zip(asked, right)
-        ]
-        mask = [
-            [0] * (width - len(a) - len(r)) + [1] * (len(a) + len(r)) for a, r in zip(asked, right)
-        ]
-        ids, mask = torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device)
-        with (
-            torch.inference_mode(),
-            torch.autocast(model.device.type, dtype=half, enabled=model.dtype != torch.float32),
-        ):
-            logits = (
-                model(input_ids=ids, attention_mask=mask, logits_to_keep=keep)
-                .logits[:, :-1]
-                .float()
-            )
-        picked = torch.log_softmax(logits, -1).gather(-1, ids[:, 1 - keep :, None])[..., 0]
-        for row, r, logp in zip(batch, right, picked):
-            bits.append(-float(logp[-len(r) :].sum()) / np.log(2) / len(pilot.answer(row)))
-    model.train(was_training)
-    return np.array(bits)
-
-
-@contextmanager
-def llama_server(gguf, parallel=8, context=2048, threads=None):
-    """A llama.cpp server in this process; yields its OpenAI-compatible address (…/v1).
-
-    `context` is the window in tokens for each of `parallel` slots.
-    """
-    import xllamacpp
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    params = xllamacpp.CommonParams()
-    params.model.path = str(gguf)
-    params.n_parallel, params.n_ctx = parallel, context * parallel
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads or os.cpu_count()
-    params.port, params.verbosity = port, -1  # listens on this machine only
-    server = xllamacpp.Server(params)
-    try:
-        yield f"{server.listening_address}/v1"
-    finally:
-        del server
-
-
-def ask(
-    address,
-    pilot,
-    rows,
-    journal,
-    shots=(),
-    parallel=8,
-    max_new_tokens=160,
-    model="default",
-    key="none",
-):
-    """Greedy answers of an OpenAI-compatible server that takes GBNF grammars (llama.cpp does), several at a time.
-
-    A refused or lost request is tried again by the client; raises CourseError when the server stays away.
-    """
-    import openai
-
-    client = openai.OpenAI(base_url=address, api_key=key, max_retries=3, timeout=300)
-
-    def one(row):
-        clock = time.perf_counter()
-        reply = client.chat.completions.create(
-            model=model,
-            messages=pilot.chat(row[pilot.text][:4000], shots),
-            temperature=0,
-            max_tokens=max_new_tokens,
-            extra_body={"grammar": pilot.grammar(row[pilot.text][:4000]), "cache_prompt": True},
+def _greedy(model, tokenizer, inputs: dict, grammars: list[str], max_new_tokens: int) -> list[str]:
+    length, processors = inputs["input_ids"].shape[1], LogitsProcessorList()
+    if grammars:
+        processors.append(HoldToGrammar(tokenizer, grammars, length))
+    with half_precision(model):
+        out = model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            logits_processor=processors,
+            pad_token_id=pad_token(tokenizer),
         )
-        return row, reply.choices[0].message.content, time.perf_counter() - clock
+    return tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)
 
-    todo = journal.missing(rows)
-    last = time.perf_counter()
-    with ThreadPoolExecutor(parallel) as pool:
-        waiting = {pool.submit(one, row) for row in todo}
-        bar = progress(None, "asking", total=len(todo))
-        try:
-            while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                now = time.perf_counter()
-                journal.add(
-                    {row["id"]: text for row, text, _ in (job.result() for job in done)}, now - last
-                )
-                last = now
-                bar.update(len(done))
-        except openai.OpenAIError as problem:
-            raise CourseError(
-                f"The model server stopped answering ({type(problem).__name__}); {len(journal.answers)} answers are "
-                "kept. Run the cell again: it goes on where it stopped."
-            ) from None
-        finally:
-            for job in waiting:
-                job.cancel()
-            bar.close()
-    return journal.of(rows)
+
+def _hash_of_weights(model) -> str:
+    """Hex SHA-256 of every weight in memory, and of the adapters that are switched on."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().reshape(-1).contiguous().cpu()
+        digest.update(flat.view(torch.uint8).numpy())
+    for name, module in model.named_modules():
+        if hasattr(
+            module, "disable_adapters"
+        ):  # a layer of PEFT: its scale is not among the weights
+            state = [module.disable_adapters]
+            for part in ("active_adapters", "merged_adapters", "scaling"):
+                state.append(getattr(module, part, None))
+            digest.update(f"{name} {state}".encode())
+    return digest.hexdigest()
+
+
+def _inputs(
+    model, tokenizer, texts: list[str], start: tuple | None = None, shortest: int = SHARED_START
+) -> tuple[dict, tuple | None]:
+    """(arguments of model.generate for a batch of prompts, the start to hand in with the next one).
+
+    What all prompts begin with (instruction and examples) is read once, and its keys and values are
+    copied to every row. Shorter texts are padded between that start and the message, or on the left
+    when nothing is shared; the mask hides it.
+    """
+    rows = tokenizer(texts, add_special_tokens=False).input_ids
+    if not (start and _begin_with(rows, start[0])):
+        start, length = None, _common_length(rows)
+        if length >= shortest and len(rows) > 1:
+            begin = torch.tensor([rows[0][:length]], device=model.device)
+            with torch.inference_mode():
+                start = rows[0][:length], model(input_ids=begin, use_cache=True).past_key_values
+    same = len(start[0]) if start else 0
+    longest, pad = max(len(row) for row in rows), pad_token(tokenizer)
+    filled, mask = [], []
+    for row in rows:
+        missing = longest - len(row)
+        filled.append(row[:same] + [pad] * missing + row[same:])
+        mask.append([1] * same + [0] * missing + [1] * (len(row) - same))
+    inputs = {
+        "input_ids": torch.tensor(filled, device=model.device),
+        "attention_mask": torch.tensor(mask, device=model.device),
+    }
+    if start:
+        inputs["past_key_values"] = copy.deepcopy(start[1])  # generating would grow it
+        inputs["past_key_values"].batch_repeat_interleave(len(rows))
+    return inputs, start
+
+
+def _begin_with(rows: list[list[int]], begin: list[int]) -> bool:
+    return all(row[: len(begin)] == begin and len(row) > len(begin) for row in rows)
+
+
+def _common_length(rows: list[list[int]]) -> int:
+    """Tokens that all rows have in common at the start, one less where a row holds nothing else."""
+    length = 0
+    for column in zip(*rows):
+        if len(set(column)) > 1:
+            return length
+        length += 1
+    return length - 1
+
+
+def surprise(
+    model,
+    tokenizer,
+    pilot: Pilot,
+    rows: Sequence[Mapping],
+    shots: Sequence[Mapping] = (),
+    full: bool = True,
+    max_length: int = 512,
+    batch_size: int = 8,
+) -> np.ndarray:
+    """Bits per character of each row's right answer, shape (rows,): 0 if it knew every letter.
+
+    Per character and not per token, so that models with different tokenizers can be compared.
+    """
+    prompts, right = [], []
+    for row in rows:
+        prompts.append(prompt(pilot, tokenizer, row[pilot.text], shots, full, max_length))
+        right.append(pilot.answer(row))
+    bits = []
+    likelihoods = log_likelihoods(model, tokenizer, prompts, right, batch_size)
+    for answer, (logs, _) in zip(right, likelihoods):
+        bits.append(-logs.sum() / np.log(2) / len(answer))
+    return np.array(bits)
