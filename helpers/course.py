@@ -231,7 +231,7 @@ def main(arguments=None):
             if (
                 number == "00"
                 and pilot.name not in ("inbox", "clinc150")
-                and not any(sealed.exists(place, "bar") for place in sealed.places(pilot, profile))
+                and not any(sealed.is_sealed(place, "bar") for place in sealed.places(pilot, profile))
             ):
                 print(
                     "No bar is frozen for this pilot: run `make bar PILOT=...` first if the result is meant to count.",
@@ -251,7 +251,7 @@ def main(arguments=None):
             )
         for note in notes:
             print(f"Note: {note}")
-        page = pages.build(folder)
+        page = pages.build_report(folder)
         print(f"Report: {page.relative_to(ROOT) if page.is_relative_to(ROOT) else page}")
         for chapter in sorted(folder.glob("*/results.json")):
             for line in json.loads(chapter.read_text())["settings"].get("lead", []):

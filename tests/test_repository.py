@@ -178,7 +178,7 @@ def test_notebook_prose_and_outputs_agree_with_the_results():
     assert (
         f"{tuned['value']:.1%}" in shown and f"[{tuned['low']:.1%}, {tuned['high']:.1%}]" in shown
     )
-    assert pages.show(by_name["training.seconds"]["value"], "count") in shown
+    assert pages.format_figure(by_name["training.seconds"]["value"], "count") in shown
 
 
 def test_stored_notebooks_are_clean():

@@ -78,7 +78,7 @@ def test_results_and_report(run):
         set(figure) == {"name", "value", "low", "high", "n", "unit", "seeds", "how"}
         and figure["low"] < 0.6 < figure["high"]
     )
-    page = pages.build(run.folder.parent).read_text()
+    page = pages.build_report(run.folder.parent).read_text()
     assert "60.0 %" in page and "a &lt;test&gt;" in page and "60 % &amp; more" in page
 
 

@@ -1,23 +1,22 @@
-"""What this machine can do: device, dtype, profile, seeds, and an environment check that names the fix.
+"""What this machine can do and how much a chapter does on it: device, number format, profile."""
 
-`python -m helpers.core.runtime` prints OK or FAIL per requirement.
-"""
-
-import hashlib
 import importlib.metadata
+import logging
 import os
 import platform
-import random
 import re
 import sys
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from helpers import ROOT, CourseError
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How much work a chapter does. Rows are upper limits; a pilot with fewer rows uses them all."""
+    """How much work a chapter does. Rows are upper limits; a pilot with fewer uses them all."""
 
     name: str
     epochs: int
@@ -25,32 +24,20 @@ class Profile:
     test_rows: int
     ood_rows: int
     shots: int
-    max_tokens: int  # window for one prompt in tokens; a longer message is cut
+    max_length: int  # of one prompt in tokens; a longer message is cut
     batch_size: int = 8
     eval_batch_size: int = 32
 
 
 PROFILES = {
-    "smoke": Profile(
-        "smoke", epochs=1, train_rows=16, test_rows=8, ood_rows=4, shots=2, max_tokens=256
-    ),
-    "cpu": Profile(
-        "cpu", epochs=8, train_rows=200, test_rows=300, ood_rows=60, shots=8, max_tokens=512
-    ),
-    "t4": Profile(
-        "t4", epochs=8, train_rows=2000, test_rows=1000, ood_rows=200, shots=8, max_tokens=1024
-    ),
-    "gpu": Profile(
-        "gpu",
-        epochs=8,
-        train_rows=10000,
-        test_rows=2000,
-        ood_rows=500,
-        shots=8,
-        max_tokens=2048,
-        batch_size=16,
-        eval_batch_size=64,
-    ),
+    profile.name: profile
+    for profile in (
+        #       name     epochs train  test  ood shots max_length batch_size eval_batch_size
+        Profile("smoke", 1, 16, 8, 4, 2, 256),
+        Profile("cpu", 8, 200, 300, 60, 8, 512),
+        Profile("t4", 8, 2000, 1000, 200, 8, 1024),
+        Profile("gpu", 8, 10000, 2000, 500, 8, 2048, 16, 64),
+    )
 }
 
 
@@ -66,35 +53,37 @@ class Runtime:
     colab: bool
     note: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.device} · {self.dtype} · profile {self.profile.name} · {self.note}"
 
     @property
-    def torch_dtype(self):
+    def torch_dtype(self) -> Any:
+        """The torch dtype itself."""
         import torch
 
         return getattr(torch, self.dtype)
 
 
-def on_colab():
+def on_colab() -> bool:
+    """True on Google Colab."""
     return "COLAB_RELEASE_TAG" in os.environ or "COLAB_GPU" in os.environ
 
 
-def bf16_on_cpu():
-    """True when the processor multiplies bfloat16 in hardware (AVX512-BF16, AMX, or Arm's BF16)."""
+def bf16_on_cpu() -> bool:
+    """True when the processor multiplies bfloat16 in hardware (AVX512-BF16, AMX, Arm's BF16)."""
     import torch
 
-    caps = torch.backends.cpu.get_cpu_capability() if hasattr(torch.backends, "cpu") else ""
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    real = any(getattr(torch.cpu, name, bool)() for name in checks)
-    return bool(real or "BF16" in str(caps).upper())
+    if any(getattr(torch.cpu, name, bool)() for name in checks):
+        return True
+    return "BF16" in str(torch.backends.cpu.get_cpu_capability()).upper()
 
 
-def detect(profile=None):
-    """Choose device, dtype and profile; `COURSE_PROFILE` or the argument overrides the profile.
+def detect(profile: str | None = None) -> Runtime:
+    """Choose device, number format and profile.
 
-    A T4 (compute capability 7.5) gets float16: torch reports bf16 as supported there, but emulates it.
-    Raises CourseError for an unknown profile.
+    `COURSE_PROFILE` or the argument names the profile; `COURSE_FLOAT32=1` forces 32 bits, so that
+    both kinds of machine can be tried anywhere. Raises CourseError for an unknown profile.
     """
     import torch
 
@@ -103,54 +92,65 @@ def detect(profile=None):
         raise CourseError(
             f"There is no profile {name!r}; COURSE_PROFILE can be {', '.join(PROFILES)}."
         )
+    # smoke and cpu stay on the processor: their numbers must not depend on a card
     if torch.cuda.is_available() and name not in ("smoke", "cpu"):
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        card = torch.cuda.get_device_name(0)
-        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-        name = name or ("gpu" if bf16 and memory >= 20 else "t4")
-        return Runtime(
-            "cuda",
-            "bfloat16" if bf16 else "float16",
-            bf16,
-            not bf16,
-            PROFILES[name],
-            on_colab(),
-            f"{card}, {memory:.0f} GiB",
-        )
-    bf16 = bf16_on_cpu()
-    note = f"{os.cpu_count()} cores, " + (
-        "bfloat16 in hardware" if bf16 else "bfloat16 would be emulated, so float32"
-    )
+        return _on_cuda(name)
+    return _on_cpu(name or "cpu")
+
+
+def _on_cuda(name: str) -> Runtime:
+    import torch
+
+    # torch reports bf16 as supported on a T4 (compute capability 7.5), but only emulates it
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+    if not name:
+        name = "gpu" if bf16 and memory >= 20 else "t4"
+    note = f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB"
+    dtype = "bfloat16" if bf16 else "float16"
+    if _float32_forced():
+        dtype, note = "float32", f"{note}, float32 by COURSE_FLOAT32"
+    profile = PROFILES[name]
     return Runtime(
-        "cpu",
-        "bfloat16" if bf16 else "float32",
-        bf16,
-        False,
-        PROFILES[name or "cpu"],
-        on_colab(),
-        note,
+        "cuda", dtype, dtype == "bfloat16", dtype == "float16", profile, on_colab(), note
     )
 
 
-def set_seeds(seed=0):
-    """Seed Python, NumPy and torch (transformers.set_seed does all three)."""
+def _on_cpu(name: str) -> Runtime:
+    bf16, note = bf16_on_cpu(), "bfloat16 in hardware"
+    if not bf16:
+        note = "bfloat16 would be emulated, so float32"
+    if _float32_forced():
+        bf16, note = False, "float32 by COURSE_FLOAT32"
+    dtype = "bfloat16" if bf16 else "float32"
+    note = f"{os.cpu_count()} cores, {note}"
+    return Runtime("cpu", dtype, bf16, False, PROFILES[name], on_colab(), note)
+
+
+def _float32_forced() -> bool:
+    return os.environ.get("COURSE_FLOAT32", "0") not in ("", "0")
+
+
+def set_seeds(seed: int = 0) -> int:
+    """Seed Python, NumPy and torch; returns the seed."""
     from transformers import set_seed
 
-    random.seed(seed)
     set_seed(seed)
     return seed
 
 
-def quiet():
-    """Silence what would litter a stored notebook: progress bars of libraries and advice we have acted on."""
-    import logging
-    import warnings
+def quiet() -> None:
+    """Prepare a notebook or a command: one GPU, no progress bars, no advice we have acted on.
 
+    Call it before torch is imported: the choice of the GPU works only then.
+    """
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # the course trains on one GPU
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("BITSANDBYTES_NOWELCOME", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message=".*pin_memory.*|.*lm_head.*tie.*|.*kernels.*")
+    # on import bitsandbytes asks for a package that the course does without
     for name in ("bitsandbytes", "bitsandbytes.backends.cpu.ops", "httpx", "llguidance.torch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     import datasets
@@ -162,69 +162,61 @@ def quiet():
     datasets.disable_progress_bars()
 
 
-def plain_errors():
-    """In a notebook, show a CourseError as its one sentence; every other error keeps its traceback."""
+def plain_errors() -> None:
+    """In a notebook, show a CourseError as its one sentence; other errors keep their traceback."""
     try:
         shell = get_ipython()  # noqa: F821 - exists only inside IPython
     except NameError:
         return
 
-    def show(self, kind, value, trace, tb_offset=None):
+    def show_sentence(self, kind, value, trace, tb_offset=None):
         print(f"{value}", file=sys.stderr)
         return [f"{kind.__name__}: {value}"]
 
-    shell.set_custom_exc((CourseError,), show)
+    shell.set_custom_exc((CourseError,), show_sentence)
 
 
-def progress(things, title, total=None):
+def progress(things: Iterable, title: str, total: int | None = None) -> Iterable:
     """A progress bar for a person; silent in recorded runs and tests (`COURSE_QUIET=1`)."""
     from tqdm.auto import tqdm
 
-    return tqdm(
-        things, desc=title, total=total, leave=False, disable=bool(os.environ.get("COURSE_QUIET"))
-    )
+    silent = bool(os.environ.get("COURSE_QUIET"))
+    return tqdm(things, desc=title, total=total, leave=False, disable=silent)
 
 
-def sha256(path):
-    """Hex SHA-256 of a file, read in pieces."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+# What a result says about where it came from --------------------------------------------------
+
+# fmt: off
+SHAPE_RESULTS = [
+    "torch", "transformers", "trl", "peft", "datasets", "accelerate",
+    "bitsandbytes", "xllamacpp", "llguidance", "scikit-learn", "numpy",
+]
+# fmt: on
 
 
-def requirements():
+def requirements() -> dict[str, str]:
     """{package: version} pinned in requirements.txt."""
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return dict(
-        m.groups() for m in (re.match(r"([A-Za-z0-9_.-]+)==(\S+)", line) for line in lines) if m
-    )
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)", text, re.M))
 
 
-def versions():
+def versions() -> dict[str, str | None]:
     """{package: installed version} of the packages that shape results, and of Python."""
-    names = (
-        "torch",
-        "transformers",
-        "trl",
-        "peft",
-        "datasets",
-        "accelerate",
-        "bitsandbytes",
-        "xllamacpp",
-        "llguidance",
-        "scikit-learn",
-        "numpy",
-    )
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return {"python": platform.python_version(), **found}
+    return {"python": platform.python_version()} | {
+        name: installed_version(name) for name in SHAPE_RESULTS
+    }
 
 
-def machine():
-    """What a result should say about the machine it came from; nothing that identifies it."""
+def installed_version(name: str) -> str | None:
+    """The installed version of a package, None where it is missing."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """What a result should say about its machine; nothing that identifies it."""
     import psutil
 
     return {

@@ -2,7 +2,7 @@
 
 import math
 
-from helpers.core.plots import ACCENT, INK, SOFT, _axes, plt
+from helpers.core.plots import ACCENT, INK, SOFT, new_axes, plt
 
 PALETTE = [ACCENT, INK, "#5b8a72", "#b08d3e", "#8d6a9f", SOFT]
 
@@ -29,7 +29,7 @@ def radar(named, title=""):
 def dots(grouped, title=""):
     """Dots with 95 % intervals for {group: {name: Share}}, names side by side within a group; returns the figure."""
     names = list(dict.fromkeys(n for group in grouped.values() for n in group))
-    figure, axes = _axes(height=1.2 + (0.2 * len(names) + 0.16) * len(grouped))
+    figure, axes = new_axes(height=1.2 + (0.2 * len(names) + 0.16) * len(grouped))
     colours = dict(zip(names, PALETTE * 9))
     step = 0.8 / max(1, len(names))
     for y, group in enumerate(list(grouped)[::-1]):
@@ -62,7 +62,7 @@ def dots(grouped, title=""):
 
 def reliability(named, title=""):
     """Share right against confidence for {name: list of confidence.Bin}, with 95 % intervals; returns the figure."""
-    figure, axes = _axes(width=4.6, height=4.0)
+    figure, axes = new_axes(width=4.6, height=4.0)
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle="--", alpha=0.6)
     for (name, bins), colour in zip(named.items(), PALETTE * 9):
         for b in bins:
@@ -95,7 +95,7 @@ def reliability(named, title=""):
 
 def risk_coverage(named, title=""):
     """Share wrong among the kept rows against the share kept, for {name: (coverage, risk)}; returns the figure."""
-    figure, axes = _axes(height=3.2)
+    figure, axes = new_axes(height=3.2)
     for (name, (coverage, risk)), colour in zip(named.items(), PALETTE * 9):
         axes.step(coverage, risk, where="post", color=colour, linewidth=1.7, label=name)
     axes.set(xlim=(0, 1), ylim=(0, None))

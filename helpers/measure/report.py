@@ -6,7 +6,7 @@ from pathlib import Path
 import jinja2
 
 from helpers import CourseError
-from helpers.core.pages import show
+from helpers.core.pages import format_figure as show
 from helpers.core.files import write_text
 
 ANSWER = {
