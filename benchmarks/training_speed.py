@@ -246,8 +246,8 @@ def peak(name, number):
     base = models.resolve(pilot.base_model, pilot.folder)
     data = prepared(pilot, base, number)
     torch.randn(64, 64) @ torch.randn(64, 64)
-    before = watch.own()
-    with watch.Peak(False) as top, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as out:
+    before = watch.own_bytes()
+    with watch.PeakMemory(False) as top, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as out:
         timed(build(choices, pilot, base, data, out), choices["casts"])
     print("peak", top.top - before)
 

@@ -78,7 +78,12 @@ def test_every_licence_in_use_is_there_or_answered_unknown():
     for row in catalog.datasets():
         if row["licence"] not in catalog.licences():
             assert licensing.gate("embedded", data=[row["id"]]).verdict == licensing.UNKNOWN
-    assert "did you mean 'apache-2.0'" in catalog.guess("apache", catalog.licences())
+
+
+def test_a_misspelt_licence_of_a_row_gets_a_hint(monkeypatch):
+    row = {**catalog.find("embedded"), "licence": "apache"}
+    monkeypatch.setattr(licensing, "find", lambda name: row)
+    assert "read it and ask; did you mean 'apache-2.0'?" in licensing.gate("embedded").lines[0].says
 
 
 @pytest.mark.parametrize("purpose", licensing.PURPOSES)
@@ -134,6 +139,14 @@ def test_the_tables_say_where_their_facts_come_from(name):
         assert "memory" not in " ".join(row.values()).lower().replace("in memory", ""), row
 
 
+def test_every_country_of_the_union_is_in_it_and_its_source_is_said():
+    union = yaml.safe_load((ROOT / "data/catalog/eu_members.yaml").read_text(encoding="utf-8"))
+    assert len(union["members"]) == 27 and union["source"] and union["date"]
+    for code, name in union["members"].items():
+        assert licensing.Use(region=code).region == licensing.Use(region=name).region == "EU"
+    assert licensing.Use(region="GB").region == "GB" and licensing.Use(region="no").region == "NO"
+
+
 def test_broken_tables_in_a_sentence(tmp_path):
     shutil.copytree(ROOT / "data/catalog", tmp_path / "catalog")
     place = tmp_path / "catalog/models.csv"
@@ -146,7 +159,7 @@ def test_broken_tables_in_a_sentence(tmp_path):
             text.replace("134515008", "134M", 1),
             "parameters of HuggingFaceTB/SmolLM2-135M is '134M'",
         ),
-        (text.replace("no,2024-11-01", "no,2024-11-01,more", 1), "more or fewer cells"),
+        (text.replace("no,2024-11-01", "no,2024-11-01,more", 1), "more cells than the header"),
         (text.replace("hub_id", "id", 1), "column 'hub_id' is missing"),
     ):
         place.write_text(wrong, encoding="utf-8")
@@ -177,8 +190,17 @@ def test_broken_tables_in_a_sentence(tmp_path):
 def test_odd_questions_in_a_sentence():
     with pytest.raises(CourseError, match="purpose 'sell' is not known"):
         licensing.Use("sell")
-    for odd in ({"revenue": -1}, {"revenue": "40m"}, {"monthly_users": True}):
-        with pytest.raises(CourseError, match="write a number that is not negative"):
+    for odd in (-1, "40m", True, float("nan"), float("inf"), -float("inf"), [4]):
+        for name in ("revenue", "monthly_users"):
+            with pytest.raises(CourseError, match=f"{name} is .*; write a number that is not neg"):
+                licensing.Use(**{name: odd})
+    with pytest.raises(CourseError, match="monthly_users is None"):
+        licensing.Use(monthly_users=None)
+    for odd in ("no", 2, "yes"):
+        with pytest.raises(CourseError, match="commercial is .*; write True or False"):
+            licensing.Use(commercial=odd)
+    for odd in ({"region": 49}, {"currency": None}):
+        with pytest.raises(CourseError, match="write a code in quotes"):
             licensing.Use(**odd)
     with pytest.raises(CourseError, match="needs a base model"):
         licensing.gate("")
@@ -228,53 +250,66 @@ def test_a_row_that_is_less_sure_makes_its_lines_less_sure():
     } == {"medium"}
 
 
+def test_a_revenue_above_the_limit_is_blocked_and_one_below_is_not():
+    def verdict(revenue):
+        use = licensing.Use("product", revenue=revenue, region="US")
+        return licensing.gate("LiquidAI/LFM2-1.2B", use=use).verdict
+
+    assert verdict(5e7) == verdict(10_000_000) == licensing.BLOCKED
+    assert verdict(9_999_999) != licensing.BLOCKED
+    assert verdict(None) == licensing.UNKNOWN
+
+
+def test_a_rule_known_not_to_hold_asks_for_nothing():
+    # research is not commercial, so nobody is asked for a revenue
+    use = licensing.Use("research")
+    assert licensing.gate("LiquidAI/LFM2-1.2B", use=use).verdict != licensing.UNKNOWN
+
+
 def test_the_picker_never_offers_what_is_blocked():
-    offered = picker.matches(gib=80.0, mode="inference")
+    offered = picker.matching_models(gib=80.0, mode="inference")
     blocked = {
-        r["hub_id"]
-        for r in catalog.models()
-        if licensing.gate(r["hub_id"]).verdict == licensing.BLOCKED
+        row["hub_id"]
+        for row in catalog.models()
+        if licensing.gate(row["hub_id"]).verdict == licensing.BLOCKED
     }
-    assert len(offered) > 20 and not blocked & {f["model"] for f in offered}
-    small = picker.matches(gib=4.0)
-    assert all(f["GiB to tune"] is None or f["GiB to tune"] <= 4 for f in small) and len(
-        small
-    ) < len(offered)
-    assert all(f["Japanese"] != "weak" for f in picker.matches(language="Japanese"))
-    assert "No base model" in picker.table([])
-    row = {
-        "model": "<script>x</script>",
-        "parameters": 1,
-        "verdict": "allowed",
-        "GiB to tune": None,
-        "Japanese": "",
-        "note": "a & b",
-    }
-    assert "<script>" not in picker.table([row]) and "a &amp; b" in picker.table([row])
+    assert len(offered) > 20 and not blocked & {model["model"] for model in offered}
+    small = picker.matching_models(gib=4.0)
+    assert all(model["GiB"] is None or model["GiB"] <= 4 for model in small)
+    assert len(small) < len(offered)
+    japanese = picker.matching_models(language="Japanese")
+    assert all(model["Japanese"] != "weak" for model in japanese)
+    permissive = picker.matching_models(licence="permissive")
+    assert 0 < len(permissive) < len(picker.matching_models())
+
+
+def test_the_pickers_table_escapes_what_the_catalogue_says():
+    assert "No base model" in picker.models_as_html([])
+    row = {"model": "<script>x</script> a & b", "verdict": "allowed", "GiB": 1.0, "Japanese": ""}
+    page = picker.models_as_html([row])
+    assert "<script>" not in page and "a &amp; b" in page
 
 
 def test_the_picker_follows_its_controls_and_survives_nonsense(monkeypatch):
-    import IPython.display
     import ipywidgets
 
-    shown = []
     monkeypatch.delenv("COURSE_QUIET", raising=False)
-    monkeypatch.setattr(IPython.display, "display", lambda bundle, raw: shown.append(bundle))
-    made = []
+    boxes = []
+    real = ipywidgets.interactive
     monkeypatch.setattr(
-        ipywidgets, "VBox", lambda children: made.append(children) or ipywidgets.Box(children)
+        ipywidgets, "interact", lambda follow, **controls: boxes.append(real(follow, **controls))
     )
-    picker.show(gib=8.0)
-    controls, out = made[0]
-    assert (
-        "base models fit" in out.value
-        and "text/html" in shown[0]
-        and "application/vnd.jupyter.widget-view+json" in shown[0]
-    )
-    before = out.value
-    controls.children[0].value = "Japanese"
-    assert out.value != before
-    controls.children[5].value = "a lot"
-    assert "revenue is a number" in out.value
-    controls.children[5].value = "4,000,000"
-    assert "LFM2" in out.value
+    picker.show_picker(gib=8.0)
+    (box,) = boxes
+    box.update()
+    assert "base models fit" in box.result
+    before = box.result
+    controls = {control.description: control for control in box.kwargs_widgets}
+    controls["language"].value = "Japanese"
+    assert box.result != before
+    controls["revenue"].value = "a lot"
+    assert "revenue is a number" in box.result
+    controls["revenue"].value = "nan"
+    assert "write a number that is not negative" in box.result
+    controls["revenue"].value = "4,000,000"
+    assert "base models fit" in box.result

@@ -50,7 +50,7 @@ def test_every_table_of_money_is_sourced_and_dated():
         ("rates.csv", "currency"),
         ("published.csv", "task"),
     ):
-        for row in catalog._csv(name, key, catalog.FOLDER):
+        for row in catalog.read_table(name, key, catalog.FOLDER):
             assert (
                 date.fromisoformat(row["date"])
                 and row["source"]

@@ -54,12 +54,12 @@ def test_more_of_anything_needs_more():
 
     assert total("qlora") < total("lora") < total("full")
     assert (
-        total("qlora", tokens=1024)
-        > total("qlora", tokens=256)
-        > total("qlora", tokens=256, checkpointing=True)
+        total("qlora", max_length=1024)
+        > total("qlora", max_length=256)
+        > total("qlora", max_length=256, checkpointing=True)
     )
-    assert total("lora", r=64) > total("lora", r=8) and total("inference", rows=64) > total(
-        "inference", rows=1
+    assert total("lora", r=64) > total("lora", r=8) and total("inference", batch_size=64) > total(
+        "inference", batch_size=1
     )
     assert total("lora", dtype="float32") > total("lora")
     assert (
@@ -97,7 +97,7 @@ def test_bad_configs_in_a_sentence(tmp_path):
         sizes
     )  # a model that also reads pictures
     with pytest.raises(CourseError, match="whole numbers from 1 on"):
-        memory.estimate(memory.shape_of(sizes), "lora", tokens=0)
+        memory.estimate(memory.shape_of(sizes), "lora", max_length=0)
     with pytest.raises(CourseError, match="num_local_experts: a mixture of experts"):
         memory.shape_of({"num_local_experts": 8})
     shape = memory.shape_of_row(catalog.find("embedded"))
@@ -110,11 +110,11 @@ def test_bad_configs_in_a_sentence(tmp_path):
 
 
 def test_measuring_random_weights_of_a_config(tiny):
-    seen = memory.measure("qlora", tokens=64, config=tiny)
-    guess = memory.estimate(memory.shape_of(tiny), "qlora", tokens=64)
+    seen = memory.measure_peak("qlora", max_length=64, config=tiny)
+    guess = memory.estimate(memory.shape_of(tiny), "qlora", max_length=64)
     assert seen["device"] and 1e6 < seen["bytes"] < 2e9 and guess.total > 1e6
     with pytest.raises(CourseError, match="Measuring lora stopped"):
-        memory.measure("lora", config=tiny / "nowhere")
+        memory.measure_peak("lora", config=tiny / "nowhere")
 
 
 def test_surprise_is_low_for_what_the_model_would_write(tiny, tokenizer, folder):

@@ -1,15 +1,17 @@
-"""The catalogue: models, data sets and licence profiles of data/catalog/, each fact with a source, a date and a confidence."""
+"""The catalogue in data/catalog/: models, data sets and licences; every fact with its source."""
 
-import csv
-import difflib
+from collections.abc import Iterable
 from functools import cache
-
-import yaml
+from pathlib import Path
 
 from helpers import ROOT, CourseError
+from helpers.core import rows
+from helpers.core.files import read_yaml
 
 FOLDER = ROOT / "data/catalog"
 SURE = ("high", "medium", "low")
+WHOLE_NUMBERS = ("parameters", "layers", "hidden_size", "heads", "kv_heads", "vocab_size")
+VERDICTS = ("ok", "duty", "blocked", "unknown")
 CONDITIONS = (
     "purpose",
     "commercial",
@@ -22,113 +24,93 @@ CONDITIONS = (
 )
 
 
-def _sourced(rows, name, key):
-    """Refuse a row that does not say where its facts come from, when they were read and how sure they are."""
-    for row in rows:
+def _check_sources(entries: Iterable[dict], file: str, key: str) -> None:
+    """Refuse an entry that does not say where its facts come from, when, and how sure they are."""
+    for entry in entries:
         for need in ("source", "date", "confidence"):
-            if not str(row.get(need) or "").strip():
+            if not str(entry.get(need) or "").strip():
                 raise CourseError(
-                    f"data/catalog/{name}: {row.get(key) or 'a row without a name'} has no {need}; "
+                    f"data/catalog/{file}: {entry[key]} has no {need}; "
                     "every fact needs a source, a date and a confidence (high, medium, low)."
                 )
-        if row["confidence"] not in SURE:
+        if entry["confidence"] not in SURE:
             raise CourseError(
-                f"data/catalog/{name}: the confidence of {row[key]} is {row['confidence']!r}; it can be high, medium or low."
+                f"data/catalog/{file}: the confidence of {entry[key]} is "
+                f"{entry['confidence']!r}; it can be high, medium or low."
             )
-    return rows
 
 
-def _csv(name, key, folder):
-    try:
-        with open(folder / name, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except UnicodeDecodeError:
-        raise CourseError(
-            f"data/catalog/{name} is not UTF-8 text; save it again as UTF-8."
-        ) from None
-    wide = (
-        next(
-            (row[key] for row in rows if None in row or None in row.values() or not row.get(key)),
-            None,
-        )
-        if rows and key in rows[0]
-        else "?"
-    )
-    if wide is not None:
-        raise CourseError(
-            f"data/catalog/{name}: the row of {wide or 'nothing'} has more or fewer cells than the first line names, or the "
-            f"column {key!r} is missing."
-        )
-    twice = next(
-        (row[key] for i, row in enumerate(rows) if row[key] in [r[key] for r in rows[:i]]), None
-    )
-    if twice:
-        raise CourseError(f"data/catalog/{name} has two rows for {twice}.")
-    return _sourced(rows, name, key)
+def read_table(file: str, key: str, folder: Path = FOLDER) -> list[dict[str, str]]:
+    """Rows of a CSV of the catalogue, each with its source; the column `key` names a row.
+
+    Raises CourseError for a missing column, a name that stands twice, or a fact without a source.
+    """
+    table = rows.read(folder / file)
+    seen = set()
+    for row in table:
+        if not row.get(key):
+            raise CourseError(
+                f"data/catalog/{file}: a row has no {key}, or the column {key!r} is missing."
+            )
+        if row[key] in seen:
+            raise CourseError(f"data/catalog/{file} has two rows for {row[key]}.")
+        seen.add(row[key])
+    _check_sources(table, file, key)
+    return table
 
 
 @cache
-def models(folder=FOLDER):
-    """Rows of models.csv: base models, teachers, cautionary tales and services. Empty cells are facts not seen in a source."""
-    rows = _csv("models.csv", "hub_id", folder)
-    for row in rows:
-        for name in ("parameters", "layers", "hidden_size", "heads", "kv_heads", "vocab_size"):
-            if row[name] and not row[name].isdigit():
+def models(folder: Path = FOLDER) -> list[dict[str, str]]:
+    """Base models, teachers, cautionary tales and services. An empty cell: not seen in a source."""
+    table = read_table("models.csv", "hub_id", folder)
+    for row in table:
+        for column in WHOLE_NUMBERS:
+            if row[column] and not row[column].isdigit():
                 raise CourseError(
-                    f"data/catalog/models.csv: {name} of {row['hub_id']} is {row[name]!r}; write the whole number or leave it empty."
+                    f"data/catalog/models.csv: {column} of {row['hub_id']} is {row[column]!r}; "
+                    "write the whole number or leave it empty."
                 )
-    return rows
+    return table
 
 
 @cache
-def datasets(folder=FOLDER):
+def datasets(folder: Path = FOLDER) -> list[dict[str, str]]:
     """Rows of datasets.csv: id, licence, languages, note."""
-    return _csv("datasets.csv", "id", folder)
+    return read_table("datasets.csv", "id", folder)
 
 
 @cache
-def licences(folder=FOLDER):
-    """{licence id: profile} from licences.yaml; a profile has a name, a class and rules with their clauses."""
-    try:
-        found = yaml.safe_load((folder / "licences.yaml").read_text(encoding="utf-8"))
-    except yaml.YAMLError as problem:
-        raise CourseError(
-            f"data/catalog/licences.yaml is not valid YAML near line {problem.problem_mark.line + 1}."
-        ) from None
-    for name, profile in found.items():
+def licences(folder: Path = FOLDER) -> dict[str, dict]:
+    """{licence id: profile}; a profile has a name, a class, and rules with their clauses."""
+    profiles = read_yaml(folder / "licences.yaml")
+    for name, profile in profiles.items():
         if not isinstance(profile, dict) or not isinstance(profile.get("rules"), list):
             raise CourseError(
-                f"data/catalog/licences.yaml: {name} needs name, class, source, date, confidence and a list of rules."
+                f"data/catalog/licences.yaml: {name} needs name, class, source, date, "
+                "confidence and a list of rules."
             )
-    _sourced([{"id": k, **v} for k, v in found.items()], "licences.yaml", "id")
-    for name, profile in found.items():
+        _check_sources([{"id": name, **profile}], "licences.yaml", "id")
         for rule in profile["rules"]:
-            odd = set(rule.get("when", {})) - set(CONDITIONS)
-            if (
-                odd
-                or not all(rule.get(k) for k in ("as", "clause", "says"))
-                or rule.get("verdict") not in ("ok", "duty", "blocked", "unknown")
-            ):
-                raise CourseError(
-                    f"data/catalog/licences.yaml: a rule of {name} lacks as, clause or says, or has an unknown verdict or "
-                    f"condition: {rule}."
-                )
-    return found
+            _check_rule(name, rule)
+    return profiles
 
 
-def find(name):
-    """The catalogue row of a model by hub id, short name, or an id that its maker's licence statement also covers; else None."""
+def _check_rule(licence: str, rule: dict) -> None:
+    complete = rule.get("as") and rule.get("clause") and rule.get("says")
+    unknown = set(rule.get("when", {})) - set(CONDITIONS)
+    if not complete or unknown or rule.get("verdict") not in VERDICTS:
+        raise CourseError(
+            f"data/catalog/licences.yaml: a rule of {licence} lacks as, clause or says, "
+            f"or has an unknown verdict or condition: {rule}."
+        )
+
+
+def find(name: str) -> dict[str, str] | None:
+    """The row of a model by hub id, short name, or an id that the same licence statement covers."""
     wanted = str(name).strip().lower()
+    if not wanted:
+        return None
     for row in models():
-        if (
-            wanted in (row["hub_id"].lower(), row["short"].lower(), *row["also"].lower().split())
-            and wanted
-        ):
+        if wanted in (row["hub_id"].lower(), row["short"].lower(), *row["also"].lower().split()):
             return row
     return None
-
-
-def guess(name, known):
-    """' (did you mean …?)' for a misspelt name, or nothing."""
-    near = difflib.get_close_matches(str(name).lower(), list(known), 1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

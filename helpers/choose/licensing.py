@@ -1,57 +1,36 @@
-"""The licence gate: may a model made from these parts be used like this? A reading aid, not legal advice."""
+"""The licence gate: may a model made from these parts be used like this? No legal advice."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from math import inf
+from numbers import Real
 from textwrap import fill
 
 from helpers import CourseError
-from helpers.choose.catalog import SURE, datasets, find, guess, licences
+from helpers.choose.catalog import FOLDER, SURE, datasets, find, licences
+from helpers.core.files import read_yaml
+from helpers.core.text import did_you_mean
 
-ALLOWED, DUTIES, BLOCKED, UNKNOWN = (
-    "allowed",
-    "allowed with duties",
-    "blocked",
-    "unknown: read the licence",
-)
+ALLOWED = "allowed"
+DUTIES = "allowed with duties"
+BLOCKED = "blocked"
+UNKNOWN = "unknown: read the licence"
 PURPOSES = ("research", "internal", "product", "published")
-EU = dict(
-    AT="Austria",
-    BE="Belgium",
-    BG="Bulgaria",
-    HR="Croatia",
-    CY="Cyprus",
-    CZ="Czechia",
-    DK="Denmark",
-    EE="Estonia",
-    FI="Finland",
-    FR="France",
-    DE="Germany",
-    GR="Greece",
-    HU="Hungary",
-    IE="Ireland",
-    IT="Italy",
-    LV="Latvia",
-    LT="Lithuania",
-    LU="Luxembourg",
-    MT="Malta",
-    NL="Netherlands",
-    PL="Poland",
-    PT="Portugal",
-    RO="Romania",
-    SK="Slovakia",
-    SI="Slovenia",
-    ES="Spain",
-    SE="Sweden",
-)
+# what a line says -> what the whole verdict is when a line says it; the first that fits decides
+DECIDES = {"blocked": BLOCKED, "unknown": UNKNOWN, "duty": DUTIES}
+SETTLED = ("permissive", "share-alike", "own")  # classes of licences that ask nothing of outputs
 
 
 @dataclass(frozen=True)
 class Use:
     """What the tuned model is for.
 
-    purpose: research · internal (your own staff) · product (customers use it, the weights stay with you) · published (weights
-    given away). revenue: yearly revenue of the whole company, affiliates included, in `currency`; None when not stated.
-    monthly_users: of all your products. region: where the company has its principal place of business, a country code such as JP
-    or DE, or EU; empty when not stated. Raises CourseError for anything that cannot be read.
+    purpose: research, internal (your own staff), product (customers use it, the weights stay with
+    you) or published (weights given away). revenue: of the whole company, affiliates included, in a
+    year, in `currency`; None when not stated. monthly_users: of all your products. region: the
+    principal place of business, a country code such as JP or DE, or EU; empty when not stated.
+    Raises CourseError for anything that cannot be read.
     """
 
     purpose: str = "internal"
@@ -61,38 +40,59 @@ class Use:
     monthly_users: int = 0
     region: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.purpose not in PURPOSES:
             raise CourseError(
                 f"The purpose {self.purpose!r} is not known; it can be {', '.join(PURPOSES)}."
             )
+        if self.commercial not in (None, True, False):
+            raise CourseError(f"commercial is {self.commercial!r}; write True or False.")
         if self.commercial is None:
             object.__setattr__(self, "commercial", self.purpose != "research")
-        for name in ("revenue", "monthly_users"):
-            value = getattr(self, name)
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0
-            ):
-                raise CourseError(
-                    f"{name} is {value!r}; write a number that is not negative, for example 40_000_000."
-                )
+        if self.revenue is not None:
+            _check_amount("revenue", self.revenue)
+        _check_amount("monthly_users", self.monthly_users)
+        for name in ("currency", "region"):
+            if not isinstance(getattr(self, name), str):
+                raise CourseError(f"{name} is {getattr(self, name)!r}; write a code in quotes.")
         object.__setattr__(self, "currency", self.currency.strip().upper())
-        place = self.region.strip()
-        known = place.upper() in ("EU", *EU) or place.casefold() in (
-            name.casefold() for name in (*EU.values(), "European Union")
+        object.__setattr__(self, "region", _region_code(self.region.strip()))
+
+
+def _check_amount(name: str, value: object) -> None:
+    # True is a number to Python; NaN fails both comparisons, so a limit would never be reached
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < inf:
+        raise CourseError(
+            f"{name} is {value!r}; write a number that is not negative, for example 40_000_000."
         )
-        if place and not known and not (len(place) == 2 and place.isascii() and place.isalpha()):
-            raise CourseError(
-                f"The region {place!r} cannot be read; write a country code of two letters such as JP, US or DE, or EU."
-            )
-        object.__setattr__(self, "region", "EU" if known else place.upper())
+
+
+@cache
+def _eu_names() -> frozenset[str]:
+    members = read_yaml(FOLDER / "eu_members.yaml")["members"]
+    names = ("EU", "European Union", *members, *members.values())
+    return frozenset(name.casefold() for name in names)
+
+
+def _region_code(place: str) -> str:
+    """`EU` for the Union and each of its members, else the country code in capitals."""
+    if place.casefold() in _eu_names():
+        return "EU"
+    is_code = len(place) == 2 and place.isascii() and place.isalpha()
+    if place and not is_code:
+        raise CourseError(
+            f"The region {place!r} cannot be read; "
+            "write a country code of two letters such as JP, US or DE, or EU."
+        )
+    return place.upper()
 
 
 @dataclass(frozen=True)
 class Line:
-    """One reason: the part (base, teacher …), the model or data set, the licence, the clause, what it says, and its source."""
+    """One reason: which part, which model or data set, the licence's clause, and its source."""
 
-    part: str
+    part: str  # base, teacher, judge, data
     item: str
     verdict: str  # ok, duty, blocked, unknown, note
     licence: str
@@ -101,237 +101,230 @@ class Line:
     source: str
     confidence: str
 
-    def __str__(self):
-        return f"{self.verdict:8} {self.part} {self.item}: {self.says} [{self.licence}, {self.clause}; {self.confidence}]"
+    def __str__(self) -> str:
+        where = f"{self.licence}, {self.clause}; {self.confidence}"
+        return f"{self.verdict:8} {self.part} {self.item}: {self.says} [{where}]"
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the gate says, and every line that led to it. Prints what matters; `table()` gives all lines as rows."""
+class LicenceVerdict:
+    """What the gate says, and every line that led to it. Prints what matters; `table()` has all."""
 
     verdict: str
-    lines: list = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
 
-    def __str__(self):
-        order = ["blocked", "unknown", "duty", "note", "ok"]
-        shown = sorted(
-            (x for x in self.lines if x.verdict != "ok" or self.verdict == ALLOWED),
-            key=lambda x: order.index(x.verdict),
-        )
-        return "\n".join(
-            [
-                self.verdict.upper(),
-                *(fill(f"  {line}", 88, subsequent_indent=" " * 11) for line in shown),
-            ]
-        )
+    def __str__(self) -> str:
+        shown = [self.verdict.upper()]
+        for kind in ("blocked", "unknown", "duty", "note", "ok"):
+            if kind == "ok" and self.verdict != ALLOWED:
+                continue  # what asks for nothing is shown only when nothing else is
+            for line in self.lines:
+                if line.verdict == kind:
+                    shown.append(fill(f"  {line}", 88, subsequent_indent=" " * 11))
+        return "\n".join(shown)
 
-    def table(self):
+    def table(self) -> list[dict[str, str]]:
+        """All lines as rows of a table."""
         return [asdict(line) for line in self.lines]
 
     @property
-    def deciding(self):
+    def deciding(self) -> list[Line]:
         """The lines that made the verdict what it is."""
-        kind = {BLOCKED: "blocked", UNKNOWN: "unknown", DUTIES: "duty"}.get(self.verdict, "ok")
-        return [line for line in self.lines if line.verdict == kind]
+        kinds = {verdict: kind for kind, verdict in DECIDES.items()}
+        return [line for line in self.lines if line.verdict == kinds.get(self.verdict, "ok")]
 
 
-def _holds(when, use, about):
-    """True, False, or a sentence that says what must be stated before the condition can be judged."""
-    for key, wanted in when.items():
-        if key == "revenue_over":
-            if use.revenue is None:
-                return f"state the whole company's yearly revenue in {wanted['currency']}: there is a limit of {wanted['amount']:,}"
-            if use.currency != wanted["currency"]:
-                return f"state the revenue in {wanted['currency']}, not {use.currency}: there is a limit of {wanted['amount']:,}"
-            holds = use.revenue > wanted["amount"] or (
-                use.revenue == wanted["amount"] and wanted.get("inclusive", False)
-            )
-        elif key == "region":
-            if not use.region:
-                return f"state the region of the company: there is a rule for {', '.join(wanted)}"
-            holds = use.region in wanted
-        else:
-            holds = {
-                "purpose": lambda: use.purpose in wanted,
-                "commercial": lambda: use.commercial == wanted,
-                "users_over": lambda: use.monthly_users > wanted,
-                "multimodal": lambda: about["multimodal"] == wanted,
-                "base_not_under": lambda: not set(wanted) & about["base_licences"],
-                "name_lacks": lambda: (
-                    about["name"] is not None and not about["name"].startswith(wanted)
-                ),
-            }[key]()
-        if not holds:
-            return False
-    return True
+@dataclass(frozen=True)
+class _Question:
+    """The use, and what else a condition may ask for."""
+
+    use: Use
+    name: str | None  # of the tuned model
+    by_tag: bool
+    base_licences: frozenset[str]
+    multimodal: bool = False
 
 
-def _read(part, item, licence, use, about, known="high"):
-    """The lines of one licence for one part; no line is surer than what is known of the part's licence."""
-    profile = licences().get(licence)
-    if profile is None:
-        says = "this licence has no profile here" + guess(licence, licences()) + ": read it and ask"
-        return [
-            Line(part, item, "unknown", licence or "none stated", "no profile", says, "none", "low")
-        ]
-    lines, sure = [], max(known, profile["confidence"], key=SURE.index)
-    for rule in profile["rules"]:
-        if part not in rule["as"]:
-            continue
-        # what can be settled without missing facts is settled first, so that nobody is asked for a revenue in vain
-        open_ends = {
-            k: v for k, v in rule.get("when", {}).items() if k in ("revenue_over", "region")
-        }
-        holds = _holds(
-            {k: v for k, v in rule.get("when", {}).items() if k not in open_ends}, use, about
-        )
-        holds = holds and _holds(open_ends, use, about)
-        if holds:
-            says, verdict = (
-                (rule["says"], rule["verdict"])
-                if holds is True
-                else (f"{holds} ({rule['says']})", "unknown")
-            )
-            lines.append(
-                Line(part, item, verdict, licence, rule["clause"], says, profile["source"], sure)
-            )
-    if not lines:
-        says = f"its profile says nothing about use as {part}"
-        lines.append(
-            Line(part, item, "unknown", licence, "no rule", says, profile["source"], "low")
-        )
-    return lines
+def gate(
+    base: str,
+    teachers: str | Iterable[str] = (),
+    data: str | Iterable[str] = ("own",),
+    judges: str | Iterable[str] = (),
+    use: Use | None = None,
+    name: str | None = None,
+    by_tag: bool = False,
+) -> LicenceVerdict:
+    """May a model tuned from these parts be used like this? Every line has its clause and source.
 
-
-def _part(part, name, use, about, seen):
-    """The lines of one base, teacher, judge or data set, with what it was made from."""
-    if part == "data":
-        row = next((r for r in datasets() if name.lower() == r["id"].lower()), None)
-        row = row or ({"id": name, "licence": name} if name in licences() else None)
-        return (
-            _read(part, name, row["licence"], use, about, row.get("confidence", "high"))
-            if row
-            else [_stranger(part, name)]
-        )
-    row = find(name)
-    if row is None:
-        return [_stranger(part, name)]
-    if about["by_tag"] and row["hub_tag"]:
-        row = {**row, "licence": row["hub_tag"], "hub_tag": "", "card": "", "based_on": ""}
-    about = {**about, "multimodal": row["multimodal"] == "yes"}
-    held = row["licence"].split(" + ")
-    lines = [
-        line
-        for licence in held
-        for line in _read(part, row["hub_id"], licence, use, about, row["confidence"])
-    ]
-    if row["hub_tag"] and held != [row["hub_tag"]]:
-        says = f"the hub tag says {row['hub_tag']}, the files or the makers say {row['licence']}: the stricter reading counts"
-        lines.append(
-            Line(
-                part,
-                row["hub_id"],
-                "note",
-                row["licence"],
-                "files against tag",
-                says,
-                row["source"],
-                row["confidence"],
-            )
-        )
-    if row["card"] and use.commercial:
-        said = f"the card says: {row['card']}"
-        lines.append(
-            Line(
-                part,
-                row["hub_id"],
-                "blocked",
-                row["licence"],
-                "model card",
-                said,
-                row["source"],
-                row["confidence"],
-            )
-        )
-    for made in filter(None, (row["taught_by"], row["data"])):
-        lines.append(_heritage(part, row, made))
-    if row["based_on"] and row["based_on"] not in seen:
-        lines += _part(part, row["based_on"], use, about, seen | {row["based_on"]})
-    return lines
-
-
-def _heritage(part, row, made):
-    """A line on what a model was trained on: a note, or an open question when those terms restrict outputs or are unknown."""
-    source = find(made) or next(
-        (r for r in datasets() if r["id"] == made), {"licence": "unverified"}
-    )
-    settled = licences().get(source["licence"], {}).get("class") in (
-        "permissive",
-        "share-alike",
-        "own",
-    )
-    says = f"its makers trained it on {made} ({source['licence']})" + (
-        "" if settled else "; whether those terms reach you is not settled"
-    )
-    kind = "note" if settled else "unknown"
-    return Line(
-        part,
-        row["hub_id"],
-        kind,
-        source["licence"],
-        "training data",
-        says,
-        row["source"],
-        row["confidence"],
-    )
-
-
-def _stranger(part, name):
-    says = "not in data/catalog: read its licence, then add a row with its source"
-    return Line(part, name, "unknown", "not in the catalogue", "no row", says, "none", "low")
-
-
-def gate(base, teachers=(), data=("own",), judges=(), use=None, name=None, by_tag=False):
-    """May a model tuned from these parts be used like this? Returns a Verdict with the clause and source of every line.
-
-    base, teachers, judges: hub ids or catalogue names; data: ids from datasets.csv or licence ids ("own" is your own rows);
-    name: what the tuned model will be called. A part without a row or a profile is "unknown: read the licence", never allowed.
-    by_tag=True believes the hub's tags instead of the files, to see what that would have said.
+    base, teachers, judges: hub ids or catalogue names; data: ids from datasets.csv or licence ids
+    ("own" is your own rows); name: what the tuned model will be called. A part without a row or a
+    profile is "unknown: read the licence", never allowed. by_tag=True believes the hub's tags
+    instead of the files, to see what that would have said.
     """
     use = use or Use()
     if not isinstance(use, Use):
         raise CourseError('use is a licensing.Use, for example Use("internal", revenue=4_000_000).')
-    teachers, data, judges = (
-        [x] if isinstance(x, str) else list(x) for x in (teachers, data, judges)
-    )
     if not str(base or "").strip():
         raise CourseError("The gate needs a base model.")
     row = find(base)
-    about = {
-        "name": name,
-        "by_tag": by_tag,
-        "multimodal": False,
-        "base_licences": set(row["licence"].split(" + ")) if row else set(),
-    }
-    parts = [
-        ("base", base),
-        *(("teacher", t) for t in teachers),
-        *(("data", d) for d in data),
-        *(("judge", j) for j in judges),
-    ]
-    lines = list(
-        dict.fromkeys(
-            line for part, item in parts for line in _part(part, str(item), use, about, {str(item)})
+    base_licences = frozenset(row["licence"].split(" + ")) if row else frozenset()
+    question = _Question(use, name, by_tag, base_licences)
+    lines: list[Line] = []
+    parts = {"base": base, "teacher": teachers, "data": data, "judge": judges}
+    for part, items in parts.items():
+        for item in [items] if isinstance(items, str) else items:
+            if part == "data":
+                lines += _data_lines(str(item), question)
+            else:
+                lines += _model_lines(part, str(item), question, {str(item)})
+    lines = list(dict.fromkeys(lines))  # two parts may share an ancestor
+    kinds = {line.verdict for line in lines}
+    for kind, verdict in DECIDES.items():
+        if kind in kinds:
+            return LicenceVerdict(verdict, lines)
+    return LicenceVerdict(ALLOWED, lines)
+
+
+def _data_lines(name: str, question: _Question) -> list[Line]:
+    for row in datasets():
+        if row["id"].lower() == name.lower():
+            return _licence_lines("data", name, row["licence"], question, row["confidence"])
+    if name in licences():
+        return _licence_lines("data", name, name, question)
+    return [_not_in_catalogue("data", name)]
+
+
+def _model_lines(part: str, name: str, question: _Question, seen: set[str]) -> list[Line]:
+    """The lines of one model, of what it was trained on, and of what it was made from."""
+    row = find(name)
+    if row is None:
+        return [_not_in_catalogue(part, name)]
+    if question.by_tag and row["hub_tag"]:
+        row = {**row, "licence": row["hub_tag"], "hub_tag": "", "card": "", "based_on": ""}
+    question = replace(question, multimodal=row["multimodal"] == "yes")
+    names = row["licence"].split(" + ")
+    lines = []
+    for licence in names:
+        lines += _licence_lines(part, row["hub_id"], licence, question, row["confidence"])
+    if row["hub_tag"] and names != [row["hub_tag"]]:
+        says = (
+            f"the hub tag says {row['hub_tag']}, the files or the makers say {row['licence']}: "
+            "the stricter reading counts"
         )
-    )
-    found = {line.verdict for line in lines}
-    return Verdict(
-        BLOCKED
-        if "blocked" in found
-        else UNKNOWN
-        if "unknown" in found
-        else DUTIES
-        if "duty" in found
-        else ALLOWED,
-        lines,
-    )
+        lines.append(_row_line(part, row, "note", "files against tag", says))
+    if row["card"] and question.use.commercial:
+        says = f"the card says: {row['card']}"
+        lines.append(_row_line(part, row, "blocked", "model card", says))
+    for origin in (row["taught_by"], row["data"]):
+        if origin:
+            lines.append(_training_data_line(part, row, origin))
+    if row["based_on"] and row["based_on"] not in seen:
+        lines += _model_lines(part, row["based_on"], question, seen | {row["based_on"]})
+    return lines
+
+
+def _licence_lines(
+    part: str, item: str, licence: str, question: _Question, confidence: str = "high"
+) -> list[Line]:
+    """The lines of one licence; none is surer than what is known of the part's licence."""
+    profile = licences().get(licence)
+    if profile is None:
+        near = did_you_mean(licence, licences())
+        hint = near if "did you mean" in near else ""  # not the list of all licences there are
+        says = f"this licence has no profile here: read it and ask{hint}"
+        licence = licence or "none stated"
+        return [Line(part, item, "unknown", licence, "no profile", says, "none", "low")]
+    surety = max(confidence, profile["confidence"], key=SURE.index)
+    lines = []
+    for rule in profile["rules"]:
+        when = rule.get("when", {})
+        if part not in rule["as"] or not _applies(when, question):
+            continue
+        verdict, says = rule["verdict"], rule["says"]
+        unstated = _unstated_fact(when, question.use)
+        if unstated:
+            verdict, says = "unknown", f"{unstated} ({says})"
+        clause, source = rule["clause"], profile["source"]
+        lines.append(Line(part, item, verdict, licence, clause, says, source, surety))
+    if not lines:
+        says = f"its profile says nothing about use as {part}"
+        source = profile["source"]
+        lines.append(Line(part, item, "unknown", licence, "no rule", says, source, "low"))
+    return lines
+
+
+def _applies(when: dict, question: _Question) -> bool:
+    """True unless a condition is known not to hold; a fact that was not stated may still hold."""
+    for condition, wanted in when.items():
+        is_known = not _unstated_fact({condition: wanted}, question.use)
+        if is_known and not _holds(condition, wanted, question):
+            return False
+    return True
+
+
+def _unstated_fact(when: dict, use: Use) -> str:
+    """What must be stated before the conditions can be judged; empty when nothing is missing."""
+    limit = when.get("revenue_over")
+    if limit and use.revenue is None:
+        return (
+            f"state the whole company's yearly revenue in {limit['currency']}: "
+            f"there is a limit of {limit['amount']:,}"
+        )
+    if limit and use.currency != limit["currency"]:
+        return (
+            f"state the revenue in {limit['currency']}, not {use.currency}: "
+            f"there is a limit of {limit['amount']:,}"
+        )
+    if "region" in when and not use.region:
+        places = ", ".join(when["region"])
+        return f"state the region of the company: there is a rule for {places}"
+    return ""
+
+
+def _holds(condition: str, wanted: object, question: _Question) -> bool:
+    use, name = question.use, question.name
+    match condition:
+        case "purpose":
+            return use.purpose in wanted
+        case "commercial":
+            return use.commercial == wanted
+        case "users_over":
+            return use.monthly_users > wanted
+        case "revenue_over":
+            reached = use.revenue == wanted["amount"] and wanted.get("inclusive", False)
+            return reached or use.revenue > wanted["amount"]
+        case "region":
+            return use.region in wanted
+        case "multimodal":
+            return question.multimodal == wanted
+        case "base_not_under":
+            return not question.base_licences & set(wanted)
+        case "name_lacks":
+            return name is not None and not name.startswith(wanted)
+    raise AssertionError(f"the catalogue let the condition {condition!r} through")
+
+
+def _training_data_line(part: str, row: dict, origin: str) -> Line:
+    """What a model was trained on: an open question where those terms are unknown or restrict."""
+    licence = "unverified"
+    source = find(origin)
+    if source:
+        licence = source["licence"]
+    else:
+        for data_set in datasets():
+            if data_set["id"] == origin:
+                licence = data_set["licence"]
+    says, verdict = f"its makers trained it on {origin} ({licence})", "note"
+    if licences().get(licence, {}).get("class") not in SETTLED:
+        says, verdict = f"{says}; whether those terms reach you is not settled", "unknown"
+    return _row_line(part, {**row, "licence": licence}, verdict, "training data", says)
+
+
+def _row_line(part: str, row: dict, verdict: str, clause: str, says: str) -> Line:
+    source, confidence = row["source"], row["confidence"]
+    return Line(part, row["hub_id"], verdict, row["licence"], clause, says, source, confidence)
+
+
+def _not_in_catalogue(part: str, name: str) -> Line:
+    says = "not in data/catalog: read its licence, then add a row with its source"
+    return Line(part, name, "unknown", "not in the catalogue", "no row", says, "none", "low")

@@ -1,156 +1,121 @@
-"""Pick a base model by language, licence, memory and use: a table from the catalogue, with controls where a kernel runs."""
+"""Pick a base model by language, licence, memory and use, with controls where a kernel runs."""
 
 import html
 import os
+from dataclasses import replace
+from typing import Any
 
+from helpers import CourseError
 from helpers.choose import catalog, licensing, memory
 
-# the column "Japanese": native (made for it), declared (its makers name it), weak (neither)
-SHOWN = ("model", "parameters", "verdict", "GiB to tune", "Japanese", "note")
 
+def matching_models(
+    language: str = "any",
+    licence: str = "any",
+    gib: float = 15.0,
+    mode: str = "qlora",
+    use: licensing.Use | None = None,
+    max_length: int = 512,
+) -> list[dict[str, Any]]:
+    """Base models of the catalogue that fit, smallest first: rows with name, verdict and GiB.
 
-def matches(language="any", licence="any", gib=15.0, mode="qlora", use=None, tokens=512):
-    """Base models of the catalogue that fit: a list of dicts with the keys of SHOWN, smallest first.
-
-    language: any or Japanese; licence: any, or a class of licences.yaml such as permissive; gib: memory at hand; mode: lora, qlora,
-    full or inference; use: a licensing.Use. Blocked models are left out, those with open questions come last.
+    language: any or Japanese; licence: any, or a class of licences.yaml such as permissive; gib:
+    memory at hand; mode: lora, qlora, full or inference. Blocked models are left out; those with
+    open questions come after the others, those whose memory is not known (GiB is None) last.
     """
-    found = []
+    matching = []
     for row in catalog.models():
-        if "base" not in row["role"] or language == "Japanese" and row["japanese"] == "weak":
+        # the column japanese: native (made for it), declared (its makers name it), weak (neither)
+        if "base" not in row["role"] or (language == "Japanese" and row["japanese"] == "weak"):
             continue
-        classes = {catalog.licences().get(x, {}).get("class") for x in row["licence"].split(" + ")}
-        if licence != "any" and classes != {licence}:
+        if licence != "any" and _licence_classes(row) != {licence}:
             continue
-        shape = memory.shape_of_row(row)
-        need = memory.estimate(shape, mode, tokens).total / memory.GIB if shape else None
-        least = (
-            memory.NF4 * int(row["parameters"] or 0) / memory.GIB
-        )  # sizes not known: at least the weights in 4 bits
+        need = _gib_needed(row, mode, max_length)
+        # where the sizes are not known, it takes at least the weights in 4 bits
+        least = need or memory.NF4 * int(row["parameters"] or 0) / memory.GIB
         verdict = licensing.gate(row["hub_id"], use=use).verdict
-        if need is None and least > gib:
-            continue
-        if verdict != licensing.BLOCKED and (need is None or need <= gib):
-            found.append(
-                {
-                    "model": row["hub_id"],
-                    "parameters": int(row["parameters"] or 0),
-                    "verdict": verdict,
-                    "GiB to tune": need,
-                    "Japanese": row["japanese"],
-                    "note": row["note"],
-                }
-            )
-    return sorted(
-        found,
-        key=lambda f: (
-            f["verdict"] == licensing.UNKNOWN,
-            f["GiB to tune"] is None,
-            f["GiB to tune"] or 0,
-            f["model"],
-        ),
+        if least <= gib and verdict != licensing.BLOCKED:
+            model = {"model": row["hub_id"], "verdict": verdict, "GiB": need}
+            matching.append({**model, "Japanese": row["japanese"]})
+    return sorted(matching, key=_place)
+
+
+def _licence_classes(row: dict[str, str]) -> set[str | None]:
+    profiles = catalog.licences()
+    return {profiles.get(name, {}).get("class") for name in row["licence"].split(" + ")}
+
+
+def _gib_needed(row: dict[str, str], mode: str, max_length: int) -> float | None:
+    shape = memory.shape_of_row(row)
+    if shape is None:
+        return None
+    return memory.estimate(shape, mode, max_length).total / memory.GIB
+
+
+def _place(model: dict[str, Any]) -> tuple:
+    unknown_verdict = model["verdict"] == licensing.UNKNOWN
+    return unknown_verdict, model["GiB"] is None, model["GiB"] or 0, model["model"]
+
+
+def models_as_html(matching: list[dict[str, Any]], limit: int = 8) -> str:
+    """The first models whose memory is known, as an HTML table; catalogue text is escaped."""
+    import pandas as pd
+
+    if not matching:
+        return (
+            "<p>No base model of the catalogue fits. Give it more memory, another licence class, "
+            "or state the revenue.</p>"
+        )
+    sized = [model for model in matching if model["GiB"] is not None]
+    table = pd.DataFrame(sized[:limit]).to_html(index=False, float_format="%.1f", border=0)
+    unsized = len(matching) - len(sized)
+    return (
+        f"<p><b>{len(sized)} base models fit</b>, {len(sized[:limit])} are shown; "
+        f"of {unsized} more the memory is not known</p>{table}"
     )
 
 
-def table(found, limit=20):
-    """The rows of `matches` as an HTML table; text from the catalogue is escaped."""
-    if not found:
-        return "<p>No base model of the catalogue fits. Give it more memory, another licence class, or state the revenue.</p>"
-    cells = [
-        [
-            f["model"],
-            f"{f['parameters'] / 1e9:.2f} B" if f["parameters"] else "",
-            f["verdict"],
-            "not known" if f["GiB to tune"] is None else f"{f['GiB to tune']:.1f}",
-            f["Japanese"],
-            f["note"],
-        ]
-        for f in found[:limit]
-    ]
-    look = "style='text-align:left;vertical-align:top;padding:2px 10px 2px 0;line-height:1.35'"
-    head = "".join(f"<th {look}>{html.escape(h)}</th>" for h in SHOWN)
-    body = "".join(
-        "<tr>" + "".join(f"<td {look}>{html.escape(c)}</td>" for c in row) + "</tr>"
-        for row in cells
-    )
-    more = f"<p>and {len(found) - limit} more</p>" if len(found) > limit else ""
-    sized = sum(f["GiB to tune"] is not None for f in found)
-    return f"<p><b>{sized} base models fit</b>; of {len(found) - sized} more the memory is not known</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
-
-
-def show(**start):
-    """Display the picker: controls and a table that follows them; a page without a kernel shows the table alone."""
+def show_picker(
+    language: str = "any",
+    gib: float = 15.0,
+    mode: str = "qlora",
+    use: licensing.Use | None = None,
+) -> None:
+    """Display controls and a table that follows them; without a kernel the table stands alone."""
     import ipywidgets as widgets
-    from IPython.display import display
+    from IPython.display import HTML, display
 
-    first = table(matches(**start))
+    use = use or licensing.Use()
     if os.environ.get("COURSE_QUIET"):  # a recorded page has no kernel to talk to
-        display({"text/html": first, "text/plain": "a table of base models"}, raw=True)
+        display(HTML(models_as_html(matching_models(language, "any", gib, mode, use))))
         return
-    wide = {"style": {"description_width": "110px"}, "layout": {"width": "330px"}}
-    use = start.get("use") or licensing.Use()
-    classes = sorted({p["class"] for p in catalog.licences().values()} - {"own", "service-terms"})
-    controls = {
-        "language": widgets.Dropdown(
-            options=["any", "Japanese"],
-            value=start.get("language", "any"),
-            description="language",
-            **wide,
-        ),
-        "licence": widgets.Dropdown(
-            options=["any", *classes],
-            value=start.get("licence", "any"),
-            description="licence class",
-            **wide,
-        ),
-        "gib": widgets.Dropdown(
-            options=[
-                ("4 GiB", 4.0),
-                ("8 GiB", 8.0),
-                ("15 GiB (T4)", 15.0),
-                ("24 GiB", 24.0),
-                ("80 GiB", 80.0),
-            ],
-            value=start.get("gib", 15.0),
-            description="memory",
-            **wide,
-        ),
-        "mode": widgets.Dropdown(
-            options=list(memory.MODES), value=start.get("mode", "qlora"), description="work", **wide
-        ),
-        "purpose": widgets.Dropdown(
-            options=list(licensing.PURPOSES), value=use.purpose, description="use", **wide
-        ),
-        "revenue": widgets.Text(
-            value="" if use.revenue is None else f"{use.revenue:.0f}",
-            placeholder="whole company, yearly",
-            description=f"revenue in {use.currency}",
-            **wide,
-        ),
-    }
-    out = widgets.HTML(value=first)
 
-    def follow(_=None):
-        value = {name: control.value for name, control in controls.items()}
+    def follow(language: str, licence: str, gib: float, mode: str, purpose: str, revenue: str):
         try:
-            revenue = float(value.pop("revenue").replace(",", "") or "nan")
-            asked = licensing.Use(
-                value.pop("purpose"),
-                revenue=None if revenue != revenue else revenue,
-                currency=use.currency,
-                region=use.region,
-            )
-            out.value = table(matches(use=asked, **value))
-        except ValueError:
-            out.value = "<p>The revenue is a number, for example 4000000.</p>"
-        except Exception as problem:  # a control must never go silent
-            out.value = f"<p>{html.escape(str(problem))}</p>"
+            asked = replace(use, purpose=purpose, commercial=None, revenue=_amount(revenue))
+            page = models_as_html(matching_models(language, licence, gib, mode, asked))
+        except CourseError as problem:  # a control must never go silent
+            page = f"<p>{html.escape(str(problem))}</p>"
+        display(HTML(page))
+        return page
 
-    for control in controls.values():
-        control.observe(follow, names="value")
-    box = widgets.VBox(
-        [widgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"}), out]
+    classes = {profile["class"] for profile in catalog.licences().values()}
+    classes -= {"own", "service-terms"}  # no base model stands under these
+    widgets.interact(
+        follow,
+        language=widgets.Dropdown(options=["any", "Japanese"], value=language),
+        licence=["any", *sorted(classes)],
+        gib=widgets.Dropdown(options=sorted({4.0, 8.0, 15.0, 24.0, 80.0, gib}), value=gib),
+        mode=widgets.Dropdown(options=memory.MODES, value=mode),
+        purpose=widgets.Dropdown(options=licensing.PURPOSES, value=use.purpose),
+        revenue="" if use.revenue is None else f"{use.revenue:.0f}",
     )
-    bundle = box._repr_mimebundle_()
-    bundle = bundle[0] if isinstance(bundle, tuple) else bundle
-    display({**(bundle or {}), "text/html": first}, raw=True)
+
+
+def _amount(typed: str) -> float | None:
+    if not typed.strip():
+        return None
+    try:
+        return float(typed.replace(",", ""))
+    except ValueError:
+        raise CourseError("The revenue is a number, for example 4000000.") from None

@@ -51,7 +51,7 @@ def _cell(row, column, file, key):
 
 def price(machine, folder=catalog.FOLDER):
     """The row of data/catalog/prices.csv for a machine: usd_per_hour with source, date and confidence."""
-    rows = catalog._csv("prices.csv", "machine", folder)
+    rows = catalog.read_table("prices.csv", "machine", folder)
     for row in rows:
         if row["machine"] == machine:
             return {**row, "usd_per_hour": _cell(row, "usd_per_hour", "prices.csv", "machine")}
@@ -75,7 +75,7 @@ def exchange(currency, folder=catalog.FOLDER):
             "date": date.today().isoformat(),
             "confidence": "high",
         }
-    rows = catalog._csv("rates.csv", "currency", folder)
+    rows = catalog.read_table("rates.csv", "currency", folder)
     for row in rows:
         if row["currency"] == currency:
             return {
@@ -95,7 +95,7 @@ def published(folder=catalog.FOLDER):
     """{task: row} of data/catalog/published.csv, with times_cheaper as a number and what it measures."""
     return {
         row["task"]: {**row, "times_cheaper": _cell(row, "times_cheaper", "published.csv", "task")}
-        for row in catalog._csv("published.csv", "task", folder)
+        for row in catalog.read_table("published.csv", "task", folder)
     }
 
 

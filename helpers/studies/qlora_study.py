@@ -364,7 +364,7 @@ def memories(run):
             dtype = (
                 "float32" if method == "full" else run.runtime.dtype
             )  # full tuning updates the weights, so they are kept exact
-            known[method] = memory.measure(method, FAST["pack"], 1, dtype)["bytes"]
+            known[method] = memory.measure_peak(method, FAST["pack"], 1, dtype)["bytes"]
             files.write_text(path, json.dumps(known))
     return known
 

@@ -1,4 +1,4 @@
-"""One measurement of memory in a process of its own: `python -m helpers.tune.memory_trial --mode qlora --tokens 256`."""
+"""One measurement of memory in a process of its own: `python -m helpers.tune.memory_trial --mode qlora`."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ import torch
 
 from helpers.choose import memory, models
 from helpers.core import runtime
-from helpers.tune.training import guard_4bit, guard_adapter, hardware_arguments
+from helpers.tune.training import build_trainer, load_base, lora_config
 
 
 def memory_trial(mode, tokens, rows, dtype, config, own_memory, watch):
@@ -17,10 +17,7 @@ def memory_trial(mode, tokens, rows, dtype, config, own_memory, watch):
     """
     import tempfile
 
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-    from trl import SFTConfig, SFTTrainer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     runtime.quiet()
     here = runtime.detect()
@@ -38,21 +35,10 @@ def memory_trial(mode, tokens, rows, dtype, config, own_memory, watch):
             ).save_pretrained(place)
         cuda = here.device == "cuda"
         before = 0 if cuda else own_memory()
-        nf4 = (
-            BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=number,
-            )
-            if mode == "qlora"
-            else None
-        )
-        model = AutoModelForCausalLM.from_pretrained(
-            place, dtype=number, quantization_config=nf4, device_map={"": 0} if cuda else None
-        )
+        four_bit = mode == "qlora"
+        model = load_base(place, here, four_bit, number, number)
         if (
-            not cuda and not nf4
+            not cuda and not four_bit
         ):  # loaded weights are a view of the file; a copy makes them count as the process's own
             for parameter in model.parameters():
                 parameter.data = parameter.data.clone()
@@ -68,64 +54,46 @@ def memory_trial(mode, tokens, rows, dtype, config, own_memory, watch):
                         do_sample=False,
                     )
             else:
-                lora = (
-                    None
-                    if mode == "full"
-                    else LoraConfig(
-                        r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"
-                    )
-                )
-                hardware = {
-                    **hardware_arguments(here),
-                    "bf16": dtype == "bfloat16",
-                    "fp16": dtype == "float16",
-                    "activation_checkpointing": False,
-                }
-                arguments = SFTConfig(
-                    output_dir=scratch,
-                    max_length=tokens,
+                adapter = None if mode == "full" else lora_config()
+                trainer = build_trainer(
+                    model,
+                    tokenizer,
+                    [{"input_ids": row} for row in ids.tolist() * 4],
+                    here,
+                    scratch,
+                    adapter,
+                    answer_only=False,
                     per_device_train_batch_size=rows,
                     max_steps=3,
-                    save_strategy="no",
-                    report_to="none",
-                    disable_tqdm=True,
                     logging_strategy="no",
-                    **hardware,
+                    bf16=dtype == "bfloat16",
+                    fp16=dtype == "float16",
+                    activation_checkpointing=False,
                 )
-                data = Dataset.from_dict({"input_ids": ids.tolist() * 4})
-                trainer = SFTTrainer(
-                    model=model,
-                    args=arguments,
-                    train_dataset=data,
-                    processing_class=tokenizer,
-                    peft_config=lora,
-                )
-                guard_4bit(trainer.model)
-                guard_adapter(trainer.model) if lora else None
                 trainer.train()
     return before, peak.top, torch.cuda.get_device_name(0) if cuda else "cpu"
 
 
-def main(arguments=None):
+def _main(arguments=None):
     """One measurement in this process; prints one line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m helpers.tune.memory_trial")
     parser.add_argument("--mode", choices=memory.MODES, required=True)
-    parser.add_argument("--tokens", type=int, default=256)
-    parser.add_argument("--rows", type=int, default=1)
+    parser.add_argument("--max-length", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--dtype", choices=list(memory.BYTES), default="bfloat16")
     parser.add_argument(
         "--config", help="random weights of this config.json instead of the embedded model"
     )
     a = parser.parse_args(arguments)
     before, peak, device = memory_trial(
-        a.mode, a.tokens, a.rows, a.dtype, a.config, memory.own, memory.Peak
+        a.mode, a.max_length, a.batch_size, a.dtype, a.config, memory.own_bytes, memory.PeakMemory
     )
     print(
         json.dumps(
             {
                 "mode": a.mode,
-                "tokens": a.tokens,
-                "rows": a.rows,
+                "max_length": a.max_length,
+                "batch_size": a.batch_size,
                 "dtype": a.dtype,
                 "device": device,
                 "bytes": peak - before,
@@ -135,4 +103,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    _main()
