@@ -214,15 +214,15 @@ def test_an_answer_belongs_to_its_text_and_to_nothing_else(answering, monkeypatc
 def test_an_adapter_counts_as_weights_switched_on_or_off(answering):
     import peft
 
-    from helpers.ask.answers import _hash_of_weights
+    from helpers.ask.answers import hash_of_weights
 
     model = answering[2]
-    plain = _hash_of_weights(model)
+    plain = hash_of_weights(model)
     adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"]))
-    on = _hash_of_weights(adapted)
+    on = hash_of_weights(adapted)
     with adapted.disable_adapter():
-        off = _hash_of_weights(adapted)
-    assert len({plain, on, off}) == 3 and _hash_of_weights(adapted) == on
+        off = hash_of_weights(adapted)
+    assert len({plain, on, off}) == 3 and hash_of_weights(adapted) == on
 
 
 def test_a_model_that_scores_more_ids_than_its_tokenizer_has(answering, tokenizer):

@@ -145,7 +145,7 @@ def generate(
         grammar_kind = [type(pilot).__name__, pilot.model_dump(mode="json")["fields"]]
     chat = pilot.chat("", list(shots), full)
     limits = [max_length, max_new_tokens]
-    weights = _hash_of_weights(model)
+    weights = hash_of_weights(model)
     made_from = fingerprint(weights, tokenizer.chat_template, chat, grammar_kind, limits, hold)
     journal = Journal(f"{at}-{made_from}.jsonl")
 
@@ -192,7 +192,7 @@ def _greedy(model, tokenizer, inputs: dict, grammars: list[str], max_new_tokens:
     return tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)
 
 
-def _hash_of_weights(model) -> str:
+def hash_of_weights(model) -> str:
     """Hex SHA-256 of every weight in memory, and of the adapters that are switched on."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
