@@ -231,7 +231,7 @@ def main(arguments=None):
             if (
                 number == "00"
                 and pilot.name not in ("inbox", "clinc150")
-                and not any(sealed.is_sealed(place, "bar") for place in sealed.places(pilot, profile))
+                and sealed.first_sealed(sealed.places(pilot, profile)) is None
             ):
                 print(
                     "No bar is frozen for this pilot: run `make bar PILOT=...` first if the result is meant to count.",

@@ -150,9 +150,9 @@ def test_the_short_verdict_says_why():
     assert verdict.brief == str(verdict).split("; not shown")[0] and verdict.brief.endswith(
         "; missed: urgency, cost of errors"
     )
-    unsure = replace(verdict, parts={"exact record": "shown", "intent": "open"})
+    unsure = replace(verdict, conditions={"exact record": "shown", "intent": "open"})
     assert unsure.brief.endswith("asked +10; not shown: intent")
-    assert replace(verdict, parts={"exact record": "shown"}).brief.endswith("asked +10")
+    assert replace(verdict, conditions={"exact record": "shown"}).brief.endswith("asked +10")
     lead = json.loads((ROOT / "data/reference/results/08.json").read_text())["settings"]["lead"]
     assert f"against its bar (seed 2): {verdict.brief}" in lead
 

@@ -1,183 +1,171 @@
-"""What a bar says: beforehand in sentences for those who sign it, afterwards as pass, fail or not enough rows."""
+"""A result held against a bar: pass, fail or not enough rows, condition by condition."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from helpers.measure.error_costs import Cost
-from helpers.measure.intervals import Comparison, compare, paired_interval
+import numpy as np
+
+from helpers.core.pilot import Pilot
+from helpers.measure.error_costs import Cost, error_cost, error_kinds
+from helpers.measure.intervals import (
+    Comparison,
+    Share,
+    compare,
+    highest_rate,
+    paired_interval,
+    share,
+)
+from helpers.measure.planning import rows_for_perfect, rows_for_zero_errors
+from helpers.measure.scoring import Scored
+
+if TYPE_CHECKING:
+    from helpers.agree.bar import Bar
+
+EXACT, COST = "exact record", "cost of errors"
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """`status`: pass, fail or not enough rows. `parts`: {condition: shown, missed or open}; `small`: {open condition: rows that even
-    a result without an error would need}; prints as one line."""
+class BarVerdict:
+    """`status`: pass, fail or not enough rows; prints as one line.
+
+    `conditions`: {condition: shown, missed or open}. `needs_rows`: {open condition: rows that even
+    a result without an error would need}. `n`: rows judged. `remarks`: what must be said beside it.
+    """
 
     status: str
     exact: Comparison
-    fields: dict
-    critical: dict
     cost: Cost
-    parts: dict
-    small: dict
+    conditions: dict[str, str]
+    needs_rows: dict[str, int]
     n: int
-    bar: object
-    made: list
+    bar: "Bar"
+    remarks: list[str]
 
-    def _said(self):
-        """What the line is made of, {part: words}; a part without words is left out."""
-        why = {
-            side: [
-                name
-                for name, found in self.parts.items()
-                if found == side and name not in self.small
-            ]
-            for side in ("missed", "open")
-        }
-        most = self.bar.max_cost_per_1000
-        low, high = 100 * self.exact.low, 100 * self.exact.high
-        gap = f"{100 * self.exact.difference:+.1f} points [{low:+.1f}, {high:+.1f}]"
-        said = {
-            "exact": f"{self.status.upper()}: exact record {gap} against {self.bar.baseline}, asked {100 * self.bar.margin:+g}"
-        }
-        said |= {
-            side: f"{word}: {', '.join(why[side])}"
-            for side, word in (("missed", "missed"), ("open", "not shown"))
-            if why[side]
-        }
-        if self.small:
-            said["small"] = (
-                f"these rows cannot show: {', '.join(f'{k} ({needs(v)})' for k, v in self.small.items())}"
-            )
-        if most is not None:
-            said["cost"] = f"costs {str(self.cost).strip()}, at most {most:,.0f}"
-        return said | {
-            "rows": "; ".join(
-                [f"{self.n} rows, {self.bar.rows} agreed", *self.made, *self.bar.remarks]
-            )
-        }
+    def _headline(self) -> str:
+        points, low, high = np.array([self.exact.difference, self.exact.low, self.exact.high]) * 100
+        return (
+            f"{self.status.upper()}: exact record {points:+.1f} points [{low:+.1f}, {high:+.1f}] "
+            f"against {self.bar.baseline}, asked {100 * self.bar.margin:+g}"
+        )
 
-    def __str__(self):
-        return "; ".join(self._said().values())
+    def _reasons(self) -> list[str]:
+        """What was missed, what was not shown, what these rows cannot show: those that exist."""
+        names: dict[str, list[str]] = {"missed": [], "open": [], "shown": []}
+        for name, state in self.conditions.items():
+            if name not in self.needs_rows:
+                names[state].append(name)
+        reasons = []
+        if names["missed"]:
+            reasons.append(f"missed: {', '.join(names['missed'])}")
+        if names["open"]:
+            reasons.append(f"not shown: {', '.join(names['open'])}")
+        if self.needs_rows:
+            reasons.append(f"these rows cannot show: {rows_in_words(self.needs_rows)}")
+        return reasons
+
+    def __str__(self) -> str:
+        words = [self._headline(), *self._reasons()]
+        limit = self.bar.max_cost_per_1000
+        if limit is not None:
+            words.append(f"costs {str(self.cost).strip()}, at most {limit:,.0f}")
+        words.append(f"{self.n} rows, {self.bar.rows} agreed")
+        return "; ".join([*words, *self.remarks])
 
     @property
-    def brief(self):
-        """The figure and the reason: what was missed, else what was not shown, else what these rows cannot show."""
-        said = self._said()
-        return "; ".join(
-            [
-                said["exact"],
-                *[said[side] for side in ("missed", "open", "small") if side in said][:1],
-            ]
-        )
+    def brief(self) -> str:
+        """The figure and the first reason."""
+        return "; ".join([self._headline(), *self._reasons()[:1]])
 
 
-def paired(a, b, alpha):
-    """compare(a, b) with Tango's interval at 1 - alpha."""
-    found = compare(a, b)
-    low, high = paired_interval(found.only_a, found.only_b, found.n, alpha)
-    return replace(found, low=low, high=high)
+def judge_against(
+    bar: "Bar", pilot: Pilot, tuned: Scored, baseline: Scored, data: Sequence[dict], looks: int = 1
+) -> BarVerdict:
+    """A BarVerdict on two Scored over the same labelled rows `data`.
+
+    Pass: every interval lies on the good side and the agreed rows were used. Fail: one lies on the
+    bad side, or the agreed rows did not show what they could have shown. Else: not enough rows.
+    Every condition must hold, so no further correction is due for their number.
+    """
+    # Bonferroni: each look, of those allowed or made, gets its share of alpha
+    alpha = bar.alpha / max(looks, bar.looks)
+    exact = tango_comparison(tuned.exact, baseline.exact, alpha)
+    cost = error_cost(pilot, data, tuned.records, bar.costs, alpha=alpha)
+    # the ends of each interval, measured from the limit towards the good side
+    ends = {EXACT: (exact.low - bar.margin, exact.high - bar.margin)}
+    wrong = {EXACT: 1 - baseline.exact.mean()}
+    for name, may_lose in bar.secondary.items():
+        gap = tango_comparison(tuned.right[name], baseline.right[name], alpha)
+        ends[name] = (gap.low + may_lose, gap.high + may_lose)
+        wrong[name] = 1 - baseline.right[name].mean()
+    for kind, limit in bar.critical.items():
+        rate = _rate(pilot, data, tuned.records, kind)
+        ends[kind] = (limit - rate.high, limit - rate.low)
+    if bar.max_cost_per_1000 is not None:
+        ends[COST] = (bar.max_cost_per_1000 - cost.high, bar.max_cost_per_1000 - cost.low)
+
+    conditions = {name: _state(low, high) for name, (low, high) in ends.items()}
+    needs_rows = {}
+    for name, rows in rows_without_error(bar, wrong, alpha).items():
+        if conditions[name] == "open" and rows and rows > len(data):
+            needs_rows[name] = rows
+    remarks = list(bar.remarks)
+    if looks > bar.looks:
+        remarks.insert(0, f"looked {looks} times, {bar.looks} agreed")
+    status = _status(conditions, needs_rows, len(data) >= bar.rows)
+    return BarVerdict(status, exact, cost, conditions, needs_rows, len(data), bar, remarks)
 
 
-def side(low, high):
-    """An interval of 'how far on the good side' as shown, missed or open."""
-    return "shown" if low >= 0 else "missed" if high < 0 else "open"
+def rows_without_error(bar: "Bar", wrong: dict[str, float], alpha: float) -> dict[str, int | None]:
+    """{condition: rows on which a result without an error shows it, None for 'no number does'}.
+
+    `wrong`: {condition: share of rows where the baseline is wrong}, for the record and each field.
+    """
+    rows = {EXACT: rows_for_perfect(wrong[EXACT], bar.margin, alpha)}
+    for name, may_lose in bar.secondary.items():
+        rows[name] = rows_for_perfect(wrong[name], -may_lose, alpha)
+    for kind, limit in bar.critical.items():
+        rows[kind] = rows_for_zero_errors(limit)
+    return rows
 
 
-def needs(rows):
-    """How many rows a condition needs, in words."""
-    return f"needs {rows} rows" if rows else "no number of rows does"
+def _state(low: float, high: float) -> str:
+    if low >= 0:
+        return "shown"
+    return "missed" if high < 0 else "open"
 
 
-def in_words(bar):
-    """A Bar as one page of Markdown for the people who sign it: sentences, messages and money."""
-    money = bar.costs.currency
-    wrongs = {
-        "wrong": "{0} wrong",
-        "empty": "{0} left empty where one stood",
-        "extra": "{0} given where there is none",
-    }
+def _status(conditions: dict[str, str], needs_rows: dict[str, int], all_rows_used: bool) -> str:
+    states = set(conditions.values())
+    could_be_shown = {name for name, state in conditions.items() if state == "open"}
+    could_be_shown -= set(needs_rows)
+    if "missed" in states or (could_be_shown and all_rows_used):
+        return "fail"
+    if "open" in states or not all_rows_used:
+        return "not enough rows"
+    return "pass"
 
-    def rare(kind, limit):
-        field, *rest = kind.split(".", 2)
-        what = (
-            f"{field} {rest[1]!r} overlooked"
-            if rest[1:]
-            else wrongs[rest[0]].format(field)
-            if rest
-            else "no usable record"
-        )
-        return f"- {what}: in at most {1000 * limit:,.0f} of 1,000 messages, at {bar.costs.of(kind):,.2f} {money} each"
 
-    state = (
-        f"Frozen on {bar.frozen}, version {bar.version}."
-        if bar.frozen
-        else "**DRAFT: nothing is agreed, nothing is frozen.**"
-    )
-    much = bar.messages_per_year
-    volume = (
-        [
-            f"We expect {much:,} messages a year (an assumption). Read by people they cost "
-            f"{much / 1000 * bar.costs.today:,.0f} {money} a year ({bar.costs.today:,.0f} {money} per 1,000)."
-        ]
-        if much
-        else []
-    )
-    cost = (
-        []
-        if bar.max_cost_per_1000 is None
-        else [
-            f"- Errors, running and checking together cost at most {bar.max_cost_per_1000:,.0f} {money} per 1,000 messages"
-            + (f", {much / 1000 * bar.max_cost_per_1000:,.0f} {money} a year" if much else "")
-            + "; doubt counts against the model."
-        ]
-    )
-    fields = [
-        f"- {name}: right in at most {100 * loss:g} fewer of 100 messages than with {bar.baseline}."
-        for name, loss in bar.secondary.items()
-    ]
-    seeds = (
-        f"{len(bar.seeds)} models are trained (seeds {', '.join(map(str, bar.seeds))}); all are reported, the middle one judged, "
-        "and together they are one look. "
-        if len(bar.seeds) > 1
-        else ""
-    )
-    follows = (
-        "**What follows.** *Pass*: the model goes into trial use. *Fail*: it does not; the baseline or today's process stays. "
-        "*Not enough rows*: more messages are labelled, nothing is put to use."
-    )
-    return "\n".join(
-        [
-            f"# The bar for the pilot {bar.pilot}",
-            "",
-            " ".join([state, *(f"{r[0].upper()}{r[1:]}." for r in bar.remarks)]),
-            "",
-            *volume,
-            "",
-            f"**What must be achieved**, on {bar.rows:,} test messages that no model was tuned on. Each must be shown, not just seen: "
-            "the doubtful end of the interval counts.",
-            "",
-            f"- All fields right in at least {100 * bar.margin:g} more of 100 messages than with {bar.baseline}.",
-            *fields,
-            *cost,
-            "",
-            *(
-                [
-                    "**Which errors must stay rare**",
-                    "",
-                    *(rare(*pair) for pair in bar.critical.items()),
-                    "",
-                ]
-                if bar.critical
-                else []
-            ),
-            f"**How it is judged.** {seeds}The test messages are looked at {'once' if bar.looks == 1 else f'{bar.looks} times'}.",
-            "",
-            follows,
-            "",
-            f"**Who decides:** {bar.decides or '(write a name or a role)'}",
-            "",
-            "Name and date: ______________________________",
-            "",
-            "Name and date: ______________________________",
-            "",
-        ]
-    )
+def _rate(pilot: Pilot, data: Sequence[dict], records: list, kind: str) -> Share:
+    """How often an error of this kind happened, with one-sided exact limits."""
+    hits = []
+    for row, record in zip(data, records, strict=True):
+        hits.append(kind in error_kinds(pilot, row, record, (kind,)))
+    n, count = len(hits), sum(hits)
+    return replace(share(hits), low=1 - highest_rate(n - count, n), high=highest_rate(count, n))
+
+
+def tango_comparison(a: np.ndarray, b: np.ndarray, alpha: float = 0.05) -> Comparison:
+    """compare(a, b) with Tango's interval at 1 - alpha instead of the bootstrap."""
+    comparison = compare(a, b)
+    low, high = paired_interval(comparison.only_a, comparison.only_b, comparison.n, alpha)
+    return replace(comparison, low=low, high=high)
+
+
+def rows_in_words(needs_rows: dict[str, int | None]) -> str:
+    """{condition: rows it needs, None for 'no number'} in words."""
+    words = []
+    for name, rows in needs_rows.items():
+        needs = f"needs {rows} rows" if rows else "no number of rows does"
+        words.append(f"{name} ({needs})")
+    return ", ".join(words)

@@ -1,0 +1,97 @@
+"""What those who decide want: `bar_wish.yaml` in the pilot's folder, from which a bar is frozen."""
+
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from helpers import CourseError
+from helpers.agree import sealed
+from helpers.agree.bar import Bar, Points
+from helpers.core.files import read_yaml, write_text
+from helpers.core.pilot import Pilot
+from helpers.core.runtime import Profile
+from helpers.core.text import pydantic_sentences
+from helpers.measure.error_costs import Costs, check_costs, default_costs, known_kinds
+
+WISH_FILE = "bar_wish.yaml"
+HEAD = (
+    "# What the bar asks. Every number is an assumption until those who do the work have read it.\n"
+    "# agreed: true freezes the page with the next `make bar`.\n"
+)
+
+
+class Wish(BaseModel):
+    """`may_lose`: points that any single field may lose against the baseline; the rest as in Bar.
+
+    Every key of the file is optional. What is left out keeps a value that follows from the field
+    types alone; `costs` and its `errors` are filled up in the same way.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    agreed: bool = False
+    reason: str = ""
+    margin: Points = 0.10
+    may_lose: Points = 0.05
+    critical: dict[str, Points]
+    max_cost_per_1000: float | None
+    looks: int = 1
+    seeds: list[int] = [0, 1, 2]
+    messages_per_year: int | None = 10_000
+    decides: str = ""
+    costs: Costs
+
+    @classmethod
+    def load(cls, pilot: Pilot) -> Self:
+        """The wish of a pilot. Raises CourseError that names the key or the kind of error."""
+        path, content = pilot.folder / WISH_FILE, {}
+        if path.is_file():
+            content = read_yaml(path) or {}
+        if not isinstance(content, dict) or not isinstance(content.get("costs", {}), dict):
+            raise CourseError(
+                f"{WISH_FILE}: it must be 'key: value' lines, without a dash in front."
+            )
+        costs = default_costs(pilot)
+        own_costs = dict(content.get("costs", {}))
+        costs["errors"] |= own_costs.pop("errors", {})
+        costs = check_costs(pilot, costs | own_costs)
+        # an invented order number is the error that travels on unseen
+        critical = {}
+        for kind in known_kinds(pilot):
+            spec = pilot.fields.get(kind.split(".")[0])
+            if spec and spec.type == "pattern" and kind.endswith((".wrong", ".extra")):
+                critical[kind] = 0.02
+        defaults = {"critical": critical, "max_cost_per_1000": costs.today}
+        try:
+            return cls.model_validate({**defaults, **content, "costs": costs})
+        except ValidationError as problem:
+            raise CourseError(pydantic_sentences(problem, WISH_FILE, cls.model_fields)) from None
+
+    def for_bar(self, pilot: Pilot, baseline: str, rows: int) -> dict[str, Any]:
+        """Arguments of Bar.freeze."""
+        wish = self.model_dump(exclude={"may_lose"})
+        secondary = {}
+        if len(pilot.fields) > 1:  # one field is the record itself
+            secondary = dict.fromkeys(pilot.fields, self.may_lose)
+        return {**wish, "secondary": secondary, "baseline": baseline, "rows": rows}
+
+    def next_step(self, bar: Bar, pilot: Pilot, profile: Profile | None = None) -> str:
+        """What to do now, in one sentence; leaves a file to fill in where there is none yet."""
+        if bar.frozen:
+            return f"frozen on {bar.frozen}: every later result is held against this page"
+        own = pilot.folder / WISH_FILE
+        sentence = (
+            f"a draft, nothing is frozen: read bar_draft.md, then write agreed: true into {own}"
+        )
+        if not own.is_file():
+            blank = sealed.home(pilot, profile) / WISH_FILE
+            write_text(blank, HEAD + _as_yaml(self))
+            sentence = (
+                f"a draft, nothing is frozen: copy {blank} into {own.parent}, put your own numbers "
+                "in and write agreed: true"
+            )
+        return f"{sentence}; then run `make bar PILOT={own.parent}` again"
+
+
+def _as_yaml(wish: Wish) -> str:
+    return yaml.safe_dump(wish.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
