@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import nbformat
 import numpy as np
@@ -344,8 +345,8 @@ def test_old_versions_forged_hashes_and_lost_ledgers_are_noticed(pilot, tmp_path
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"margin": 5}, "margin is 5; write 0.05 for 5 points"),
-        ({"margin": "5 %"}, "write a number"),
+        ({"margin": 5}, "margin: 5 is too large; write 0.05 for 5 points"),
+        ({"margin": "5 %"}, "is no number; write 0.05"),
         ({"margin": -0.1}, "between 0 and 1"),
         ({"critical": {"order.wrong": 0.1}}, "'order.wrong' names no field"),
         ({"critical": {"order_id.wrnog": 0.1}}, "did you mean order_id.wrong"),
@@ -355,8 +356,8 @@ def test_old_versions_forged_hashes_and_lost_ledgers_are_noticed(pilot, tmp_path
         ({"baseline": "nonsense"}, "there are majority, rules, TF-IDF, do nothing"),
         ({"rows": 500}, "rows is 500, but there are 12 test rows"),
         ({"max_cost_per_1000": -1}, "max_cost_per_1000"),
-        ({"rows": 0}, "rows is 0"),
-        ({"marign": 0.1}, "'marign' is unknown"),
+        ({"rows": 0}, "rows: Input should be greater than or equal to 1"),
+        ({"marign": 0.1}, "unknown key 'marign'; did you mean 'margin'"),
     ],
 )
 def test_a_bad_wish_is_one_sentence(pilot, tmp_path, change, words):
@@ -389,6 +390,11 @@ def test_other_test_rows_are_noticed(pilot, folder):
     assert Bar.freeze(pilot, reason="a row was labelled wrong", **wish(pilot)) == Bar.load(pilot)
 
 
+def copy_bar(source, folder):
+    for name in ("bar.yaml", "bar_ledger.jsonl"):
+        shutil.copy(source / name, folder)
+
+
 def same(one, other):
     return one.model_dump() == other.model_dump()
 
@@ -397,7 +403,7 @@ def test_smoke_has_a_bar_of_its_own_and_the_pilots_folder_comes_first(
     pilot, folder, tmp_path, monkeypatch
 ):
     bar = Bar.freeze(pilot, **wish(pilot))
-    bar.copy_to(folder)
+    copy_bar(tmp_path / "runs/small", folder)
     place(pilot, tmp_path).write_text("broken: [")
     assert same(Bar.load(pilot), bar)
     monkeypatch.setenv("COURSE_PROFILE", "smoke")
@@ -408,8 +414,9 @@ def test_smoke_has_a_bar_of_its_own_and_the_pilots_folder_comes_first(
     assert same(Bar.load(pilot), bar)
 
 
-def test_a_bar_of_another_pilot_is_refused(pilot, folder):
-    Bar.freeze(pilot, **wish(pilot)).copy_to(folder)
+def test_a_bar_of_another_pilot_is_refused(pilot, folder, tmp_path):
+    Bar.freeze(pilot, **wish(pilot))
+    copy_bar(tmp_path / "runs/small", folder)
     (folder / "pilot.yaml").write_text(
         (folder / "pilot.yaml").read_text().replace("name: small", "name: other")
     )
@@ -507,7 +514,7 @@ def test_verdicts(pilot, n, tuned, baseline, status, part):
         scoring.score(pilot, data, answers(n, **baseline)[1]),
         data,
     )
-    assert found.status == status and (part is None or found.parts[part] != "shown")
+    assert found.status == status and (part is None or found.conditions[part] != "shown")
     line = str(found)
     assert line.startswith(status.upper()) and f"{n} rows, 200 agreed" in line and "\n" not in line
     assert part is None or part in line
@@ -544,15 +551,15 @@ def test_what_even_a_perfect_result_cannot_show_is_no_failure(pilot, capsys):
     )
     assert said.count("\n") == 1
     found = judge(bar, pilot, 12, {}, {"wrong_intent": 12})
-    assert found.status == "not enough rows" and found.parts["intent"] == "shown"
-    assert found.small == {
+    assert found.status == "not enough rows" and found.conditions["intent"] == "shown"
+    assert found.needs_rows == {
         "order_id.wrong": 149
     } and "these rows cannot show: order_id.wrong (needs 149 rows)" in str(found)
     bar = Bar.freeze(pilot, reason="another field", **wish(pilot, secondary={"product": 0.05}))
     found = judge(
         bar, pilot, 12, {}, {"wrong_intent": 12}
     )  # product: right in every row on both sides
-    assert found.status == "not enough rows" and found.small == {
+    assert found.status == "not enough rows" and found.needs_rows == {
         "product": 73,
         "order_id.wrong": 149,
     }
@@ -565,9 +572,9 @@ def test_what_even_a_perfect_result_cannot_show_is_no_failure(pilot, capsys):
 def test_rows_for_a_perfect_result_are_the_fewest(wrong, margin):
     n = planning.rows_for_perfect(wrong, margin)
     assert (
-        scoring._tango(wrong * n, 0, n, margin)
+        intervals.tango_statistic(wrong * n, 0, n, margin)
         >= 1.959963
-        > scoring._tango(wrong * (n - 1), 0, n - 1, margin)
+        > intervals.tango_statistic(wrong * (n - 1), 0, n - 1, margin)
     )
     if wrong in (0, 1):
         assert (
@@ -616,7 +623,7 @@ def test_errors_that_cost_more_than_today_do_not_pass(pilot):
     )
     assert (
         cheap.status == "pass"
-        and cheap.parts["cost of errors"] == "shown"
+        and cheap.conditions["cost of errors"] == "shown"
         and cheap.cost.high < 2000
     )
     assert (
@@ -632,7 +639,7 @@ def test_errors_that_cost_more_than_today_do_not_pass(pilot):
     free = Bar.freeze(
         pilot, reason="no limit", **wish(pilot, critical={}, secondary={}, max_cost_per_1000=None)
     )
-    assert "cost of errors" not in judge(free, pilot, 12, {}, {}).parts
+    assert "cost of errors" not in judge(free, pilot, 12, {}, {}).conditions
 
 
 def test_the_dearest_field_is_sure_only_with_five_errors(pilot):
