@@ -23,7 +23,7 @@ HEAD = "machine,usd_per_hour,source,date,confidence\n"
 @pytest.mark.parametrize(
     "row, words",
     [
-        ("desk,,a list,2026-11-01,high", "no usd_per_hour for desk"),
+        ("desk,,a list,2026-11-01,high", "usd_per_hour of desk is ''; write a plain number"),
         ("desk,-0.5,a list,2026-11-01,high", "is -0.5; it must be 0 or more"),
         ("desk,0.40 EUR,a list,2026-11-01,high", "is '0.40 EUR'; write a plain number"),
         ('desk,"0,4",a list,2026-11-01,high', "is '0,4'; write a plain number"),
@@ -34,7 +34,7 @@ HEAD = "machine,usd_per_hour,source,date,confidence\n"
         ("desk,0.4,a list,2026-11-01,quite", "can be high, medium or low"),
         (
             "other,0.4,a list,2026-11-01,high",
-            "There is no price for 'desk'; data/catalog/prices.csv has other",
+            "There is no price for 'desk' in data/catalog/prices.csv; there are other",
         ),
     ],
 )
@@ -56,7 +56,7 @@ def test_every_table_of_money_is_sourced_and_dated():
                 and row["source"]
                 and row["confidence"] in catalog.SURE
             )
-    assert [row["times_cheaper"] for row in prices.published().values()] == [
+    assert list(prices.published().values()) == [
         31.0,
         29.4,
         23.1,
@@ -96,14 +96,14 @@ def test_another_currency_needs_a_rate_of_its_own(tmp_path):
     ],
 )
 def test_an_old_price_is_used_and_said(day, words):
-    said = prices.stale({"date": day}, "The price", today=date(2026, 11, 22))
-    assert (words in said) if words else said == ""
+    warning = prices.age_warning({"date": day}, "The price", today=date(2026, 11, 22))
+    assert (words in warning) if words else warning == ""
 
 
 def test_a_date_that_is_none_is_refused():
     for wrong in ("22.11.2026", "", None, "yesterday"):
         with pytest.raises(CourseError, match="write it as year-month-day"):
-            prices.stale({"date": wrong}, "The price")
+            prices.age_warning({"date": wrong}, "The price")
 
 
 def test_hosted_prices_come_from_the_installed_package_and_nothing_is_fetched(monkeypatch):
@@ -129,11 +129,11 @@ def test_hosted_prices_come_from_the_installed_package_and_nothing_is_fetched(mo
     [
         (
             ("mistrl", "mistral-large-4", "2026-11-22"),
-            "no prices of 'mistrl'; did you mean mistral",
+            "no prices of 'mistrl'; did you mean 'mistral'",
         ),
         (
             ("mistral", "mistral-larg-4", "2026-11-22"),
-            "no price for 'mistral-larg-4' of mistral; did you mean mistral-large-4",
+            "no price for 'mistral-larg-4' of mistral; did you mean 'mistral-large-4'",
         ),
         (("google", "gemma-3", "2026-11-22"), "but no price for its tokens"),
         (("mistral", "mistral-large-4", "22.11.2026"), "year-month-day"),

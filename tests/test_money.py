@@ -25,8 +25,8 @@ def made(right=9, rows=10):
     """The hand-worked case: 30 EUR an hour, 2 minutes a message, 9 of 10 right, 5 EUR an error, a machine a tenth used."""
     inputs = Inputs("EUR")
     inputs.share("small_right", [True] * right + [False] * (rows - right), "a test")
-    inputs.mean("wrong_costs", [2, 5, 8], "EUR", "a test")
-    inputs.measured("machine_seconds", 2.0, "s", "a test")
+    inputs.priced({"wrong_costs": ([2, 5, 8], None, "EUR")}, "a test")
+    inputs.within_factor("machine_seconds", 2.0, 1, "s", "a test", "measured")
     inputs.assume("utilisation", 0.1, 0.1, 0.1, "share", "a test")
     inputs.assume("usd_per_hour", 0.36, 0.36, 0.36, "USD", "a test")
     inputs.assume("per_usd", 0.9, 0.9, 0.9, "EUR", "a test")
@@ -43,7 +43,7 @@ def test_a_case_worked_by_hand_to_the_cent():
     # people: 2 min at 30 EUR an hour = 1.00 a message, 1,000.00 per 1,000
     # machine: 2 s of an hour at 0.36 USD * 0.9 = 0.00018 EUR busy, 0.0018 at a tenth; errors: a tenth of 5 EUR = 0.50
     # once and upkeep: (1000 / 2 + 200) / 10,000 = 0.07; together 0.5718 a message
-    base = cost_model.Model(STEPS, WAYS).base(made())
+    base = cost_model.CostModel(STEPS, WAYS).base(made())
     assert base["machine"] == pytest.approx(0.0018, abs=1e-12) and base[
         "small_each"
     ] == pytest.approx(0.5018, abs=1e-12)
@@ -57,7 +57,7 @@ def test_a_case_worked_by_hand_to_the_cent():
 
 def test_the_bundled_pilots_figures_by_hand():
     """Chapter 10's reviewed way at round numbers: a look, a repair, what slips through, and nothing hidden."""
-    model = cost_model.Model(
+    model = cost_model.CostModel(
         {
             "look": "review_minutes / 60 * hourly",
             "repair": "(1 - right) * caught * fixing_minutes / 60 * hourly",
@@ -88,23 +88,23 @@ def test_the_bundled_pilots_figures_by_hand():
 
 def test_a_way_that_costs_more_a_message_never_breaks_even():
     inputs = made().fixed(wrong_costs=20.0)
-    base = cost_model.Model(STEPS, WAYS).base(inputs)
+    base = cost_model.CostModel(STEPS, WAYS).base(inputs)
     assert math.isinf(cost_model.break_even(base, "small")) and math.isinf(
         cost_model.payback(base, "small")
     )
-    one = cost_model.pays(
-        cost_model.Model(STEPS, WAYS),
+    one = cost_model.judge_way(
+        cost_model.CostModel(STEPS, WAYS),
         inputs,
-        cost_model.Model(STEPS, WAYS).run(inputs.draw(2000)),
+        cost_model.CostModel(STEPS, WAYS).run(inputs.draw(2000)),
         "small",
     )
     assert math.isinf(one.volume) and math.isinf(one.months) and one.saving[0] < 0
-    free = cost_model.Model(STEPS, {**WAYS, "small": {"each": "machine"}}).base(made())
+    free = cost_model.CostModel(STEPS, {**WAYS, "small": {"each": "machine"}}).base(made())
     assert cost_model.break_even(free, "small") == 0 and cost_model.payback(free, "small") == 0
 
 
 def test_break_even_and_payback_hold_for_arrays_too():
-    model = cost_model.Model(STEPS, WAYS)
+    model = cost_model.CostModel(STEPS, WAYS)
     drawn = model.run(made().draw(4000, 3))
     volumes = cost_model.break_even(drawn, "small")
     assert volumes.shape == (4000,) and np.isinf(volumes).any() and np.isfinite(volumes).any()
@@ -118,7 +118,7 @@ def test_break_even_and_payback_hold_for_arrays_too():
 def test_draws_follow_what_they_promise():
     inputs = made(116, 200)
     inputs.assume("hourly", 30, 20, 50, "EUR", "a test")
-    inputs.assume_factor("upkeep", 200, 3, "EUR", "a test")
+    inputs.within_factor("upkeep", 200, 3, "EUR", "a test")
     drawn = inputs.draw(200_000, 1)
     assert np.quantile(drawn["small_right"], [0.05, 0.5, 0.95]) == pytest.approx(
         beta.ppf([0.05, 0.5, 0.95], 116.5, 84.5), abs=1e-3
@@ -143,7 +143,7 @@ def test_a_mean_over_rows_agrees_with_scipys_bootstrap():
 
     values = np.random.default_rng(0).choice([0, 4, 6.7, 63], 200, p=[0.6, 0.2, 0.1, 0.1])
     inputs = Inputs("EUR")
-    inputs.mean("losses", values, "EUR", "a test")
+    inputs.priced({"losses": (values, None, "EUR")}, "a test")
     theirs = bootstrap(
         (values,), np.mean, confidence_level=0.9, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
@@ -155,25 +155,27 @@ def test_the_probability_of_paying_agrees_with_the_closed_form():
     """Only the share right is uncertain: it pays where (1 - right) * 5 + 0.0718 < 1, that is right > 0.81436."""
     inputs, model = (
         made(85, 100).fixed(wrong_costs=5.0, machine_seconds=2.0),
-        cost_model.Model(STEPS, WAYS),
+        cost_model.CostModel(STEPS, WAYS),
     )
-    one = cost_model.pays(model, inputs, model.run(inputs.draw(100_000, 0)), "small")
+    one = cost_model.judge_way(model, inputs, model.run(inputs.draw(100_000, 0)), "small")
     assert one.probability == pytest.approx(beta.sf(0.81436, 85.5, 15.5), abs=0.005)
     assert one.verdict(0.7) == "pays" and one.verdict(0.99) == "not decided"
-    assert cost_model.threshold(model, inputs, "small_right", "small") == pytest.approx(
+    assert cost_model.switching_value(model, inputs, "small_right", "small") == pytest.approx(
         0.81436, abs=1e-9
     )
-    assert cost_model.threshold(model, inputs, "wrong_costs", "small", low=0, high=0.1) is None
+    assert (
+        cost_model.switching_value(model, inputs, "wrong_costs", "small", low=0, high=0.1) is None
+    )
 
 
 def test_percentiles_are_stable_over_seeds():
-    inputs, model = made(170, 200), cost_model.Model(STEPS, WAYS)
-    inputs.assume_factor("machine_seconds", 2, 2, "s", "a test")
+    inputs, model = made(170, 200), cost_model.CostModel(STEPS, WAYS)
+    inputs.within_factor("machine_seconds", 2, 2, "s", "a test")
     inputs.assume("today_minutes", 2, 1.4, 3, "minutes", "a test")
     inputs.assume("hourly", 30, 25, 40, "EUR", "a test")
     ends = []
     for seed in range(6):
-        one = cost_model.pays(model, inputs, model.run(inputs.draw(50_000, seed)), "small")
+        one = cost_model.judge_way(model, inputs, model.run(inputs.draw(50_000, seed)), "small")
         ends.append([*one.total[1:], one.probability])
     ends = np.array(ends)
     assert (np.ptp(ends, axis=0) / ends.mean(axis=0) < 0.02).all() and 0.05 < ends[
@@ -184,9 +186,9 @@ def test_percentiles_are_stable_over_seeds():
 
 
 def test_the_tornado_moves_one_input_at_a_time():
-    inputs, model = made(), cost_model.Model(STEPS, WAYS)
+    inputs, model = made(), cost_model.CostModel(STEPS, WAYS)
     inputs.assume("hourly", 30, 24, 36, "EUR", "a test")
-    bars = {name: ends for name, *ends in cost_model.tornado(model, inputs, "small")}
+    bars = {name: list(row) for name, row in cost_model.tornado(model, inputs, "small").T.items()}
     assert bars["hourly"] == pytest.approx(
         [428.2 - 200, 428.2 + 200]
     )  # 2 minutes at 6 EUR an hour less or more
@@ -197,10 +199,10 @@ def test_the_tornado_moves_one_input_at_a_time():
 
 @pytest.mark.parametrize("right, rows", [(0, 8), (8, 8), (0, 200), (200, 200)])
 def test_none_right_and_all_right(right, rows):
-    inputs, model = made(right, rows), cost_model.Model(STEPS, WAYS)
+    inputs, model = made(right, rows), cost_model.CostModel(STEPS, WAYS)
     share = inputs["small_right"]
     assert share.low <= share.value <= share.high and share.low < share.high
-    one = cost_model.pays(model, inputs, model.run(inputs.draw(2000)), "small")
+    one = cost_model.judge_way(model, inputs, model.run(inputs.draw(2000)), "small")
     assert np.isfinite(one.total).all()
     assert (
         one.probability < 0.01 if right == 0 else one.probability > (0.99 if rows == 200 else 0.5)
@@ -221,11 +223,14 @@ BAD = [
     (lambda i: i.assume("hourly", 40, 50, 30, "EUR", ""), "outside its own range 50 to 30"),
     (lambda i: i.assume("caught", 1.2, 0.5, 1.5, "share", ""), "between 0 and 1"),
     (lambda i: i.assume("caught", 90, 70, 98, "share", ""), "write 0.9 for 90 %"),
-    (lambda i: i.assume_factor("hourly", 40, 0.5, "EUR", ""), "The factor of hourly is 0.5"),
-    (lambda i: i.assume_factor("hourly", 0, 2, "EUR", ""), "hourly is 0; it must be above 0"),
+    (lambda i: i.within_factor("hourly", 40, 0.5, "EUR", ""), "The factor of hourly is 0.5"),
+    (lambda i: i.within_factor("hourly", 0, 2, "EUR", ""), "hourly is 0; it must be above 0"),
     (lambda i: i.share("right", [], "nowhere"), "right has no rows"),
-    (lambda i: i.mean("losses", [], "EUR", "nowhere"), "losses has no rows"),
-    (lambda i: i.mean("losses", [1, math.nan], "EUR", "nowhere"), "A row of losses is nan"),
+    (lambda i: i.priced({"losses": ([], None, "EUR")}, "nowhere"), "losses has no rows"),
+    (
+        lambda i: i.priced({"losses": ([1, math.nan], None, "EUR")}, "nowhere"),
+        "A row of losses is nan",
+    ),
     (lambda i: i.assume("B2", 1, 1, 1, "EUR", ""), "cannot be called 'B2'"),
     (lambda i: i.fixed(hourli=3), "no input 'hourli'"),
     (lambda i: i.fixed(hourly="x"), "hourly is 'x'"),
@@ -270,7 +275,7 @@ def test_a_bad_input_is_one_sentence_with_its_name(wrong, words):
 )
 def test_what_is_divided_by_is_never_zero(name, value, words):
     with pytest.raises(CourseError) as refused:
-        cost_model.Model(STEPS, WAYS).base(made().fixed(**{name: value}))
+        cost_model.CostModel(STEPS, WAYS).base(made().fixed(**{name: value}))
     assert words in str(refused.value)
 
 
@@ -278,7 +283,7 @@ def test_a_range_that_reaches_zero_is_refused_where_it_is_divided_by():
     inputs = made()
     inputs.assume("messages_a_year", 10_000, 0, 20_000, "messages", "a test")
     with pytest.raises(CourseError, match="messages_a_year"):
-        cost_model.Model(STEPS, WAYS).base(inputs)
+        cost_model.CostModel(STEPS, WAYS).base(inputs)
 
 
 def test_an_interval_wider_than_its_value_is_used_and_said():
@@ -288,9 +293,9 @@ def test_an_interval_wider_than_its_value_is_used_and_said():
     assert "for today_minutes" in guess + few and "for small_right: too few rows" in guess + few
     inputs.assume("today_minutes", 2, 1.5, 2.5, "minutes", "a test")
     assert not any("today_minutes" in note for note in inputs.notes)
-    model = cost_model.Model(STEPS, WAYS)
+    model = cost_model.CostModel(STEPS, WAYS)
     assert np.isfinite(
-        cost_model.pays(model, inputs, model.run(inputs.draw(2000)), "small").total
+        cost_model.judge_way(model, inputs, model.run(inputs.draw(2000)), "small").total
     ).all()
 
 
@@ -322,7 +327,7 @@ def test_an_old_price_leaves_a_note_and_a_new_one_takes_it_away():
 )
 def test_a_formula_is_arithmetic_and_nothing_else(formula, words):
     with pytest.raises(CourseError, match=words.replace("(", r"\(")):
-        cost_model.Model({"odd": formula}, WAYS | {"people": {"each": "odd"}}).check(made())
+        cost_model.CostModel({"odd": formula}, WAYS | {"people": {"each": "odd"}}).check(made())
 
 
 def test_fixing_an_input_leaves_the_original_alone():
@@ -331,7 +336,7 @@ def test_fixing_an_input_leaves_the_original_alone():
     assert (
         inputs["hourly"].value == 30
         and other["hourly"].value == 60
-        and other["hourly"].shape == "fixed"
+        and other["hourly"].distribution is None
     )
     assert other["small_right"] == inputs["small_right"] and other.currency == "EUR"
 
@@ -364,8 +369,9 @@ def test_an_error_that_was_not_seen_can_still_come():
     )
     with pytest.raises(CourseError, match="The worst of lost_money is -1; it must be 0 or more"):
         inputs.priced({"lost_money": ([1.0], -1, "EUR")}, "a test")
-    with pytest.raises(CourseError, match="lost_money has no rows"):
-        inputs.priced({"lost_money": ([], 1, "EUR")}, "a test")
+    inputs.priced({"lost_money": ([], 10, "EUR")}, "a test")  # no row at all: the worst is assumed
+    assert inputs["lost_money"].value == 10 and inputs["lost_money"].low == 0
+    assert inputs["lost_money"].origin.startswith("assumed")
 
 
 def test_a_rate_that_the_course_assumes_is_no_dated_table():
@@ -389,10 +395,10 @@ def test_a_rate_that_the_course_assumes_is_no_dated_table():
 def test_the_median_and_the_percentiles_are_those_of_the_draws():
     inputs, model = (
         made(85, 100).fixed(wrong_costs=5.0, machine_seconds=2.0),
-        cost_model.Model(STEPS, WAYS),
+        cost_model.CostModel(STEPS, WAYS),
     )
     drawn = model.run(inputs.draw(100_000, 0))
-    one = cost_model.pays(model, inputs, drawn, "small")
+    one = cost_model.judge_way(model, inputs, drawn, "small")
     share = beta.ppf(
         [0.05, 0.5, 0.95], 85.5, 15.5
     )  # saved: 1,000 less 71.8 less 5,000 for each share wrong

@@ -17,18 +17,19 @@ needs_soffice = pytest.mark.skipif(
     not SOFFICE,
     reason="LibreOffice (soffice) is not installed, so nobody recalculates the workbook",
 )
+NAMES = {"small": "a small model"}
 MORE = {**WAYS, "never": {"each": "people_each + 1"}}
 
 
 @pytest.fixture
 def book(tmp_path):
-    inputs, model = made(), cost_model.Model(STEPS, MORE)
+    inputs, model = made(), cost_model.CostModel(STEPS, MORE, NAMES)
     drawn = model.run(inputs.draw(500))
-    found = {way: cost_model.pays(model, inputs, drawn, way) for way in ("small", "never")}
+    found = {way: cost_model.judge_way(model, inputs, drawn, way) for way in ("small", "never")}
     return (
         inputs,
         model,
-        workbook.write(
+        workbook.write_workbook(
             tmp_path / "cost.xlsx", "Does it pay?", inputs, model, found, ["=1+1 is a note"]
         ),
     )
@@ -94,16 +95,16 @@ def compare(sheets, model, inputs):
         assert round(value, 2) == pytest.approx(
             round(base[name], 2), abs=1e-9
         ) and value == pytest.approx(base[name], rel=1e-9), name
-    rows = {row[0]: row for row in sheets["Summary"] if row and row[0] in model.ways}
+    rows = {row[0]: row for row in sheets["Summary"] if row}
     for way in model.ways[1:]:
-        told = [cost_model.break_even(base, way), cost_model.payback(base, way)]
-        for cell, value in zip(rows[way][3:5], told):
+        here = [cost_model.break_even(base, way), cost_model.payback(base, way)]
+        for cell, value in zip(rows[model.names[way]][3:5], here):
             assert (
                 cell == "never"
                 if value == float("inf")
                 else float(cell) == pytest.approx(value, rel=1e-9)
             )
-        assert float(rows[way][2]) == pytest.approx(
+        assert float(rows[model.names[way]][2]) == pytest.approx(
             base["people_total"] - base[f"{way}_total"], abs=1e-6
         )
     return base
@@ -145,6 +146,6 @@ def test_every_formula_is_live_and_the_stored_values_are_pythons(book):
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path):
-    inputs, model = made(), cost_model.Model(STEPS, MORE)
+    inputs, model = made(), cost_model.CostModel(STEPS, MORE, NAMES)
     with pytest.raises(CourseError, match="cost.xlsx could not be written; close it"):
-        workbook.write(tmp_path / "nowhere/cost.xlsx", "t", inputs, model)
+        workbook.write_workbook(tmp_path / "nowhere/cost.xlsx", "t", inputs, model)

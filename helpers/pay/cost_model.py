@@ -1,180 +1,201 @@
 """Does it pay: one cost model as formulas, break-even, payback, tornado, Monte Carlo."""
 
 import ast
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import brentq
 
 from helpers import CourseError
-from helpers.pay.prices import number
+from helpers.pay.inputs import Inputs
+from helpers.pay.prices import checked_number
 
+TODAY = "people"  # the way that all others are measured against: today's process
 TOTAL = "1000 * ({0}_each + ({0}_once / life_years + {0}_year) / messages_a_year)"
+PARTS = ("each", "once", "year")
+ALLOWED = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.USub, ast.Add, ast.Sub, ast.Mult, ast.Div)
+ALLOWED += (ast.Name, ast.Load, ast.Constant)
 
 
-class Model:
-    """Formulas in one currency. `steps`: {name: formula}; `ways`: {way: {each, once, year}}, money per message, at the start, a year.
+class CostModel:
+    """Formulas in one currency. `steps`: {name: formula}; `ways`: {way: {each, once, year}}, money
+    per message, at the start, a year; `names`: {way: what a reader calls it}.
 
-    A formula knows inputs and earlier lines, + - * / and brackets: the same text works in a spreadsheet. Each way gets a `_total`,
-    money per 1,000 messages done, with what is paid once spread over `life_years`.
+    A formula knows inputs and earlier lines, + - * / and brackets: the same text works in a
+    spreadsheet. Each way gets a `_total`, money per 1,000 messages done, with what is paid once
+    spread over `life_years`. The way `people` is today's process, which must be among them.
     """
 
-    def __init__(self, steps, ways):
+    def __init__(
+        self,
+        steps: Mapping[str, str],
+        ways: Mapping[str, Mapping[str, str]],
+        names: Mapping[str, str] | None = None,
+    ) -> None:
         self.ways, self.formulas = list(ways), dict(steps)
-        for way, parts in ways.items():
-            self.formulas |= {
-                f"{way}_{part}": parts.get(part, "0") for part in ("each", "once", "year")
-            }
+        self.names = {way: (names or {}).get(way, way) for way in ways}
+        for way, costs in ways.items():
+            for part in PARTS:
+                self.formulas[f"{way}_{part}"] = costs.get(part, "0")
             self.formulas[f"{way}_total"] = TOTAL.format(way)
         self.trees = {name: _parsed(name, text) for name, text in self.formulas.items()}
         self.code = {name: compile(tree, name, "eval") for name, tree in self.trees.items()}
 
-    def check(self, inputs):
-        """Raises CourseError for a name that is neither an input nor an earlier line, or an input that is divided by and can be 0."""
+    def check(self, inputs: Inputs) -> None:
+        """Raises CourseError for a name that is neither an input nor an earlier line, or for an
+        input that is divided by and can be 0.
+        """
         known = set(inputs)
         for name, tree in self.trees.items():
             for node in ast.walk(tree):
                 if isinstance(node, ast.Name) and node.id not in known:
                     raise CourseError(
-                        f"The formula of {name} needs {node.id!r}, which is no input and no earlier line."
+                        f"The formula of {name} needs {node.id!r}, which is no input and no "
+                        "earlier line."
                     )
                 if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-                    for below in ast.walk(node.right):
-                        if isinstance(below, ast.Name) and below.id in inputs:
-                            number(
-                                inputs[below.id].low,
-                                f"{below.id} (with its range; {name} divides by it)",
-                                above_zero=True,
-                            )
+                    _check_divisor(name, node.right, inputs)
             known.add(name)
 
-    def run(self, values):
-        """{name: result} of every formula for {input: number or array}; start with the inputs' values or with draws."""
-        found = dict(values)
+    def run(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """{name: result} of every formula, for {input: number or array of draws}."""
+        results = dict(values)
         for name, code in self.code.items():
-            found[name] = eval(
-                code, {"__builtins__": {}}, found
-            )  # only names, numbers and + - * / passed _parsed
-        return found
+            # nothing but names, numbers and + - * / has passed _parsed
+            results[name] = eval(code, {"__builtins__": {}}, results)
+        return results
 
-    def base(self, inputs):
-        """The results at the inputs' own values."""
+    def base(self, inputs: Inputs, **changed: float) -> dict[str, Any]:
+        """The results at the inputs' own values, some of them `changed`."""
         self.check(inputs)
-        return self.run({name: one.value for name, one in inputs.items()})
+        return self.run({name: one.value for name, one in inputs.items()} | changed)
 
 
-def _parsed(name, text):
-    allowed = (
-        ast.Expression,
-        ast.BinOp,
-        ast.UnaryOp,
-        ast.USub,
-        ast.Add,
-        ast.Sub,
-        ast.Mult,
-        ast.Div,
-        ast.Name,
-        ast.Load,
-        ast.Constant,
-    )
+def _check_divisor(name: str, below: ast.expr, inputs: Inputs) -> None:
+    for node in ast.walk(below):
+        if isinstance(node, ast.Name) and node.id in inputs:
+            what = f"{node.id} (with its range; {name} divides by it)"
+            checked_number(inputs[node.id].low, what, above_zero=True)
+
+
+def _parsed(name: str, text: str) -> ast.Expression:
     try:
         tree = ast.parse(str(text), mode="eval")
     except SyntaxError:
         raise CourseError(f"The formula of {name} cannot be read: {text}") from None
     for node in ast.walk(tree):
-        if (
-            not isinstance(node, allowed)
-            or isinstance(node, ast.Constant)
-            and type(node.value) not in (int, float)
-        ):
+        # True is a number for Python, not for a spreadsheet
+        odd = isinstance(node, ast.Constant) and type(node.value) not in (int, float)
+        if odd or not isinstance(node, ALLOWED):
             raise CourseError(
                 f"The formula of {name} may hold names, numbers, + - * / and brackets only: {text}"
             )
     return tree
 
 
-def break_even(found, way, against="people"):
-    """Messages a year from which `way` costs less than `against`, from the results of Model.run; infinite where it never does."""
-    saving = np.asarray(found[f"{against}_each"] - found[f"{way}_each"], float)
-    fixed = (
-        (found[f"{way}_once"] - found[f"{against}_once"]) / found["life_years"]
-        + found[f"{way}_year"]
-        - found[f"{against}_year"]
-    )
-    volume = np.where(saving > 0, np.maximum(fixed, 0) / np.where(saving > 0, saving, 1), np.inf)
-    return float(volume) if volume.ndim == 0 else volume
+def break_even(results: Mapping[str, Any], way: str) -> Any:
+    """Messages a year from which `way` costs less than today; infinite where it never does.
+
+    `results` of CostModel.run, numbers or arrays of draws.
+    """
+    once, year = (results[f"{way}_{part}"] - results[f"{TODAY}_{part}"] for part in PARTS[1:])
+    return _quotient(once / results["life_years"] + year, _saved_each(results, way))
 
 
-def payback(found, way, against="people"):
-    """Months until what is paid once has come back, running costs and upkeep taken off; infinite where it never does."""
-    saving = (found[f"{against}_each"] - found[f"{way}_each"]) * found["messages_a_year"]
-    saving = np.asarray(saving - found[f"{way}_year"] + found[f"{against}_year"], float)
-    once = found[f"{way}_once"] - found[f"{against}_once"]
-    months = np.where(
-        saving > 0, 12 * np.maximum(once, 0) / np.where(saving > 0, saving, 1), np.inf
-    )
-    return float(months) if months.ndim == 0 else months
+def payback(results: Mapping[str, Any], way: str) -> Any:
+    """Months until what is paid once has come back, upkeep taken off; infinite if it never does."""
+    once, year = (results[f"{way}_{part}"] - results[f"{TODAY}_{part}"] for part in PARTS[1:])
+    return _quotient(12 * once, _saved_each(results, way) * results["messages_a_year"] - year)
+
+
+def _saved_each(results: Mapping[str, Any], way: str) -> Any:
+    return results[f"{TODAY}_each"] - results[f"{way}_each"]
+
+
+def _quotient(spent: Any, saved: Any) -> Any:
+    """How often `saved` goes into `spent`; infinite where nothing is saved."""
+    spent, saved = np.maximum(spent, 0), np.asarray(saved, float)
+    times = np.where(saved > 0, spent / np.where(saved > 0, saved, 1), np.inf)
+    return float(times) if times.ndim == 0 else times
 
 
 @dataclass(frozen=True)
-class Pays:
-    """One way against another, per 1,000 messages: `total` and `saving` at the inputs' values with the 5th and 95th percentile of the
-    draws, the saving's `median`, P(it pays), break-even, payback in months."""
+class Payoff:
+    """One way against today, per 1,000 messages: `total` and `saving` as (value, low, high), the
+    value at the inputs' own values, the others the 5th and 95th percentile of the draws; the
+    saving's `median`; P(it pays); break-even in messages a year; payback in months.
+    """
 
     way: str
-    total: tuple
-    saving: tuple
+    total: tuple[float, float, float]
+    saving: tuple[float, float, float]
     median: float
     probability: float
     volume: float
     months: float
 
-    def verdict(self, sure=0.9):
+    def verdict(self, sure: float = 0.9) -> str:
         """'pays', 'does not pay' or 'not decided', for those who want to be this sure."""
-        return (
-            "pays"
-            if self.probability >= sure
-            else "does not pay"
-            if self.probability <= 1 - sure
-            else "not decided"
-        )
+        if self.probability >= sure:
+            return "pays"
+        if self.probability <= 1 - sure:
+            return "does not pay"
+        return "not decided"
 
 
-def pays(model, inputs, drawn, way, against="people"):
-    """A Pays at the inputs' values, with percentiles over `drawn` = model.run(inputs.draw(...))."""
-    base, total = model.base(inputs), f"{way}_total"
-    saving = drawn[f"{against}_total"] - drawn[total]
-    ends = [[float(q) for q in np.quantile(x, [0.05, 0.95])] for x in (drawn[total], saving)]
-    return Pays(
+def judge_way(model: CostModel, inputs: Inputs, drawn: Mapping[str, Any], way: str) -> Payoff:
+    """The Payoff of a way; percentiles over `drawn` = model.run(inputs.draw(...))."""
+    base = model.base(inputs)
+    total, today = f"{way}_total", f"{TODAY}_total"
+    saved = drawn[today] - drawn[total]
+    return Payoff(
         way,
-        (float(base[total]), *ends[0]),
-        (float(base[f"{against}_total"] - base[total]), *ends[1]),
-        float(np.median(saving)),
-        float(np.mean(saving > 0)),
-        break_even(base, way, against),
-        payback(base, way, against),
+        (float(base[total]), *middle_draws(drawn[total])),
+        (float(base[today] - base[total]), *middle_draws(saved)),
+        float(np.median(saved)),
+        float(np.mean(saved > 0)),
+        break_even(base, way),
+        payback(base, way),
     )
 
 
-def tornado(model, inputs, way, against="people"):
-    """[(input, saving at its low end, saving at its high end)], widest first: one input moved at a time, money per 1,000 messages."""
-    model.check(inputs)
-    rows = []
+def middle_draws(draws: np.ndarray) -> tuple[float, float]:
+    """The 5th and the 95th percentile: nine draws of ten lie between them."""
+    low, high = np.quantile(draws, [0.05, 0.95])
+    return float(low), float(high)
+
+
+def saving(model: CostModel, inputs: Inputs, way: str, **changed: float) -> float:
+    """Money saved per 1,000 messages at the inputs' own values, some of them `changed`."""
+    results = model.base(inputs, **changed)
+    return float(results[f"{TODAY}_total"] - results[f"{way}_total"])
+
+
+def tornado(model: CostModel, inputs: Inputs, way: str) -> pd.DataFrame:
+    """What is saved per 1,000 messages with one input at its `low` or its `high` end, the others as
+    they are; one row an input, the widest first.
+    """
+    rows = {}
     for name, one in inputs.items():
-        ends = []
-        for end in (one.low, one.high):
-            found = model.run({n: i.value for n, i in inputs.items()} | {name: end})
-            ends.append(float(found[f"{against}_total"] - found[f"{way}_total"]))
-        rows.append((name, *ends))
-    return sorted((row for row in rows if row[1] != row[2]), key=lambda row: -abs(row[2] - row[1]))
+        ends = [saving(model, inputs, way, **{name: end}) for end in (one.low, one.high)]
+        if ends[0] != ends[1]:
+            rows[name] = ends
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["low", "high"])
+    width = (table["high"] - table["low"]).abs()
+    return table.loc[width.sort_values(ascending=False, kind="stable").index]
 
 
-def threshold(model, inputs, name, way, against="people", low=0.0, high=1.0):
-    """The value of one input between low and high at which both ways cost the same, the others as they are; None without one."""
+def switching_value(
+    model: CostModel, inputs: Inputs, name: str, way: str, low: float = 0.0, high: float = 1.0
+) -> float | None:
+    """The value of one input between low and high at which both ways cost the same, else None."""
 
-    def gap(x):
-        found = model.run({n: i.value for n, i in inputs.items()} | {name: x})
-        return float(found[f"{against}_total"] - found[f"{way}_total"])
+    def gap(value: float) -> float:
+        return saving(model, inputs, way, **{name: value})
 
-    model.check(inputs)
-    return float(brentq(gap, low, high)) if gap(low) * gap(high) < 0 else None
+    if gap(low) * gap(high) >= 0:
+        return None
+    return float(brentq(gap, low, high))

@@ -1,27 +1,28 @@
-"""The numbers a cost model starts from: each says where it comes from, how far it may be off, and how it is drawn."""
+"""The numbers a cost model starts from: origin, how far they may be off, how they are drawn."""
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-from scipy.stats import beta, norm
+import pandas as pd
+from scipy import stats
 
 from helpers import CourseError
-from helpers.pay.prices import number, stale
+from helpers.pay.prices import age_warning, checked_number
 
 MEASURED, TABLE, ASSUMED, COMPUTED = "measured", "dated table", "assumed: change me", "computed"
 COUNTED = "measured counts x assumed prices"
-EDGE = norm.isf(
-    0.05
-)  # low and high are the 5th and 95th percentile of what is drawn, of a triangle its ends
+# low and high are the 5th and 95th percentile of what is drawn; of a triangle, its two ends
+EDGE = stats.norm.isf(0.05)
 
 
 @dataclass(frozen=True)
 class Input:
-    """One number of the model. `origin` says what kind of knowledge it is, `shape` how Monte Carlo draws it:
-
-    fixed; beta (a share; data: right, rows); rows (a mean; data: different values, their counts, the names drawn together); triangular
-    between low and high; lognormal.
+    """One number of the model. `origin`: what kind of knowledge it is; `distribution`: how Monte
+    Carlo draws it, None for a number that is known. With `values`, one for each group of equal
+    rows, the distribution draws the groups' weights and the input is their weighted mean.
     """
 
     name: str
@@ -31,227 +32,207 @@ class Input:
     unit: str
     origin: str
     source: str
-    shape: str = "fixed"
-    data: tuple = ()
-
-    def draw(self, rng, size, weights):
-        """`size` draws as an array, or the value itself where nothing is drawn. `weights`: {names: those of rows drawn before}."""
-        if self.shape == "fixed":
-            return self.value
-        if self.shape == "beta":  # Jeffreys: stays sensible for none and for all right
-            return rng.beta(self.data[0] + 0.5, self.data[1] - self.data[0] + 0.5, size)
-        if self.shape == "rows":  # the Bayesian bootstrap (Rubin 1981), equal values taken together
-            values, counts, names = self.data
-            if names not in weights:
-                weights[names] = rng.dirichlet(counts, size)
-            return weights[names] @ np.array(values)
-        if self.shape == "lognormal":
-            drawn = rng.lognormal(np.log(self.value), np.log(self.value / self.low) / EDGE, size)
-            return np.minimum(drawn, 1.0) if self.unit == "share" else drawn
-        return rng.triangular(self.low, self.value, self.high, size)
+    distribution: Any = field(default=None, compare=False)
+    values: tuple = field(default=(), compare=False)
 
 
 class Inputs(dict):
     """{name: Input} in the order they were entered, in one `currency`, that of the bar.
 
-    A unit that is 'share' keeps its number between 0 and 1. Every method raises CourseError with the input's name.
+    A unit that is 'share' keeps its number between 0 and 1. Every method raises CourseError with
+    the input's name. The order counts: all inputs are drawn from one stream of random numbers.
     """
 
-    def __init__(self, currency):
+    def __init__(self, currency: str) -> None:
         super().__init__()
-        self.currency, self.old = currency, []
+        self.currency = currency
+        self.age_warnings: dict[str, str] = {}
 
     @property
-    def notes(self):
-        """Sentences that belong beside every result: old prices, and ranges wider than their own value."""
-        wide = {
-            kind: [
-                one.name
-                for one in self.values()
-                if one.high - one.low > one.value and (one.origin in (MEASURED, COUNTED)) is kind
-            ]
-            for kind in (True, False)
-        }
-        few = (
-            [
-                f"The range is wider than the value for {', '.join(wide[True])}: too few rows to say it better."
-            ]
-            if wide[True]
-            else []
-        )
-        return (
-            self.old
-            + few
-            + (
-                [
-                    f"The range is wider than the value for {', '.join(wide[False])}: guesses that the result leans on."
-                ]
-                if wide[False]
-                else []
-            )
-        )
+    def notes(self) -> list[str]:
+        """Sentences that belong beside every result: old prices, ranges wider than their value."""
+        few_rows, guesses = [], []
+        for one in self.values():
+            if one.high - one.low > one.value:
+                seen = one.origin in (MEASURED, COUNTED)
+                (few_rows if seen else guesses).append(one.name)
+        notes, wide = list(self.age_warnings.values()), "The range is wider than the value for"
+        if few_rows:
+            notes.append(f"{wide} {', '.join(few_rows)}: too few rows to say it better.")
+        if guesses:
+            notes.append(f"{wide} {', '.join(guesses)}: guesses that the result leans on.")
+        return notes
 
-    def share(self, name, right, source):
-        """A measured share of rows, from a bool sequence; drawn from Beta(k + 1/2, n - k + 1/2)."""
+    def share(self, name: str, right: Sequence[bool], source: str) -> None:
+        """A measured share of rows, from a bool sequence; drawn from Beta(k + 1/2, n - k + 1/2).
+
+        Jeffreys' prior stays sensible for none and for all right (Brown, Cai and DasGupta 2001).
+        """
         right = np.asarray(right, dtype=bool)
-        if not right.size:
+        n, k = int(right.size), int(right.sum())
+        if not n:
             raise CourseError(
                 f"{name} has no rows to be measured on; run the chapter that makes the answers."
             )
-        k, n = int(right.sum()), int(right.size)
-        low, high = beta.ppf([0.05, 0.95], k + 0.5, n - k + 0.5)
-        self._enter(
-            Input(
-                name,
-                k / n,
-                min(low, k / n),
-                max(high, k / n),
-                "share",
-                MEASURED,
-                f"{source}, {k} of {n} rows",
-                "beta",
-                (k, n),
-            )
-        )
+        drawn = stats.beta(k + 0.5, n - k + 0.5)
+        low, high = drawn.ppf([0.05, 0.95])
+        ends = min(low, k / n), max(high, k / n)
+        source = f"{source}, {k} of {n} rows"
+        self._enter(Input(name, k / n, *ends, "share", MEASURED, source, drawn))
 
-    def mean(self, name, values, unit, source):
-        """A measured mean over rows, shape (rows,); drawn by weighing the rows anew."""
-        self._means({name: (values, None, unit)}, source, MEASURED)
+    def priced(self, columns: Mapping[str, tuple], source: str, origin: str = COUNTED) -> None:
+        """Means over the same rows, {name: (values (rows,), the worst or None, unit)}.
 
-    def priced(self, columns, source):
-        """Means of counted errors at assumed prices, {name: (values of shape (rows,), the worst value, unit)}, all over the same rows.
-
-        They are drawn together: one weight a row for all of them, because a row that is expensive in minutes often is so in money.
-        Half a row with the worst values is drawn beside them (as Jeffreys' half), because what was not seen can still come; the value
-        stays the mean of the rows.
+        Drawn by weighing the rows anew (Rubin's Bayesian bootstrap, 1981), the same weights for all
+        columns: a row that is expensive in minutes often is so in money. Half a row with the worst
+        values is drawn beside them (as Jeffreys' half): what was not seen can still come. With no
+        row at all the worst is assumed.
         """
-        self._means(columns, source, COUNTED)
-
-    def _means(self, columns, source, origin):
-        for name, (values, _, _) in columns.items():
+        for name, (values, worst, unit) in columns.items():
+            for value in values:
+                checked_number(float(value), f"A row of {name}")
+            if worst is not None:
+                checked_number(worst, f"The worst of {name}")
+            elif not len(values):
+                raise CourseError(f"{name} has no rows to be measured on; write an assumption.")
             if not len(values):
-                raise CourseError(
-                    f"{name} has no rows to be measured on; write an assumption instead."
-                )
-            for v in values:
-                number(float(v), f"A row of {name}")
-        rows = np.column_stack([np.asarray(values, float) for values, _, _ in columns.values()])
-        found, counts = np.unique(rows, axis=0, return_counts=True)
-        worst = [
-            number(most, f"The worst of {name}")
-            for name, (_, most, _) in columns.items()
-            if most is not None
-        ]
-        if worst:
-            found, counts = np.vstack([found, worst]), np.append(counts, 0.5)
-        drawn = (
-            np.random.default_rng(0).dirichlet(counts, 20_000) @ found if len(found) > 1 else found
-        )
-        for i, (name, (values, _, unit)) in enumerate(columns.items()):
-            low, high = map(float, np.quantile(drawn[:, i], [0.05, 0.95]))
-            data = tuple(map(float, found[:, i])), tuple(map(float, counts)), tuple(columns)
-            middle = float(np.mean(values))
-            self._enter(
-                Input(
-                    name,
-                    middle,
-                    min(low, middle),
-                    max(high, middle),
-                    unit,
-                    origin,
-                    f"{source}, {len(rows)} rows",
-                    "rows",
-                    data,
-                )
-            )
+                self.assume(name, worst, 0, worst, unit, f"{source}: none was seen")
+        rows = np.column_stack([values for values, _, _ in columns.values()]).astype(float)
+        if len(rows):
+            self._enter_means(columns, rows, f"{source}, {len(rows)} rows", origin)
 
-    def measured(self, name, value, unit, source, factor=1.0):
-        """A number that was measured once; `factor` says how far another run may be off nine times of ten (lognormal)."""
-        self._spread(name, value, factor, unit, MEASURED, source)
+    def _enter_means(
+        self, columns: Mapping[str, tuple], rows: np.ndarray, source: str, origin: str
+    ) -> None:
+        groups, counts = np.unique(rows, axis=0, return_counts=True)  # equal rows, taken together
+        worst = [most for _, most, _ in columns.values()]
+        if None not in worst:
+            groups, counts = np.vstack([groups, worst]), np.append(counts, 0.5)
+        weights, means = stats.dirichlet(counts), groups
+        if len(groups) > 1:
+            means = weights.rvs(20_000, np.random.default_rng(0)) @ groups
+        for column, (name, (values, _, unit)) in enumerate(columns.items()):
+            value = float(np.mean(values))
+            low, high = np.quantile(means[:, column], [0.05, 0.95])
+            ends, of_groups = (min(low, value), max(high, value)), tuple(groups[:, column])
+            self._enter(Input(name, value, *ends, unit, origin, source, weights, of_groups))
 
-    def table(self, name, row, column, unit):
-        """A number from a dated row (see helpers.pay.prices), drawn from a triangle when the row has low and high.
+    def table(self, name: str, row: Mapping, column: str, unit: str) -> None:
+        """A number from a dated row of helpers.pay.prices; drawn if the row has low and high.
 
         A row whose source begins with 'assumed' is an assumption, whatever table it stands in.
         """
-        said = stale(row, f"{name} ({row['source']})")
-        self.old = [note for note in self.old if not note.startswith(f"{name} (")] + [said] * bool(
-            said
-        )
-        value, source = (
-            number(row[column], name),
-            f"{row['source']}, {row['date']}, confidence {row['confidence']}",
-        )
-        low, high = float(row.get("low") or value), float(row.get("high") or value)
+        self.age_warnings.pop(name, None)
+        warning = age_warning(row, f"{name} ({row['source']})")
+        if warning:
+            self.age_warnings[name] = warning
+        value = checked_number(row[column], name)
+        ends = float(row.get("low") or value), float(row.get("high") or value)
+        source = f"{row['source']}, {row['date']}, confidence {row['confidence']}"
         origin = ASSUMED if row["source"].startswith("assumed") else TABLE
-        self._enter(Input(name, value, low, high, unit, origin, source, "triangular"))
+        self._enter_triangle(Input(name, value, *ends, unit, origin, source))
 
-    def assume(self, name, value, low, high, unit, why):
-        """The reader's own number with the least and the most to be believed; drawn from a triangle with its top at the value."""
-        self._enter(Input(name, value, low, high, unit, ASSUMED, why, "triangular"))
+    def assume(self, name: str, value: float, low: float, high: float, unit: str, why: str) -> None:
+        """The reader's own number with the least and the most to be believed, a triangle."""
+        self._enter_triangle(Input(name, value, low, high, unit, ASSUMED, why))
 
-    def assume_factor(self, name, value, factor, unit, why):
-        """The reader's own number that may be `factor` times too small or too large, nine times of ten (lognormal)."""
-        self._spread(name, value, factor, unit, ASSUMED, why)
+    def within_factor(
+        self, name: str, value: float, factor: float, unit: str, source: str, origin: str = ASSUMED
+    ) -> None:
+        """A number that is within `factor` of the truth nine times of ten; drawn lognormally."""
+        value = checked_number(value, name, above_zero=True)
+        if checked_number(factor, f"The factor of {name}") < 1:
+            raise CourseError(
+                f"The factor of {name} is {factor:g}; write 2 for 'half or double', "
+                "1 for 'known exactly'."
+            )
+        high = value * factor
+        if unit == "share":
+            high = min(high, 1.0)
+        drawn = stats.lognorm(np.log(factor) / EDGE, scale=value)
+        self._enter(Input(name, value, value / factor, high, unit, origin, source, drawn))
 
-    def computed(self, name, value, unit, how):
+    def computed(self, name: str, value: float, unit: str, how: str) -> None:
         """A number that follows from others; not drawn."""
         self._enter(Input(name, value, value, value, unit, COMPUTED, how))
 
-    def fixed(self, **values):
-        """A copy in which these inputs have these values, known exactly; the rest keep their ranges."""
-        made = Inputs(self.currency)
-        made.old = [*self.old]
-        for name in values:
+    def fixed(self, **values: float) -> "Inputs":
+        """A copy in which these inputs are known exactly; the others keep their ranges."""
+        copy = Inputs(self.currency)
+        copy.age_warnings = dict(self.age_warnings)
+        copy.update(self)
+        for name, value in values.items():
             if name not in self:
                 raise CourseError(f"There is no input {name!r}; there are {', '.join(self)}.")
-        for name, old in self.items():
-            value = values.get(name, old.value)
-            made[name] = (
-                made._checked(replace(old, value=value, low=value, high=value, shape="fixed"))
-                if name in values
-                else old
-            )
-        return made
+            known = replace(self[name], value=value, low=value, high=value)
+            copy[name] = copy._checked(known)
+        return copy
 
-    def draw(self, size=50_000, seed=0):
-        """{name: array of shape (size,) or float} for Model.run."""
-        rng, weights = np.random.default_rng(seed), {}
-        return {name: one.draw(rng, size, weights) for name, one in self.items()}
+    def draw(self, size: int = 50_000, seed: int = 0) -> dict[str, Any]:
+        """{name: array of shape (size,), or a float that is known} for CostModel.run."""
+        stream = np.random.default_rng(seed)
+        drawn, weights = {}, {}
+        for name, one in self.items():
+            if one.distribution is None:
+                drawn[name] = one.value
+                continue
+            # columns that were entered together share one distribution, and so one draw of weights
+            draws = weights.get(id(one.distribution))
+            if draws is None:
+                draws = one.distribution.rvs(size, random_state=stream)
+            if one.values:
+                weights[id(one.distribution)] = draws
+                draws = draws @ np.array(one.values)
+            drawn[name] = np.minimum(draws, 1.0) if one.unit == "share" else draws
+        return drawn
 
-    def _spread(self, name, value, factor, unit, origin, source):
-        value = number(value, name, above_zero=True)
-        if number(factor, f"The factor of {name}") < 1:
-            raise CourseError(
-                f"The factor of {name} is {factor:g}; write 2 for 'half or double', 1 for 'known exactly'."
-            )
-        high = min(value * factor, 1.0) if unit == "share" else value * factor
-        self._enter(Input(name, value, value / factor, high, unit, origin, source, "lognormal"))
+    def as_table(self, names: Sequence[str]) -> pd.DataFrame:
+        """These inputs as a table to be read: value, range, unit, kind of knowledge, origin."""
+        rows = []
+        for one in (self[name] for name in names):
+            ends = f"{plain_number(one.low)} to {plain_number(one.high)}"
+            if one.low == one.high:
+                ends = ""
+            rows.append([plain_number(one.value), ends, one.unit, one.origin, one.source])
+        head = ["value", "range", "unit", "kind of knowledge", "where it comes from"]
+        return pd.DataFrame(rows, list(names), head)
 
-    def _enter(self, one):
+    def _enter_triangle(self, one: Input) -> None:
+        one = self._checked(one)
+        width = one.high - one.low
+        if width > 0:
+            top = (one.value - one.low) / width
+            one = replace(one, distribution=stats.triang(top, loc=one.low, scale=width))
+        self._enter(one)
+
+    def _enter(self, one: Input) -> None:
         if not re.fullmatch(r"[a-z]+(_[a-z]+)*", one.name) or len(one.name) < 4:
             raise CourseError(
-                f"An input cannot be called {one.name!r}: small letters and _ only, four or more, so that a spreadsheet "
-                "takes it for a name."
+                f"An input cannot be called {one.name!r}: small letters and _ only, four or more, "
+                "so that a spreadsheet takes it for a name."
             )
         self[one.name] = self._checked(one)
 
-    def _checked(self, one):
-        for part, value in (("", one.value), (", low end,", one.low), (", high end,", one.high)):
-            number(value, one.name + part)
+    def _checked(self, one: Input) -> Input:
+        """The input with plain floats; what has no range is not drawn."""
+        ends = {"": one.value, ", low end,": one.low, ", high end,": one.high}
+        for place, value in ends.items():
+            checked_number(value, one.name + place)
             if one.unit == "share" and value > 1:
                 raise CourseError(
-                    f"{one.name}{part} is {value:g}; a share lies between 0 and 1: write {value / 100:g} for {value:g} %."
+                    f"{one.name}{place} is {value:g}; a share lies between 0 and 1: "
+                    f"write {value / 100:g} for {value:g} %."
                 )
         if not one.low <= one.value <= one.high:
             raise CourseError(
-                f"{one.name} is {one.value:g}, outside its own range {one.low:g} to {one.high:g}; put low, value and high "
-                "in order."
+                f"{one.name} is {one.value:g}, outside its own range {one.low:g} to "
+                f"{one.high:g}; put low, value and high in order."
             )
-        return replace(
-            one,
-            value=float(one.value),
-            low=float(one.low),
-            high=float(one.high),
-            shape=one.shape if one.low < one.high else "fixed",
-        )
+        drawn = one.distribution if one.low < one.high else None
+        value, low, high = float(one.value), float(one.low), float(one.high)
+        return replace(one, value=value, low=low, high=high, distribution=drawn)
+
+
+def plain_number(value: float) -> str:
+    """A number as a reader wants it: whole from 1,000 on, else three digits."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

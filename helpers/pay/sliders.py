@@ -1,82 +1,75 @@
-"""Sliders over a cost model's inputs with a picture that follows them; a page without a kernel shows the picture alone."""
+"""Sliders over a cost model's inputs with a picture that follows; without a kernel, the picture."""
 
-import base64
 import html
-import io
 import os
+from collections.abc import Callable, Mapping
+
+import matplotlib.pyplot as plt
+from IPython.core.pylabtools import print_figure
+from IPython.display import HTML, Image, display
+from matplotlib.figure import Figure
+
+from helpers.pay.inputs import Inputs
 
 
-def png(figure):
-    """A matplotlib figure as PNG bytes, closed afterwards."""
-    import matplotlib.pyplot as plt
+def show_sliders(
+    inputs: Inputs,
+    names: Mapping[str, tuple[float, float] | None],
+    draw: Callable[[Inputs], Figure],
+) -> object | None:
+    """A slider for each input in `names` ({name: (low, high)}, None for its own range), and below
+    them `draw(inputs)` with the moved inputs fixed; `inputs` itself is left as it is.
 
-    out = io.BytesIO()
-    figure.savefig(out, format="png", bbox_inches="tight")
-    plt.close(figure)
-    return out.getvalue()
-
-
-def show(inputs, names, draw):
-    """Display a slider for each input in `names` ({name: (low, high)}, or None for its own range) and `draw(inputs)` below them.
-
-    A slider fixes its input where it is put; every input that was not moved keeps its range. `draw` returns a figure. `inputs`
-    is left as it is. An error of `draw` is shown in words in the picture's place. Returns the box with the controls, or None where only
-    the still picture is shown (`COURSE_QUIET`).
+    An error of `draw` is shown in words. Returns the box of controls, or None where only the still
+    picture is shown (`COURSE_QUIET`: a recorded page has no kernel to talk to).
     """
-    import ipywidgets as widgets
-    from IPython.display import display
-
-    first = png(draw(inputs))
-    still = {
-        "image/png": base64.b64encode(first).decode(),
-        "text/plain": "a picture of the cost model at its own values",
-    }
-    if os.environ.get("COURSE_QUIET"):  # a recorded page has no kernel to talk to
-        display(still, raw=True)
+    if os.environ.get("COURSE_QUIET"):
+        _show(draw(inputs))
         return None
-    sliders, moved = {}, {}
-    for name, ends in names.items():
-        low, high = ends or (inputs[name].low, inputs[name].high)
-        low, high = min(low, inputs[name].value), max(high, inputs[name].value)
-        sliders[name] = widgets.FloatSlider(
-            value=inputs[name].value,
-            min=low,
-            max=high,
-            step=(high - low) / 100 or 0.01,
-            description=name,
-            continuous_update=False,
-            readout_format=",.0f" if high >= 1000 else ".3g",
-            style={"description_width": "150px"},
-            layout={"width": "430px"},
-        )
-    picture, words = widgets.Image(value=first, format="png"), widgets.HTML()
-    again = widgets.Button(description="back to the start")
+    import ipywidgets as widgets
 
-    def follow(change):
-        moved[change["owner"].description] = float(change["new"])
-        redraw()
+    sliders = {name: _slider(inputs, name, ends) for name, ends in names.items()}
+    start = {name: slider.value for name, slider in sliders.items()}
 
-    def redraw():
+    def follow(**values: float) -> None:
+        # an input whose slider stands where it stood keeps its range
+        moved = {name: value for name, value in values.items() if value != start[name]}
         try:
-            picture.value, words.value = png(draw(inputs.fixed(**moved))), ""
+            _show(draw(inputs.fixed(**moved)))
         except Exception as problem:  # a control must never go silent
-            words.value = f"<p>{html.escape(str(problem))}</p>"
+            display(HTML(f"<p>{html.escape(str(problem))}</p>"))
 
-    def reset(_):
+    def reset(_: object) -> None:
         for name, slider in sliders.items():
-            slider.unobserve(follow, names="value")
-            slider.value = inputs[name].value
-            slider.observe(follow, names="value")
-        moved.clear()
-        redraw()
+            slider.value = start[name]
 
-    for slider in sliders.values():
-        slider.observe(follow, names="value")
+    again = widgets.Button(description="back to the start")
     again.on_click(reset)
-    box = widgets.VBox(
-        [widgets.HBox([*sliders.values(), again], layout={"flex_flow": "row wrap"}), words, picture]
-    )
-    bundle = box._repr_mimebundle_()
-    bundle = bundle[0] if isinstance(bundle, tuple) else bundle
-    display({**(bundle or {}), **still}, raw=True)
+    controls = widgets.HBox([*sliders.values(), again], layout={"flex_flow": "row wrap"})
+    box = widgets.VBox([controls, widgets.interactive_output(follow, sliders)])
+    display(box)
     return box
+
+
+def _show(figure: Figure) -> None:
+    display(Image(print_figure(figure, "png")))
+    plt.close(figure)
+
+
+def _slider(inputs: Inputs, name: str, ends: tuple[float, float] | None):
+    import ipywidgets as widgets
+
+    one = inputs[name]
+    low, high = ends or (one.low, one.high)
+    low, high = min(low, one.value), max(high, one.value)
+    return widgets.FloatSlider(
+        value=one.value,
+        min=low,
+        max=high,
+        step=(high - low) / 100 or 0.01,
+        description=name,
+        continuous_update=False,  # a redraw takes a moment: only when the knob is let go
+        readout_format=",.0f" if high >= 1000 else ".3g",
+        style={"description_width": "150px"},
+        layout={"width": "430px"},
+    )

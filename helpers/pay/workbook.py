@@ -1,146 +1,150 @@
-"""The cost model as a spreadsheet with live formulas: change a blue number and everything follows."""
+"""The cost model as a spreadsheet with live formulas: change a blue number and all follows."""
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from helpers import CourseError
-from helpers.pay.cost_model import break_even, payback
+from helpers.pay.cost_model import TODAY, CostModel, Payoff, break_even, payback
+from helpers.pay.inputs import Inputs
 
-WIDE = (18, 12, 12, 12, 24, 34, 95)
 LOOKS = {
     "title": {"bold": True, "font_size": 14},
     "head": {"bold": True, "bottom": 1},
-    "count_head": {"bold": True, "bottom": 1, "align": "right"},
     "money": {"num_format": "#,##0.00", "align": "right"},
     "fine": {"num_format": "#,##0.0000", "align": "right"},
     "count": {"num_format": "#,##0.0", "align": "right"},
     "share": {"num_format": "0.0%", "align": "right"},
     "own": {"font_color": "#1f4fbf", "bg_color": "#eef3fb", "num_format": "#,##0.######"},
     "other": {"num_format": "#,##0.######"},
-    "text": {"indent": 1},
     "soft": {"font_color": "#66788a", "indent": 1},
     "note": {"text_wrap": True, "valign": "top"},
 }
 
 
-def write(path, title, inputs, model, drawn=None, notes=()):
+def write_workbook(
+    path: str | Path,
+    title: str,
+    inputs: Inputs,
+    model: CostModel,
+    payoffs: Mapping[str, Payoff] | None = None,
+    notes: Sequence[str] = (),
+) -> Path:
     """Write an XLSX with the sheets Summary, Inputs and Model; returns its path.
 
-    `inputs` and `model` as in helpers.pay.cost_model. Every formula of the model stands in a cell of the same name, so that the text in the
-    notebook and the text in the sheet are one. `drawn`: {way: Pays}, whose P(it pays) goes in as plain numbers and says so. Values
-    computed here are stored beside the formulas for viewers that do not calculate. Raises CourseError when the file is open elsewhere.
+    Every formula of the model stands in a cell of its own name, as the notebook prints it. P(pays)
+    of `payoffs` goes in as a plain number and says so. Values computed here are stored beside the
+    formulas for viewers that do not calculate. Raises CourseError when the file is open elsewhere.
     """
     import xlsxwriter
     from xlsxwriter.exceptions import FileCreateError
 
-    base = model.base(inputs)
-    path = Path(path)
+    path, base = Path(path), model.base(inputs)
     book = xlsxwriter.Workbook(str(path))
-    look = {name: book.add_format(form) for name, form in LOOKS.items()}
+    looks = {name: book.add_format(form) for name, form in LOOKS.items()}
     summary, sheet, lines = (book.add_worksheet(name) for name in ("Summary", "Inputs", "Model"))
-    _inputs(book, sheet, look, inputs)
-    _model(book, lines, look, model, base, inputs.currency)
-    _summary(summary, look, title, model, base, inputs, drawn or {}, notes)
+    _write_inputs(book, sheet, looks, inputs)
+    _write_model(book, lines, looks, model, base, inputs.currency)
+    end = _write_summary(summary, looks, title, model, base, inputs.currency, payoffs or {})
+    _write_notes(summary, looks, end + 2, notes)
     try:
         book.close()
     except FileCreateError:
         raise CourseError(
-            f"{path.name} could not be written; close it in the spreadsheet program and run the cell again."
+            f"{path.name} could not be written; close it in the spreadsheet program and run the "
+            "cell again."
         ) from None
     return path
 
 
-def _inputs(book, sheet, look, inputs):
+def _write_inputs(book: Any, sheet: Any, looks: Mapping, inputs: Inputs) -> None:
     """One row an input; blue is what the reader is asked to change."""
-    _head(
-        sheet,
-        look,
-        ("input", "value", "low", "high", "unit", "kind of knowledge", "where it comes from"),
-        (1, 2, 3),
-    )
+    head = {"input": 18, "value": 12, "low": 12, "high": 12, "unit": 24, "kind of knowledge": 34}
+    _write_head(sheet, looks, head | {"where it comes from": 95})
     for row, (name, one) in enumerate(inputs.items(), start=1):
-        own = look["own" if one.origin.startswith("assumed") else "other"]
+        look = looks["own"] if one.origin.startswith("assumed") else looks["other"]
         sheet.write(row, 0, name)
-        for column, value in enumerate((one.value, one.low, one.high), start=1):
-            sheet.write_number(row, column, value, own)
+        sheet.write_row(row, 1, (one.value, one.low, one.high), look)
         for column, text in enumerate((one.unit, one.origin, one.source), start=4):
-            sheet.write_string(row, column, text, look["text"])
+            sheet.write_string(row, column, text)
         book.define_name(name, f"=Inputs!$B${row + 1}")
 
 
-def _model(book, sheet, look, model, base, currency):
-    """One row a formula: its name, the live cell, and the text of the formula as the notebook prints it."""
-    _head(sheet, look, ("line", f"in {currency}", "formula"), (1,), (26, 16, 110))
-    for row, (name, text) in enumerate(model.formulas.items(), start=1):
-        text = re.sub(r"\s+", " ", str(text))
+def _write_model(
+    book: Any, sheet: Any, looks: Mapping, model: CostModel, base: Mapping, currency: str
+) -> None:
+    """One row a formula: its name, the live cell, and its text as the notebook prints it."""
+    _write_head(sheet, looks, {"line": 26, f"in {currency}": 16, "formula": 110})
+    for row, (name, formula) in enumerate(model.formulas.items(), start=1):
+        text = re.sub(r"\s+", " ", str(formula))
         sheet.write(row, 0, name)
-        sheet.write_formula(row, 1, f"={text}", look["fine"], float(base[name]))
-        sheet.write_string(row, 2, text, look["soft"])
+        sheet.write_formula(row, 1, f"={text}", looks["fine"], float(base[name]))
+        sheet.write_string(row, 2, text, looks["soft"])
         book.define_name(name, f"=Model!$B${row + 1}")
 
 
-def _summary(sheet, look, title, model, base, inputs, drawn, notes):
-    """The ways side by side: cost per 1,000 messages done, saving, break-even volume and payback, all live."""
-    first, *others = model.ways
-    sheet.write(0, 0, title, look["title"])
-    head = (
-        "way",
-        f"{inputs.currency} per 1,000 done",
-        f"saved against {first}",
-        "break-even, messages a year",
-        "payback, months",
-        "P(it pays), drawn",
-    )
-    _head(sheet, look, head, range(1, 6), (16, 22, 24, 28, 18, 18), row=2)
-    sheet.write(3, 0, first)
-    sheet.write_formula(3, 1, f"={first}_total", look["money"], float(base[f"{first}_total"]))
+def _write_summary(
+    sheet: Any,
+    looks: Mapping,
+    title: str,
+    model: CostModel,
+    base: Mapping,
+    currency: str,
+    payoffs: Mapping[str, Payoff],
+) -> int:
+    """The ways side by side, all live; returns the row below them."""
+    others = [way for way in model.ways if way != TODAY]
+    sheet.write(0, 0, title, looks["title"])
+    head = {"way": 44, f"{currency} per 1,000 done": 22, f"saved against {TODAY}": 24}
+    head |= {"break-even, messages a year": 28, "payback, months": 18, "P(it pays), drawn": 18}
+    _write_head(sheet, looks, head, row=2)
+    for row, way in enumerate([TODAY, *others], start=3):
+        total = float(base[f"{way}_total"])
+        sheet.write(row, 0, model.names[way])
+        sheet.write_formula(row, 1, f"={way}_total", looks["money"], total)
     for row, way in enumerate(others, start=4):
-        gap = f"({first}_each-{way}_each)"
-        fixed = f"(({way}_once-{first}_once)/life_years+{way}_year-{first}_year)"
-        back = f"({gap}*messages_a_year-{way}_year+{first}_year)"
-        saved = float(base[f"{first}_total"] - base[f"{way}_total"])
-        sheet.write(row, 0, way)
-        sheet.write_formula(row, 1, f"={way}_total", look["money"], float(base[f"{way}_total"]))
-        sheet.write_formula(row, 2, f"={first}_total-{way}_total", look["money"], saved)
-        sheet.write_formula(
-            row,
-            3,
-            f'=IF({gap}>0,MAX({fixed},0)/{gap},"never")',
-            look["count"],
-            _or_never(break_even(base, way, first)),
-        )
-        sheet.write_formula(
-            row,
-            4,
-            f'=IF({back}>0,12*MAX({way}_once-{first}_once,0)/{back},"never")',
-            look["count"],
-            _or_never(payback(base, way, first)),
-        )
-        if way in drawn:
-            sheet.write_number(row, 5, drawn[way].probability, look["share"])
-    below = [
-        "Blue numbers on the sheet Inputs are assumptions: put your own in, and the columns B to E follow.",
-        "P(it pays) comes from random draws in the notebook and does not follow: run the notebook with the new numbers.",
+        each = f"({TODAY}_each-{way}_each)"
+        once = f"({way}_once-{TODAY}_once)"
+        fixed = f"({once}/life_years+{way}_year-{TODAY}_year)"
+        a_year = f"({each}*messages_a_year-{way}_year+{TODAY}_year)"
+        volume = f'=IF({each}>0,MAX({fixed},0)/{each},"never")'
+        months = f'=IF({a_year}>0,12*MAX({once},0)/{a_year},"never")'
+        saved = float(base[f"{TODAY}_total"] - base[f"{way}_total"])
+        sheet.write_formula(row, 2, f"={TODAY}_total-{way}_total", looks["money"], saved)
+        sheet.write_formula(row, 3, volume, looks["count"], _or_never(break_even(base, way)))
+        sheet.write_formula(row, 4, months, looks["count"], _or_never(payback(base, way)))
+        if way in payoffs:
+            sheet.write_number(row, 5, payoffs[way].probability, looks["share"])
+    return 3 + len(model.ways)
+
+
+def _write_notes(sheet: Any, looks: Mapping, first: int, notes: Iterable[str]) -> None:
+    texts = [
+        "Blue numbers on the sheet Inputs are assumptions: put your own in, and the columns B to E "
+        "follow.",
+        "P(it pays) comes from random draws in the notebook and does not follow: run the notebook "
+        "with the new numbers.",
         *notes,
     ]
-    for row, text in enumerate(below, start=5 + len(model.ways)):
-        sheet.merge_range(row, 0, row, 5, "", look["note"])
-        sheet.write_string(row, 0, text, look["note"])
-        sheet.set_row(row, 15 * (1 + len(text) // 125))
+    for row, text in enumerate(texts, start=first):
+        sheet.merge_range(row, 0, row, 5, "", looks["note"])
+        sheet.write_string(row, 0, text, looks["note"])  # a note that begins with = stays text
+        sheet.set_row(row, 15 * (1 + len(text) // 150))
 
 
-def _or_never(value):
-    return float(value) if np.isfinite(value) else "never"
+def _or_never(value: float) -> float | str:
+    return value if np.isfinite(value) else "never"
 
 
-def _head(sheet, look, names, numbers, widths=WIDE, row=0):
-    """The first line of a table, right-aligned over the columns in `numbers`; the sheet prints on the width of one A4 page."""
-    for column, (name, width) in enumerate(zip(names, widths)):
-        sheet.write(row, column, name, look["count_head" if column in numbers else "head"])
+def _write_head(sheet: Any, looks: Mapping, widths: Mapping[str, int], row: int = 0) -> None:
+    """The first line of a table; the sheet prints on the width of one A4 page."""
+    for column, (name, width) in enumerate(widths.items()):
+        sheet.write(row, column, name, looks["head"])
         sheet.set_column(column, column, width)
     sheet.freeze_panes(row + 1, 1)
     sheet.set_landscape()
-    sheet.set_paper(9)
+    sheet.set_paper(9)  # A4
     sheet.fit_to_pages(1, 0)
