@@ -1,4 +1,4 @@
-"""Files that survive a kill: whole writes, one reader of YAML and one of CSV, and the one Journal of slow work."""
+"""Files that survive a kill, one reader of YAML, CSV and JSONL, and the Journal of slow work."""
 
 import csv
 import hashlib
@@ -12,20 +12,21 @@ from typing import Any
 import yaml
 
 from helpers import CourseError
+from helpers.core.text import normalised
 
-FORMULA = ("=", "+", "-", "@", "\t")  # a spreadsheet would run a cell that begins with one of these
+FORMULA = ("=", "+", "-", "@", "\t")  # a spreadsheet runs a cell that begins with one of these
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a file in one step: a kill or a full disk leaves the old file, never half a new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    half = path.with_name(path.name + ".part")
     try:
-        part.write_text(text, encoding="utf-8", newline="")
-        os.replace(part, path)
+        half.write_text(text, encoding="utf-8", newline="")
+        os.replace(half, path)
     except OSError as problem:
-        part.unlink(missing_ok=True)
+        half.unlink(missing_ok=True)
         raise CourseError(
             f"{path.name} could not be written ({problem.strerror}); "
             "what was there before is untouched."
@@ -39,11 +40,11 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(out, fieldnames=list(rows[0]))
         writer.writeheader()
         for row in rows:
-            writer.writerow({name: _as_text(value) for name, value in row.items()})
+            writer.writerow({name: _without_formula(value) for name, value in row.items()})
     write_text(path, "\ufeff" + out.getvalue())  # the mark makes Excel read UTF-8
 
 
-def _as_text(value: Any) -> Any:
+def _without_formula(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(FORMULA):
         return f"'{value}"
     return value
@@ -65,10 +66,18 @@ def fingerprint(*things: Any) -> str:
 
 
 def read_utf8(path: Path, cure: str = "save it again as UTF-8") -> str:
-    """The text of a UTF-8 file, with or without a byte order mark; raises CourseError with the line."""
+    """The text of a UTF-8 file, normalised, with or without a byte order mark.
+
+    Raises CourseError with the line where another encoding shows.
+    """
     data = path.read_bytes()
+    if data[:4] == b"PK\x03\x04":
+        raise CourseError(
+            f"{path.name} is an Excel workbook under another name; "
+            "in Excel choose Save as, CSV UTF-8."
+        )
     try:
-        return data.decode("utf-8-sig")
+        return normalised(data.decode("utf-8-sig"))
     except UnicodeDecodeError as problem:
         line = data[: problem.start].count(b"\n") + 1
         raise CourseError(
@@ -104,8 +113,10 @@ class _OnceLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file. Raises CourseError with the line: bad encoding, a tab, a full-width
-    mark, a repeated key, or anything that is not YAML.
+    """The content of a YAML file.
+
+    Raises CourseError with the line: bad encoding, a tab, a full-width mark, a repeated key, or
+    anything that is not YAML.
     """
     text = read_utf8(path)
     try:
@@ -126,14 +137,107 @@ def _yaml_sentence(name: str, text: str, problem: yaml.YAMLError) -> str:
         for character, what in wrong.items():
             if character in content and number <= line + 1:
                 return f"{name} line {number} has {what}."
-    return f"{name} is not valid YAML near line {line}: {words}."
+    cure = "a value with a mark such as ? : # [ in it needs quotes around it"
+    return f"{name} is not valid YAML near line {line}: {words}; {cure}."
+
+
+def read_csv(path: Path, notes: list[str] | None = None) -> list[dict[str, str]]:
+    """The rows of a CSV file, read strictly; `notes` learns what was unusual about it.
+
+    Raises CourseError with line or row: bad encoding, an open quote, a repeated column name, more
+    or fewer cells than columns.
+    """
+    return [row for _, row in numbered_csv(path, notes)]
+
+
+def numbered_csv(path: Path, notes: list[str] | None = None) -> list[tuple[int, dict[str, str]]]:
+    """As `read_csv`, each row with its number in a spreadsheet; empty rows are left out."""
+    text = read_utf8(path, "save it as 'CSV UTF-8'")
+    separator = _separator(text.split("\n", 1)[0])
+    if separator != "," and notes is not None:
+        what = {";": "semicolons", "\t": "tabs"}[separator]
+        notes.append(f"{path.name}: the columns are separated by {what}, and were read so.")
+    header, *records = _records(path.name, text, separator) or [[]]
+    repeated = [name for name in header if name and header.count(name) > 1]
+    if repeated:
+        raise CourseError(
+            f"{path.name} line 1: the column {repeated[0]!r} stands there twice; rename one."
+        )
+    rows = []
+    for number, record in enumerate(records, 2):
+        if not any(record):  # an empty line, or one of empty cells, as Excel leaves them
+            continue
+        if len(record) != len(header):
+            what = "more" if len(record) > len(header) else "fewer"
+            raise CourseError(
+                f"{path.name} row {number} has {what} cells than the header; a text with a "
+                "comma or a line break needs quotes around it, and every quote its end."
+            )
+        rows.append((number, dict(zip(header, record, strict=True))))
+    return rows
+
+
+def _separator(header: str) -> str:
+    """Comma, semicolon or tab, whichever is most frequent outside quotes; a comma wins a tie."""
+    outside = "".join(header.split('"')[::2])
+    return max(",;\t", key=outside.count)
+
+
+def _records(name: str, text: str, separator: str) -> list[list[str]]:
+    csv.field_size_limit(10_000_000)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    records, begin = [], 1
+    try:
+        for record in reader:
+            records.append(record)
+            begin = reader.line_num + 1
+    except csv.Error as problem:
+        # the csv module names the line where it gave up; the open quote stands before it
+        lines = text.split("\n")[begin - 1 : reader.line_num]
+        opens = next((i for i, line in enumerate(lines, begin) if '"' in line), begin)
+        raise CourseError(
+            f"{name} line {opens}: a quote opens here and does not end as it should "
+            f"({problem}); write a quote inside a text twice."
+        ) from None
+    return records
+
+
+def numbered_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(line, object) of every line of a JSONL file, texts normalised.
+
+    Raises CourseError with the line: no JSON, no object, a key that stands there twice.
+    """
+    objects = []
+    for number, line in enumerate(read_utf8(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            content = json.loads(line, object_pairs_hook=_once)
+        except ValueError as problem:
+            raise CourseError(f"{path.name} line {number} is not JSON: {problem}.") from None
+        if not isinstance(content, dict):
+            raise CourseError(
+                f"{path.name} line {number} is not a JSON object with the columns as keys."
+            )
+        objects.append((number, content))
+    return objects
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object without repeated keys; escapes can hide what is normalised here."""
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise ValueError(f"the key {key!r} stands there twice")
+        content[key] = normalised(value) if isinstance(value, str) else value
+    return content
 
 
 # The one Journal ------------------------------------------------------------------------------
 
 
 def read_entries(path: str | Path) -> list[dict]:
-    """Entries of a JSONL file that grows line by line; what a kill left of a last line is cut off."""
+    """Entries of a JSONL file that grows line by line; a line cut by a kill leaves the file."""
     path = Path(path)
     if not path.is_file():
         return []
@@ -161,7 +265,7 @@ def _entry(line: bytes) -> dict | None:
 
 
 def append_entry(path: str | Path, entry: Mapping[str, Any], what: str, kept: int) -> None:
-    """Add one line; raises CourseError when it cannot be written: `what` it was, how many are `kept`."""
+    """Add one line. Raises CourseError where it cannot: `what` it was, how many are `kept`."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,10 +279,11 @@ def append_entry(path: str | Path, entry: Mapping[str, Any], what: str, kept: in
 
 
 class Journal:
-    """Results of slow work in a JSONL file that is appended to as they arrive: `entries` {key: value}.
+    """Results of slow work, appended to a JSONL file as they arrive: `entries` {key: value}.
 
-    A key is made of everything its value was made from (`fingerprint(...)`), never of a row's number
-    or id. `seconds` adds up the working time over every start. `what` names the entries in errors.
+    A key is made of everything its value was made from (`fingerprint(...)`), never of a row's
+    number or id. `seconds` adds up the working time over every start. `what` names the entries
+    in errors.
     """
 
     def __init__(self, path: str | Path, what: str = "Answers") -> None:
@@ -186,6 +291,8 @@ class Journal:
         self.entries: dict[str, Any] = {}
         self.seconds = 0.0
         for line in read_entries(self.path):
+            if "entries" not in line:
+                raise CourseError(f"{self.path} was written by an older version; delete it.")
             self.entries.update(line["entries"])
             self.seconds += line["seconds"]
 
@@ -194,7 +301,7 @@ class Journal:
         return [key for key in dict.fromkeys(keys) if key not in self.entries]
 
     def add(self, entries: Mapping[str, Any], seconds: float = 0.0) -> None:
-        """Append {key: value} and the seconds they took. Raises CourseError when the disk is full."""
+        """Append {key: value} and the seconds they took. Raises CourseError on a full disk."""
         seconds = round(seconds, 3)
         line = {"entries": dict(entries), "seconds": seconds}
         append_entry(self.path, line, self.what, len(self.entries))

@@ -1,21 +1,25 @@
-"""One folder is one pilot: what to read, what to return, how it is asked and how the answer is held to its form."""
+"""One folder is one pilot: what to read, what to return, how it is asked and held to its form."""
 
-import difflib
 import json
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from helpers import CourseError
+from helpers.core import public_sets
+from helpers.core.files import read_yaml
+from helpers.core.text import CONTROL, pydantic_sentences
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,59}")
+# columns that the course itself writes beside a record
+TAKEN = ("id", "tags", "annotator", "simulated", "recipe", "teacher", "licence")
 
 
 class Sample(BaseModel):
-    """`values: {sample: 10, seed: 0}`: draw that many labels of a public set at random, before any score is known."""
+    """`values: {sample: 10, seed: 0}`: that many labels of a public set, drawn at random."""
 
     model_config = ConfigDict(extra="forbid")
     sample: int = Field(ge=2)
@@ -23,7 +27,7 @@ class Sample(BaseModel):
 
 
 class FieldSpec(BaseModel):
-    """One field of the record: a label from a list, a span copied from the text, or a pattern found in it."""
+    """One field of the record: a label of a list, a span copied from the text, or a pattern."""
 
     model_config = ConfigDict(extra="forbid")
     type: Literal["label", "span", "pattern"]
@@ -34,38 +38,48 @@ class FieldSpec(BaseModel):
 
     @field_validator("values", mode="before")
     @classmethod
-    def text_values(cls, values):
+    def text_values(cls, values: Any) -> Any:
+        """Values are texts: YAML reads a bare yes, no or 1 as something else."""
         if values is not None and not isinstance(values, (list, dict, Sample)):
             raise ValueError("'values' must be a list, for example [order, complaint]")
-        if isinstance(values, list):
-            odd = [v for v in values if not isinstance(v, str)]
-            if odd:  # YAML reads a bare yes, no or 1 as something else than text
+        for value in values if isinstance(values, list) else ():
+            if not isinstance(value, str):
                 raise ValueError(
-                    f'{odd[0]!r} is not text; put every value in quotes, for example ["1", "2"]'
+                    f'{value!r} is not text; put every value in quotes, for example ["1", "2"]'
                 )
         return values
 
     @model_validator(mode="after")
-    def complete(self):
+    def complete(self) -> "FieldSpec":
+        """A label has its values and nothing else has, a pattern its regex."""
         if self.type == "label":
-            if self.values is None:
-                raise ValueError("a label field needs 'values', the list of allowed labels")
-            if isinstance(self.values, list):
-                if len(self.values) < 2:
-                    raise ValueError("a label field needs at least two different 'values'")
-                twice = [v for v in self.values if self.values.count(v) > 1]
-                if twice:
-                    raise ValueError(f"the value {twice[0]!r} is listed twice")
-        if self.type != "label" and self.values is not None:
+            self._check_label()
+        elif self.values is not None:
             raise ValueError(f"'values' belongs to label fields, this one is a {self.type}")
         if self.type == "pattern":
-            if not self.regex:
-                raise ValueError("a pattern field needs 'regex'")
-            try:
-                re.compile(self.regex)
-            except re.error as problem:
-                raise ValueError(f"the regex does not compile ({problem})") from None
+            self._check_regex()
         return self
+
+    def _check_label(self) -> None:
+        if self.values is None:
+            raise ValueError("a label field needs 'values', the list of allowed labels")
+        if isinstance(self.values, Sample):
+            return
+        if len(self.values) < 2:
+            raise ValueError("a label field needs at least two different 'values'")
+        for value in self.values:
+            if self.values.count(value) > 1:
+                raise ValueError(f"the value {value!r} is listed twice")
+
+    def _check_regex(self) -> None:
+        if not self.regex:
+            raise ValueError("a pattern field needs 'regex'")
+        if CONTROL.search(self.regex):  # in double quotes YAML turns \b into a backspace
+            raise ValueError("the regex holds a control character; write it in single quotes")
+        try:
+            re.compile(self.regex)
+        except re.error as problem:
+            raise ValueError(f"the regex does not compile ({problem})") from None
 
 
 class Source(BaseModel):
@@ -99,29 +113,34 @@ class Pilot(BaseModel):
 
     @field_validator("name")
     @classmethod
-    def folder_name(cls, name):
+    def folder_name(cls, name: str) -> str:
+        """The name is also a folder's."""
         if not NAME.fullmatch(name):
             raise ValueError("use letters, digits, - and _ only: it names the folder under runs/")
         return name
 
     @model_validator(mode="after")
-    def consistent(self):
+    def consistent(self) -> "Pilot":
+        """Field names are free, and only a pilot with a source samples its values."""
         for name, field in self.fields.items():
             if not NAME.fullmatch(name):
                 raise ValueError(f"the field name {name!r} may have letters, digits, - and _ only")
-            if name in (self.text, "id", "tags"):
+            if name == self.text or name in TAKEN:
                 raise ValueError(
-                    f"the field name {name!r} is taken: it is the text column, or id or tags; rename the field"
+                    f"the field name {name!r} is taken: it is the text column, or one of "
+                    f"{', '.join(TAKEN)}; rename the field"
                 )
             if isinstance(field.values, Sample) and self.source is None:
                 raise ValueError(
                     f"field {name!r} samples its values, which needs a 'source' to sample from"
                 )
+        if self.source and (len(self.fields) != 1 or not self.labels):
+            raise ValueError("a pilot with a 'source' has exactly one field, a label")
         return self
 
     @classmethod
-    def load(cls, folder):
-        """Read and check `folder/pilot.yaml`.
+    def load(cls, folder: str | Path) -> "Pilot":
+        """Read and check `folder/pilot.yaml`; values to sample are drawn from the public set.
 
         Raises CourseError with one sentence per mistake: what is wrong, where, what to do.
         """
@@ -132,158 +151,117 @@ class Pilot(BaseModel):
                 f"There is no pilot.yaml in {folder.name or folder}/; a pilot is a folder with a "
                 "pilot.yaml and its rows (data/inbox is an example to copy)."
             )
-        try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-        except UnicodeDecodeError:
-            raise CourseError(f"{path.name} is not UTF-8 text; save it again as UTF-8.") from None
-        except yaml.YAMLError as problem:
-            line = getattr(getattr(problem, "problem_mark", None), "line", -1) + 1
-            text = path.read_text(encoding="utf-8-sig")
-            if "\t" in text:
-                number = text[: text.index("\t")].count("\n") + 1
-                raise CourseError(
-                    f"pilot.yaml line {number} has a tab; YAML wants spaces."
-                ) from None
-            if re.search("[：，　]", text):
-                number = text[: re.search("[：，　]", text).start()].count("\n") + 1
-                raise CourseError(
-                    f"pilot.yaml line {number} has a full-width colon, comma or space; use the half-width one."
-                ) from None
-            raise CourseError(
-                f"pilot.yaml is not valid YAML near line {line}: {getattr(problem, 'problem', problem)}."
-            ) from None
-        if not isinstance(raw, dict):
+        content = read_yaml(path)
+        if not isinstance(content, dict):
             raise CourseError("pilot.yaml is empty or not a list of 'key: value' lines.")
         try:
-            pilot = cls.model_validate(raw)
+            pilot = cls.model_validate(content)
         except ValidationError as problem:
-            found = problem.errors()
-            typos = [e for e in found if e["type"] == "extra_forbidden"]
-            if typos:  # a misspelt key is also a missing key: say it once
-                found = typos + [
-                    e for e in found if e["type"] not in ("extra_forbidden", "missing")
-                ]
-            raise CourseError(" ".join(dict.fromkeys(_sentence(e, raw) for e in found))) from None
+            known = {**cls.model_fields, **FieldSpec.model_fields, **Source.model_fields}
+            known.pop("folder")
+            raise CourseError(pydantic_sentences(problem, "pilot.yaml", known)) from None
         pilot.folder = folder
+        for name, field in pilot.fields.items():
+            if isinstance(field.values, Sample):
+                field.values = public_sets.sampled_values(
+                    pilot.source, pilot.text, name, field.values
+                )
         return pilot
 
-    # How the model is asked -------------------------------------------------------------------------------
+    # How the model is asked -------------------------------------------------------------------
 
     @property
-    def labels(self):
+    def labels(self) -> list[str]:
         """Names of the label fields."""
         return [name for name, field in self.fields.items() if field.type == "label"]
 
-    def instruction(self, full=True):
-        """The system message. Full: every field explained, for an untuned model. Short: tuning teaches the rest."""
+    def instruction(self, full: bool = True) -> str:
+        """The system message. Full: for an untuned model. Short: tuning teaches the rest."""
+        keys = ", ".join(self.fields)
         if not full:
-            return f"Return {', '.join(self.fields)} of the message as one JSON object."
+            return f"Return {keys} of the message as one JSON object."
         lines = [
-            f"Read the message and answer with one JSON object with the keys {', '.join(self.fields)}.",
+            f"Read the message and answer with one JSON object with the keys {keys}.",
             self.about,
         ]
         for name, field in self.fields.items():
-            what = {
-                "label": f"one of {', '.join(field.values)}"
-                if isinstance(field.values, list)
-                else "a label",
-                "span": "words copied from the message",
-                "pattern": f"copied from the message, matching {field.regex}",
-            }[field.type]
-            lines.append(
-                f"{name}: {what}{' or null' if field.optional else ''}. {field.about}".strip()
-            )
+            empty = " or null" if field.optional else ""
+            lines.append(f"{name}: {_asked_for(field)}{empty}. {field.about}".strip())
         return "\n".join(line for line in lines if line)
 
-    def answer(self, row):
+    def answer(self, row: Mapping[str, Any]) -> str:
         """The record of a labelled row as the JSON text the model must return."""
         return json.dumps({name: row[name] for name in self.fields}, ensure_ascii=False)
 
-    def chat(self, text, shots=(), full=True):
-        """Messages in the chat format: the instruction, worked examples (rows), the text to read."""
+    def chat(self, text: str, shots: Iterable[Mapping] = (), full: bool = True) -> list[dict]:
+        """Messages in the chat format: the instruction, worked examples (rows), the text."""
         messages = [{"role": "system", "content": self.instruction(full)}]
         for row in shots:
-            messages += [
-                {"role": "user", "content": row[self.text]},
-                {"role": "assistant", "content": self.answer(row)},
-            ]
-        return messages + [{"role": "user", "content": text}]
+            messages.append({"role": "user", "content": row[self.text]})
+            messages.append({"role": "assistant", "content": self.answer(row)})
+        return [*messages, {"role": "user", "content": text}]
 
-    # How the answer is held to its form ---------------------------------------------------------------------
+    # How the answer is held to its form -------------------------------------------------------
 
-    def grammar(self, text, copy=True):
+    def grammar(self, text: str, copy: bool = True) -> str:
         """A GBNF grammar for the answers that this text allows; llama.cpp takes it as it is.
 
-        Labels come from `values`. With copy=True a pattern can only be a match that stands in the text and a span
-        only a run of its words; with copy=False a span is any string and a pattern any string of its characters.
+        Labels come from `values`. With copy=True a pattern can only be a match that stands in
+        the text and a span only a run of its words; with copy=False both are any string.
         """
-        rules, parts = [], []
+        parts, rules = [], []
+        before = "{"
         for number, (name, field) in enumerate(self.fields.items()):
-            parts.append(
-                _literal(("{" if number == 0 else ", ") + json.dumps(name) + ": ") + f" f{number}"
-            )
-            if field.type == "label":
-                choices = [
-                    _literal(json.dumps(value, ensure_ascii=False)) for value in field.values
-                ]
-            elif not copy:
-                choices = [r'"\"" [^"\\\n]+ "\""']
-            elif field.type == "pattern":
-                found = dict.fromkeys(
-                    m.group(0) for m in re.finditer(field.regex, text) if m.group(0)
-                )
-                choices = [_literal(json.dumps(value, ensure_ascii=False)) for value in found]
-            else:
-                rules += (
-                    [] if any(rule.startswith("span ") for rule in rules) else _span_rules(text)
-                )
-                choices = [r'"\"" span "\""'] if re.search(r"\w", text) else []
+            parts.append(f"{_literal(before + json.dumps(name) + ': ')} f{number}")
+            before = ", "
+            choices = _choices(field, text, copy)
             if field.optional or not choices:  # nothing to copy: null is the only true answer
                 choices.append('"null"')
             rules.append(f"f{number} ::= " + " | ".join(choices))
+        if copy and any(field.type == "span" for field in self.fields.values()):
+            rules += _span_rules(text)
         return "\n".join(["root ::= " + " ".join(parts) + ' "}"', *rules]) + "\n"
 
 
-def _span_rules(text):
-    """Every run of words of the text, as nested rules: a start w0 may go on with c1, that with c2, and so on."""
-    pieces = [(m.group(1), m.group(2)) for m in re.finditer(r"(\s*)(\w+|[^\w\s])", text)]
-    rules, last = [], len(pieces) - 1
-    for i, (space, word) in enumerate(pieces):
-        tail = f" c{i + 1}?" if i < last else ""
-        rules.append(f"w{i} ::= {_literal(json.dumps(word, ensure_ascii=False)[1:-1])}{tail}")
-        if i:
-            rules.append(
-                f"c{i} ::= {_literal(json.dumps(space + word, ensure_ascii=False)[1:-1])}{tail}"
-            )
-    starts = [f"w{i}" for i, (_, word) in enumerate(pieces) if re.match(r"\w", word)]
+def _asked_for(field: FieldSpec) -> str:
+    """What the instruction says a field is."""
+    if field.type == "label":
+        return f"one of {', '.join(field.values)}"
+    if field.type == "span":
+        return "words copied from the message"
+    return f"copied from the message, matching {field.regex}"
+
+
+def _choices(field: FieldSpec, text: str, copy: bool) -> list[str]:
+    """The alternatives of one field's rule; none when the text has nothing to copy."""
+    if field.type == "label":
+        return [_literal(_quoted(value)) for value in field.values]
+    if not copy:
+        return [r'"\"" [^"\\\n]+ "\""']
+    if field.type == "span":
+        return [r'"\"" span "\""'] if re.search(r"\w", text) else []
+    matches = dict.fromkeys(match.group(0) for match in re.finditer(field.regex, text))
+    return [_literal(_quoted(value)) for value in matches if value]
+
+
+def _span_rules(text: str) -> list[str]:
+    """Every run of words as nested rules: a start w0 may go on with c1, that with c2, and so on."""
+    pieces = re.findall(r"(\s*)(\w+|[^\w\s])", text)
+    rules, starts = [], []
+    for number, (space, word) in enumerate(pieces):
+        tail = f" c{number + 1}?" if number + 1 < len(pieces) else ""
+        rules.append(f"w{number} ::= {_literal(_quoted(word)[1:-1])}{tail}")
+        if number:
+            rules.append(f"c{number} ::= {_literal(_quoted(space + word)[1:-1])}{tail}")
+        if re.match(r"\w", word):
+            starts.append(f"w{number}")
     return [f"span ::= {' | '.join(starts)}", *rules] if starts else []
 
 
-def _literal(text):
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _literal(text: str) -> str:
+    """A text as GBNF writes it."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _sentence(error, raw):
-    """One plain sentence for one pydantic error, with the nearest allowed key for a misspelt one."""
-    place = [str(part) for part in error["loc"]]
-    where = " > ".join(part for part in place if part not in ("list[str]", "Sample")) or "the file"
-    if error["type"] == "extra_forbidden":
-        model = {0: Pilot, 2: FieldSpec}.get(
-            len(place) - 1, Source if place[0] == "source" else FieldSpec
-        )
-        known = [key for key in model.model_fields if key != "folder"]
-        near = difflib.get_close_matches(place[-1], known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}."
-        return f"pilot.yaml: unknown key {place[-1]!r}{' in ' + ' > '.join(place[:-1]) if place[:-1] else ''}; {hint}"
-    if error["type"] == "missing":
-        return f"pilot.yaml: the key {where!r} is missing."
-    if error["type"] == "literal_error" and isinstance(error["input"], str):
-        near = difflib.get_close_matches(
-            error["input"], re.findall(r"'(\w+)'", error["ctx"]["expected"]), 1
-        )
-        hint = f"did you mean {near[0]!r}?" if near else f"it can be {error['ctx']['expected']}."
-        return f"pilot.yaml: {where} is {error['input']!r}; {hint}"
-    if error["type"] in ("dict_type", "model_type", "model_attributes_type"):
-        return f"pilot.yaml: {where} must be 'key: value' lines, without a dash in front."
-    text = error["msg"].removeprefix("Value error, ")
-    return f"pilot.yaml: {where}: {text}."

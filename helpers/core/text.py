@@ -1,4 +1,4 @@
-"""Words of any script: tokens, "the same message", the nearest known name, and plain sentences for what pydantic found."""
+"""Words of any script: normal form, tokens, "the same message", plain sentences for mistakes."""
 
 import difflib
 import re
@@ -9,6 +9,12 @@ from pydantic import ValidationError
 
 WIDE = r"\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f"  # scripts that write no spaces between words
 TOKEN = re.compile(rf"[{WIDE}]|[^\W{WIDE}]+")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def normalised(text: str) -> str:
+    r"""Composed characters (NFC, as tokenizers want them) and line ends as `\n`."""
+    return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def tokens(text: str | None) -> list[str]:
@@ -24,16 +30,16 @@ def is_wide(words: list[str]) -> bool:
 
 
 def same_message(text: str) -> str:
-    """What two texts have in common when they are the same message: case, white space and end marks do not count.
+    """What two texts share when they are the same message: case, white space, end marks are not.
 
-    `C# help` and `C++ help` stay different: every character that is not white space is kept.
+    `C# help` and `C++ help` stay different: every other character counts.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(folded.split()).rstrip(" .!?。！？")
 
 
 def did_you_mean(word: object, known: Iterable[str], number: int = 1) -> str:
-    """`; did you mean 'order'?` for the nearest known name, else `; there are ...` with all of them."""
+    """`; did you mean 'order'?` for the nearest known name, else `; there are ...`, all of them."""
     names = list(known)
     lowered = {name.lower(): name for name in names}
     near = difflib.get_close_matches(str(word).lower(), list(lowered), number)
@@ -43,7 +49,7 @@ def did_you_mean(word: object, known: Iterable[str], number: int = 1) -> str:
 
 
 def pydantic_sentences(problem: ValidationError, file: str, known: Iterable[str] = ()) -> str:
-    """One plain sentence for each mistake that pydantic found in `file`; `known` are the allowed keys."""
+    """One plain sentence for each mistake that pydantic found; `known` are the allowed keys."""
     errors = problem.errors()
     misspelt = [e for e in errors if e["type"] == "extra_forbidden"]
     if misspelt:  # a misspelt key is also a missing key: say it once
