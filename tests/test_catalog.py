@@ -231,6 +231,16 @@ def test_one_name_is_a_list_of_one():
     )
 
 
+def test_the_model_that_was_asked_for_is_named():
+    def named(base):
+        return licensing.gate(base).lines[0].item
+
+    # `embedded` is the version that was tuned to follow instructions, and is named so
+    assert named("embedded") == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert named("huggingfacetb/smollm2-135m") == "HuggingFaceTB/SmolLM2-135M"
+    assert named("Qwen/Qwen2.5-3B-Instruct") == "Qwen/Qwen2.5-3B-Instruct"
+
+
 def test_the_tag_and_the_files_can_differ():
     for row in catalog.models():
         if row["hub_tag"]:

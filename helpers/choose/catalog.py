@@ -105,6 +105,14 @@ def _check_rule(licence: str, rule: dict) -> None:
         )
 
 
+def exact_id(name: str, row: dict[str, str]) -> str:
+    """The hub id that `name` means; a short name means the version tuned to follow instructions."""
+    for other in row["also"].split():
+        if str(name).strip().lower() in (row["short"], other.lower()):
+            return other
+    return row["hub_id"]
+
+
 def find(name: str) -> dict[str, str] | None:
     """The row of a model by hub id, short name, or an id that the same licence statement covers."""
     wanted = str(name).strip().lower()

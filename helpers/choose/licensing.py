@@ -8,7 +8,7 @@ from numbers import Real
 from textwrap import fill
 
 from helpers import CourseError
-from helpers.choose.catalog import FOLDER, SURE, datasets, find, licences
+from helpers.choose.catalog import FOLDER, SURE, datasets, exact_id, find, licences
 from helpers.core.files import read_yaml
 from helpers.core.text import did_you_mean
 
@@ -199,6 +199,7 @@ def _model_lines(part: str, name: str, question: _Question, seen: set[str]) -> l
     row = find(name)
     if row is None:
         return [_not_in_catalogue(part, name)]
+    row = {**row, "hub_id": exact_id(name, row)}
     if question.by_tag and row["hub_tag"]:
         row = {**row, "licence": row["hub_tag"], "hub_tag": "", "card": "", "based_on": ""}
     question = replace(question, multimodal=row["multimodal"] == "yes")

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from helpers import ROOT, CourseError
+from helpers.core.runtime import Profile
 
 MODES = ("inference", "lora", "qlora", "full")
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -237,6 +238,21 @@ def _kept_per_token(shape: Shape, size: int, r: int, checkpointing: bool) -> int
 
 
 # Measuring the real thing ---------------------------------------------------------------------
+
+# what chapter 01 measures: mode, max_length, batch_size
+TRIALS = (
+    ("qlora", 256, 1),
+    ("lora", 256, 1),
+    ("full", 256, 1),
+    ("qlora", 768, 1),
+    ("inference", 512, 16),
+)
+SMOKE_TRIALS = (("qlora", 64, 1),)
+
+
+def trials_of(profile: Profile) -> tuple[tuple[str, int, int], ...]:
+    """(mode, max_length, batch_size) of each trial that a profile has the time for."""
+    return SMOKE_TRIALS if profile.name == "smoke" else TRIALS
 
 
 def measure_peak(

