@@ -9,11 +9,11 @@ import sys
 import time
 
 import numpy as np
-from benchmarks import planted_rows as planted
 import pytest
 from conftest import ROOT
 from datasets import Dataset
 
+from benchmarks import planted_rows as planted
 from helpers import CourseError
 from helpers.core import public_sets, rows
 from helpers.core.pilot import Pilot
@@ -210,15 +210,6 @@ def test_schema_and_copied_name_the_value(pilot):
     assert "does not match" in found["e"]
 
 
-def test_overlooked_is_a_list_to_look_at(pilot, data):
-    assert "overlooked" not in [
-        step.name for step in filters.standard(pilot, data.train, data.test)
-    ]
-    assert why(filters.overlooked(pilot), data.train) == {
-        "train-015": "order_id is null, but 'PO-2078' stands in the message"
-    }
-
-
 @pytest.mark.parametrize(
     "text, names",
     [
@@ -241,7 +232,7 @@ def test_overlooked_is_a_list_to_look_at(pilot, data):
 )
 def test_what_one_text_is_rejected_for(pilot, text, names):
     steps = [
-        filters.length(pilot),
+        filters.message_length(pilot),
         filters.injection(pilot),
         filters.boilerplate(pilot),
         filters.leakage(pilot),
@@ -273,7 +264,7 @@ def test_japanese_rows(japanese):
         filters.truncation,
         filters.boilerplate,
         filters.repetition,
-        filters.length,
+        filters.message_length,
     )
     steps = {step.name: step for step in (maker(japanese) for maker in makers)}
     for step in steps.values():
@@ -319,6 +310,39 @@ def test_personal_data_is_masked_and_order_numbers_are_not(pilot):
     )
     text = "〒100-0001 東京都千代田区千代田1-1 です"
     assert privacy.mask(text, privacy.personal(text, ("JP",))) == "[address] です"
+
+
+@pytest.mark.parametrize(
+    "text, masked",
+    [
+        ("電話は03-1234-5678です", "電話は[phone]です"),
+        ("電話は０３－１２３４－５６７８です。", "電話は[phone]です。"),
+        ("０９０ー１２３４ー５６７８まで", "[phone]まで"),
+        ("（０３）１２３４-5678へ", "[phone]へ"),
+        ("メールはada@example.orgです", "メールは[e-mail]です"),
+        ("ａｄａ＠ｅｘａｍｐｌｅ．ｏｒｇへ", "[e-mail]へ"),
+        ("口座はDE89 3704 0044 0532 0130 00です", "口座は[iban]です"),
+        ("カード4111 1111 1111 1111で", "カード[card]で"),
+        ("住所は〒１００－０００１東京都千代田区千代田１－１です", "住所は[address]です"),
+        ("전화는 010-1234-5678입니다", "전화는 [phone]입니다"),
+        ("โทร0812345678ครับ", "โทร[phone]ครับ"),
+        ("Artikel0151 23456789 in Größe3", "Artikel0151 23456789 in Größe3"),
+        ("注文PO-12345678、型番X-0312345678です", "注文PO-12345678、型番X-0312345678です"),
+    ],
+)
+def test_letters_that_touch_a_number_do_not_hide_it(text, masked):
+    """Where no spaces are written, a letter stands right beside the number; full-width forms count too."""
+    assert privacy.mask(text, privacy.personal(text, ("JP", "KR", "TH", "DE"))) == masked
+
+
+def test_a_sign_makes_another_message(pilot):
+    """C# is not C++: neither a copy, nor a near copy, nor a leak; punctuation alone makes no other."""
+    table = made(pilot, "C# help", "C++ help", "C help", "50 % off", "50 off")
+    assert why(duplicates.exact(pilot), table) == {} == why(duplicates.near(pilot), table)
+    leaks = why(duplicates.decontaminate(pilot, made(pilot, "C# help")), table)
+    assert leaks == {"r0": "the same words as r0"}
+    copies = made(pilot, "C++ help", "c++, help!", "C# help")
+    assert why(duplicates.exact(pilot), copies) == {"r1": "the same words as row r0"}
 
 
 def test_a_mask_that_would_destroy_a_span_rejects_the_row(pilot):
@@ -385,18 +409,6 @@ def test_a_long_shared_run_is_enough(pilot):
     }
 
 
-def test_semantic_duplicates_keep_the_first(pilot):
-    table = made(
-        pilot,
-        "When will my pump arrive?",
-        "My pump, when will it arrive?",
-        "The invoice shows the wrong tax.",
-        "We need a price for belts.",
-    )
-    found = why(duplicates.semantic(pilot, 0.8), table)
-    assert list(found) == ["r1"] and "means nearly the same as row r0" in found["r1"]
-
-
 def test_a_row_without_text_is_judged_by_every_filter(pilot, data):
     table = made(
         pilot, "Where is our pump? We wait.", None, "The belt is torn, send another.", None
@@ -404,25 +416,6 @@ def test_a_row_without_text_is_judged_by_every_filter(pilot, data):
     for step in filters.standard(pilot, data.train, data.test):
         assert len(step(table).kept) + len(step(table).rejected) == 4, step.name
     assert set(why(filters.schema(pilot), table)) == {"r1", "r3"}
-
-
-def test_balance_is_seeded_and_counts(pilot, data):
-    first, again, other = (pipeline.balance(pilot, 5, seed=s)(data.train) for s in (0, 0, 1))
-    counts = {v: list(first.kept["intent"]).count(v) for v in pilot.fields["intent"].values}
-    assert max(counts.values()) == 5 and list(first.kept["id"]) == list(again.kept["id"]) != list(
-        other.kept["id"]
-    )
-    pairs = list(
-        zip(
-            *(
-                pipeline.balance(pilot, 1, ["intent", "urgency"])(data.train).kept[f]
-                for f in ("intent", "urgency")
-            )
-        )
-    )
-    assert (
-        len(pairs) == len(set(pairs)) == len(set(zip(data.train["intent"], data.train["urgency"])))
-    )
 
 
 def test_agreement_needs_another_label_that_is_likelier(pilot):
@@ -435,30 +428,9 @@ def test_agreement_needs_another_label_that_is_likelier(pilot):
             for i, (text, value) in enumerate(zip(texts, given))
         ]
     )
-    assert list(why(label_noise.agreement(pilot), table)) == ["r7"]
+    assert list(why(label_noise.cross_fit_disagreement(pilot), table)) == ["r7"]
     p = np.array([[0.5, 0.5], [0.1, 0.9], [0.9, 0.1]])
     assert label_noise.suspects(p, np.array([0, 0, 0])) == {1: 1}
-
-
-def test_likelihood_is_the_models_own(pilot, data, tiny, tokenizer):
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
-    few = data.train.select(range(3))
-    batched = label_noise.likelihood(model, tokenizer, pilot, few, "urgency", batch_size=4)
-    single = label_noise.likelihood(model, tokenizer, pilot, few, "urgency", batch_size=1)
-    assert batched.shape == (3, 3) and np.allclose(batched, single, atol=1e-2)
-    ask = f"{pilot.about} Write a message whose urgency is normal. {pilot.fields['urgency'].about}"
-    start = tokenizer.apply_chat_template(
-        [{"role": "user", "content": ask}], add_generation_prompt=True, return_dict=False
-    )
-    ids = tokenizer(few[1]["message"], add_special_tokens=False).input_ids
-    with torch.inference_mode():
-        loss = model(
-            input_ids=torch.tensor([start + ids]), labels=torch.tensor([[-100] * len(start) + ids])
-        ).loss
-    assert batched[1, 1] == pytest.approx(-float(loss) * len(ids), abs=1e-2)
 
 
 # The pipeline ----------------------------------------------------------------------------------------------------------
@@ -468,7 +440,7 @@ def test_bad_input_is_said_in_one_sentence(pilot, data):
     steps = filters.standard(pilot, data.train, data.test)
     with pytest.raises(CourseError, match="no rows to curate"):
         pipeline.curate(pilot, data.train.select([]), steps)
-    with pytest.raises(CourseError, match="no column 'message' .did you mean 'mesage'"):
+    with pytest.raises(CourseError, match="no column 'message'; did you mean 'mesage'"):
         pipeline.curate(pilot, data.train.rename_column("message", "mesage"), steps)
     with pytest.raises(CourseError, match="no filter 'decontaminat'; did you mean 'decontaminate'"):
         filters.standard(pilot, data.train, data.test, names=["exact", "decontaminat"])
@@ -485,7 +457,7 @@ def test_nothing_left_and_a_label_gone_are_said_and_nothing_is_lost(pilot, data)
         pipeline.curate(
             pilot,
             data.train,
-            [filters.length(pilot, fewest=5000, most=6000), filters.injection(pilot)],
+            [filters.message_length(pilot, fewest=5000, most=6000), filters.injection(pilot)],
         )
     assert len(problem.value.funnel.rejected) == 60
     gone = Dataset.from_list(
@@ -498,19 +470,19 @@ def test_nothing_left_and_a_label_gone_are_said_and_nothing_is_lost(pilot, data)
         CourseError,
         match="No row with intent = 'quote' is left of 8; the filter 'length' took most",
     ) as problem:
-        pipeline.curate(pilot, gone, [filters.length(pilot, data.train)])
+        pipeline.curate(pilot, gone, [filters.message_length(pilot, data.train)])
     assert len(problem.value.funnel.kept) == 52
 
 
 KILLED = """
 import os, sys, time
 from pathlib import Path
-sys.path[:0] = [{root!r}, {tests!r}]
+sys.path.insert(0, {root!r})
 from datasets import Dataset
 from helpers.core import rows, runtime
 from helpers.keep import filters, pipeline
 from helpers.core.pilot import Pilot
-from benchmarks.curation import generate
+from benchmarks.curation_scale import generate
 pilot = Pilot.load({pilot!r})
 data = rows.load(pilot)
 def slow(batch):
@@ -528,9 +500,7 @@ funnel.rejected.to_json(sys.argv[2] + ".rejected")
 
 def test_a_kill_in_the_middle_changes_no_row(tmp_path):
     script = tmp_path / "curate.py"
-    script.write_text(
-        KILLED.format(root=str(ROOT), tests=str(ROOT / "tests"), pilot=str(ROOT / "data/inbox"))
-    )
+    script.write_text(KILLED.format(root=str(ROOT), pilot=str(ROOT / "data/inbox")))
 
     def command(folder, out):
         return [sys.executable, str(script), str(tmp_path / folder), str(tmp_path / out)]
@@ -560,7 +530,7 @@ def test_a_kill_in_the_middle_changes_no_row(tmp_path):
 
 
 def test_disk_memory_and_two_processes_give_the_same_rows(pilot, data, tmp_path):
-    from benchmarks.curation import generate
+    from benchmarks.curation_scale import generate
 
     table = Dataset.from_list(list(generate(20_000)))
     table.save_to_disk(tmp_path / "rows")
@@ -579,13 +549,15 @@ def test_disk_memory_and_two_processes_give_the_same_rows(pilot, data, tmp_path)
 
 
 def test_a_changed_setting_is_not_taken_from_the_folder(pilot, data, tmp_path):
-    loose = pipeline.curate(pilot, data.train, [filters.length(pilot, fewest=1)], tmp_path)
-    strict = pipeline.curate(pilot, data.train, [filters.length(pilot, fewest=60)], tmp_path)
+    loose = pipeline.curate(pilot, data.train, [filters.message_length(pilot, fewest=1)], tmp_path)
+    strict = pipeline.curate(
+        pilot, data.train, [filters.message_length(pilot, fewest=60)], tmp_path
+    )
     assert len(loose.kept) == 60 > len(strict.kept)
 
 
 def test_the_benchmark_in_small(tmp_path):
-    from benchmarks import curation as benchmark
+    from benchmarks import curation_scale as benchmark
 
     found = benchmark.measure(2000, tmp_path, processes=1)
     assert (

@@ -1,235 +1,182 @@
-"""Rows that repeat each other, or a row of the test set: exact copies, near copies, neighbours in meaning, shared runs of words."""
+"""Rows that repeat each other or a row of the test set: exact copies, near ones, shared words."""
 
 import functools
 import hashlib
-from collections import Counter
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 import numpy as np
+from datasets import Dataset
 from rensa import RMinHash
 
-from helpers.core.text import is_wide, tokens
-from helpers.keep.pipeline import Filter, each
+from helpers.core.pilot import Pilot
+from helpers.core.text import TOKEN, is_wide, same_message, tokens
+from helpers.keep.pipeline import Filter, text_filter, texts_of
 
-BANDS, SIZE = 24, 5  # 24 bands of 5 hashes: finds 98.8 % of pairs at similarity 0.7, 99.99 % at 0.8
+BANDS, BAND_SIZE = 24, 5  # 24 bands of 5 hashes find 98.8 % of pairs at 0.7 alike, 99.99 % at 0.8
+# Punctuation says nothing here; every other sign does: C# is not C++, and 50 % is not 50.
+PUNCTUATION = r""".,;:!?*…'"`´‘’“”„‚«»‹›()\[\]{}\-–—‐・、。「」『』（）【】〈〉《》〜"""
+WORD_OR_SIGN = re.compile(rf"{TOKEN.pattern}|[^\w\s{PUNCTUATION}]")
 
 
-def squeezed(text):
+def words_and_signs(text: str) -> str:
     """The text without what does not matter: case, spaces, punctuation."""
-    return " ".join(tokens(text))
+    return " ".join(WORD_OR_SIGN.findall(unicodedata.normalize("NFKC", text).casefold()))
 
 
-def exact(pilot):
-    """Rows with the same words in the same order as an earlier row; the first one stays. Memory: 8 bytes a row."""
+def shingles(text: str, size: int = 5) -> frozenset[str]:
+    """The set of runs of `size` characters of words_and_signs(text); a shorter text is one run."""
+    text = words_and_signs(text)
+    return frozenset(text[i : i + size] for i in range(max(1, len(text) - size + 1)))
 
-    def judge(rows):
-        keys = np.fromiter(
-            (
-                int.from_bytes(hashlib.blake2b(squeezed(text).encode(), digest_size=8).digest())
-                for batch in rows.select_columns(pilot.text).iter(1000)
-                for text in batch[pilot.text]
-            ),
-            np.uint64,
-            len(rows),
-        )
+
+def word_runs(words: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
+    """Every run of `size` neighbouring words."""
+    return zip(*(words[start:] for start in range(size)), strict=False)
+
+
+def exact(pilot: Pilot) -> Filter:
+    """Rows with the words of an earlier row in its order; the first stays. 8 bytes a row."""
+
+    def key(text: str) -> int:
+        digest = hashlib.blake2b(words_and_signs(text).encode(), digest_size=8).digest()
+        return int.from_bytes(digest)
+
+    def judge(rows: Dataset) -> dict[int, str]:
+        keys = np.fromiter(map(key, texts_of(rows, pilot.text)), np.uint64, len(rows))
         _, first, group = np.unique(keys, return_index=True, return_inverse=True)
-        again = np.flatnonzero(first[group] != np.arange(len(rows)))
-        named = _names(rows, first[group][again])
-        return {int(i): f"the same words as row {name}" for i, name in zip(again, named)}
+        copies = np.flatnonzero(first[group] != np.arange(len(rows)))
+        names = first[group][copies] + 1
+        if "id" in rows.column_names:
+            names = rows.select(first[group][copies])["id"]
+        return {
+            int(i): f"the same words as row {name}" for i, name in zip(copies, names, strict=True)
+        }
 
     return Filter("exact", judge, {"text": pilot.text}, whole=True)
 
 
-def _names(rows, numbers):
-    """What the rows with these numbers are called: their id, else their number counted from 1."""
-    return (
-        rows.select(numbers)["id"] if "id" in rows.column_names else [int(i) + 1 for i in numbers]
-    )
+# Near copies ----------------------------------------------------------------------------------
 
 
-def shingles(text, size=5):
-    """The set of runs of `size` characters of the squeezed text; a shorter text is one run."""
-    text = squeezed(text)
-    return frozenset(text[i : i + size] for i in range(max(1, len(text) - size + 1)))
+def band_keys(texts: Sequence[str], seed: int = 1) -> np.ndarray:
+    """MinHash signatures (rensa) folded to one number a band: uint32 of shape (texts, BANDS).
 
-
-def band_keys(texts, seed=1):
-    """MinHash signatures (rensa) folded to one number per band: uint32 of shape (texts, BANDS). Equal numbers are candidates."""
-    hashes = np.array(
-        RMinHash.digests_from_token_sets([list(shingles(t)) for t in texts], BANDS * SIZE, seed),
-        np.uint64,
-    )
-    odd = np.random.default_rng(seed).integers(1, 2**63, SIZE, dtype=np.uint64) | np.uint64(1)
-    mixed = (hashes.reshape(len(texts), BANDS, SIZE) * odd).sum(axis=2)
+    Two texts with an equal number in one band are candidates.
+    """
+    sets = [list(shingles(text)) for text in texts]
+    hashes = RMinHash.digests_from_token_sets(sets, BANDS * BAND_SIZE, seed)
+    bands = np.array(hashes, np.uint64).reshape(len(texts), BANDS, BAND_SIZE)
+    factors = np.random.default_rng(seed).integers(1, 2**63, BAND_SIZE, dtype=np.uint64)
+    # odd factors lose no bit when they wrap around 2**64
+    mixed = (bands * (factors | np.uint64(1))).sum(axis=2)
     return (mixed >> np.uint64(32)).astype(np.uint32)
 
 
-def near(pilot, threshold=0.7, heads=8):
-    """Rows that share at least `threshold` of their five-character runs (Jaccard) with an earlier row that was kept.
+def near(pilot: Pilot, threshold: float = 0.7, heads: int = 8) -> Filter:
+    """Rows that share `threshold` of their five-character runs (Jaccard) with a kept earlier row.
 
-    MinHash with locality-sensitive hashing proposes pairs, the texts decide. Bands are grouped by sorting: about 200 bytes a row,
-    beside the texts of kept rows that have neighbours. A crowded bucket compares with its first `heads` kept rows, so time grows
-    with the rows, not their square. Source: Broder 1997; Lee et al. 2022 (arXiv 2107.06499) on why it matters for training.
+    MinHash with locality-sensitive hashing proposes pairs, the texts decide. Bands are grouped by
+    sorting: about 200 bytes a row, beside the texts of kept rows that have neighbours. A crowded
+    bucket compares with its first `heads` kept rows: time grows with the rows, not their square.
+    Source: Broder 1997; Lee et al. 2022 (arXiv 2107.06499) on why it matters for training.
     """
 
-    def judge(rows):
-        keys, start = np.empty((BANDS, len(rows)), np.uint32), 0
-        for batch in rows.select_columns(pilot.text).iter(5000):
-            keys[:, start : start + len(batch[pilot.text])] = band_keys(batch[pilot.text]).T
-            start += len(batch[pilot.text])
-        total = 0
-        for band in range(
-            BANDS
-        ):  # a number that only one row has gets bucket 0, the others a number of their own
-            _, group, times = np.unique(keys[band], return_inverse=True, return_counts=True)
-            bucket = np.where(times > 1, np.cumsum(times > 1) + total, 0)
-            total, keys[band] = max(total, int(bucket.max())), bucket[group]
-        seen, texts, found, start = {}, {}, {}, 0
-        cached = functools.lru_cache(4000)(lambda number: shingles(texts[number][1]))
-        for batch in rows.select_columns(
-            [c for c in ("id", pilot.text) if c in rows.column_names]
-        ).iter(1000):
-            for offset, text in enumerate(batch[pilot.text]):
-                number = start + offset
-                buckets = [b for b in keys[:, number].tolist() if b]
-                if not buckets:
-                    continue
-                own = None
-                for head, _ in Counter(
-                    chain.from_iterable(seen[b] for b in buckets if b in seen)
-                ).most_common(heads):
-                    own = own or shingles(text)
-                    other = cached(head)
-                    alike = len(own & other) / len(own | other)
-                    if alike >= threshold:
-                        found[number] = f"{alike:.0%} like row {texts[head][0]}"
-                        break
-                else:
-                    texts[number] = batch["id"][offset] if "id" in batch else number + 1, text
-                    for b in buckets:
-                        if len(seen.setdefault(b, [])) < heads:
-                            seen[b].append(number)
-            start += len(batch[pilot.text])
-        return found
+    def judge(rows: Dataset) -> dict[int, str]:
+        kept, kept_in, reasons = {}, defaultdict(list), {}
+        shingles_of = functools.lru_cache(4000)(lambda number: shingles(kept[number][1]))
+        buckets_of = _buckets(rows, pilot.text)
+        for number, (name, text) in enumerate(_named_texts(rows, pilot.text)):
+            buckets = buckets_of[:, number][buckets_of[:, number] > 0].tolist()
+            candidates = Counter(chain.from_iterable(kept_in.get(b, ()) for b in buckets))
+            own = shingles(text) if candidates else frozenset()
+            for other, _ in candidates.most_common(heads):
+                alike = len(own & shingles_of(other)) / len(own | shingles_of(other))
+                if alike >= threshold:
+                    reasons[number] = f"{alike:.0%} like row {kept[other][0]}"
+                    break
+            if number not in reasons and buckets:  # without a bucket nobody will ask for it
+                kept[number] = name, text
+                for bucket in buckets:
+                    kept_in[bucket] += [number] if len(kept_in[bucket]) < heads else []
+        return reasons
 
-    return Filter(
-        "near",
-        judge,
-        {"text": pilot.text, "threshold": threshold, "heads": heads, "bands": [BANDS, SIZE]},
-        whole=True,
-    )
+    settings = {"text": pilot.text, "threshold": threshold, "heads": heads}
+    return Filter("near", judge, {**settings, "bands": [BANDS, BAND_SIZE]}, whole=True)
 
 
-def decontaminate(pilot, test, ood=None, threshold=0.5, long=13, short=8):
-    """Rows too close to a row of the test or out-of-domain set: the same words, `threshold` of the five-character runs shared
-    (Jaccard, exact: an index of the test rows' runs needs no MinHash), or a shared run of 13 words (8 in rows under 26 words;
-    2.5 times as many characters in scripts without spaces). The reason names the test row; its text is nowhere in the result,
-    so the text of a rejected row, which may be the test row's, is withheld.
+def _named_texts(rows: Dataset, column: str) -> Iterable[tuple]:
+    names = texts_of(rows, "id") if "id" in rows.column_names else range(1, len(rows) + 1)
+    return zip(names, texts_of(rows, column), strict=True)
 
-    Source: the 8- to 13-word overlap of Brown et al. 2020 (arXiv 2005.14165, appendix C).
+
+def _buckets(rows: Dataset, column: str) -> np.ndarray:
+    """Bucket numbers, uint32 of shape (BANDS, rows): 0 where no other row has the band's number."""
+    keys, start = np.empty((BANDS, len(rows)), np.uint32), 0
+    for batch in rows.select_columns(column).iter(5000):
+        texts = [text or "" for text in batch[column]]
+        keys[:, start : start + len(texts)] = band_keys(texts).T
+        start += len(texts)
+    used = 0
+    for band in range(BANDS):
+        _, group, times = np.unique(keys[band], return_inverse=True, return_counts=True)
+        bucket = np.where(times > 1, np.cumsum(times > 1) + used, 0)
+        used = max(used, int(bucket.max()))
+        keys[band] = bucket[group]  # in place: a million rows need one array, not two
+    return keys
+
+
+# Rows of the test set -------------------------------------------------------------------------
+
+
+def decontaminate(
+    pilot: Pilot, test: Dataset, ood: Dataset | None = None, threshold=0.5, long=13, short=8
+) -> Filter:
+    """Rows too close to a row of the test or out-of-domain set.
+
+    Too close: the same message; `threshold` of the five-character runs shared (Jaccard, exact: an
+    index of the test rows' runs needs no MinHash); or a shared run of `long` words (`short` in rows
+    under 26 words; 2.5 times as many characters in scripts without spaces). The reason names the
+    test row. A rejected row's text may be the test row's: it is withheld, and no text of the test
+    set is in the result. Source: the overlaps of Brown et al. 2020 (arXiv 2005.14165, appendix C).
     """
-    held = [
-        (str(row.get("id", i + 1)), row[pilot.text])
-        for split in (test, ood)
-        if split is not None
-        for i, row in enumerate(split)
-    ]
-    same, runs, where, sizes = {}, {}, {}, []
-    for number, (name, text) in enumerate(held):
-        same.setdefault(squeezed(text), name)
-        for run in _runs(text, (long, short)):
+    named, messages, runs = [], {}, {}
+    for split in (test, ood):
+        named += _named_texts(split, pilot.text) if split else []
+    for name, text in named:
+        messages.setdefault(same_message(text), name)
+        for run in chain(_scaled_runs(tokens(text), long), _scaled_runs(tokens(text), short)):
             runs.setdefault(run, name)
+    sizes, with_shingle = [], defaultdict(list)
+    for number, (_, text) in enumerate(named):
         sizes.append(len(shingles(text)))
         for shingle in shingles(text):
-            where.setdefault(shingle, []).append(number)
+            with_shingle[shingle].append(number)
 
-    def find(text):
-        words, own = tokens(text), shingles(text)
-        if " ".join(words) in same:
-            return f"the same words as {same[' '.join(words)]}"
-        shared = Counter(chain.from_iterable(where[shingle] for shingle in own if shingle in where))
-        alike, number = max(
-            ((n / (len(own) + sizes[i] - n), i) for i, n in shared.items()), default=(0, 0)
-        )
-        if alike >= threshold:
-            return f"{alike:.0%} like {held[number][0]}"
-        size = long if len(words) >= 2 * long * (2.5 if is_wide(words) else 1) else short
-        run = next((run for run in _runs(text, (size,)) if run in runs), None)
-        return f"{len(run)} words in a row shared with {runs[run]}" if run else None
+    def check(text: str) -> str | None:
+        if same_message(text) in messages:
+            return f"the same words as {messages[same_message(text)]}"
+        own, most_alike = shingles(text), (0.0, 0)
+        shared = Counter(chain.from_iterable(with_shingle.get(shingle, ()) for shingle in own))
+        for number, common in shared.items():
+            most_alike = max(most_alike, (common / (len(own) + sizes[number] - common), number))
+        if most_alike[0] >= threshold:
+            return f"{most_alike[0]:.0%} like {named[most_alike[1]][0]}"
+        words = tokens(text)
+        is_long = len(words) >= 2 * long * (2.5 if is_wide(words) else 1)
+        for run in _scaled_runs(words, long if is_long else short):
+            if run in runs:
+                return f"{len(run)} words in a row shared with {runs[run]}"
+        return None
 
-    return Filter(
-        "decontaminate",
-        each("", pilot, find).judge,
-        {
-            "text": pilot.text,
-            "threshold": threshold,
-            "runs": [long, short],
-            "held": hashlib.sha256(repr(held).encode()).hexdigest(),
-        },
-        withhold=pilot.text,
-    )
+    settings = {"threshold": threshold, "runs": [long, short]}
+    settings["test_rows"] = hashlib.sha256(repr(named).encode()).hexdigest()
+    return text_filter("decontaminate", pilot, check, withhold=pilot.text, **settings)
 
 
-def _runs(text, sizes):
-    words = tokens(text)
-    for size in sizes:
-        size = int(size * 2.5) if is_wide(words) else size
-        yield from zip(*(words[i:] for i in range(size)))
-
-
-class Latent:
-    """An encoder for semhash that needs no download: TF-IDF of words and pairs, folded to `size` dimensions (latent semantic
-    analysis), learned from the rows themselves. It sees words that are used alike in these rows; it knows no synonym otherwise."""
-
-    def __init__(self, texts, size=128, seed=0):
-        from sklearn.decomposition import TruncatedSVD
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.pipeline import make_pipeline
-
-        self.model = make_pipeline(
-            TfidfVectorizer(
-                tokenizer=tokens, token_pattern=None, ngram_range=(1, 2), sublinear_tf=True
-            ),
-            TruncatedSVD(max(2, min(size, len(texts) - 1)), random_state=seed),
-        )
-        self.model.fit(texts)
-
-    def encode(self, inputs, **_):
-        return self.model.transform(list(inputs)).astype(np.float32)
-
-
-def semantic(pilot, threshold=0.9, encoder=None):
-    """Rows close in meaning to an earlier one (semhash, cosine >= threshold). `encoder` is anything with encode(list of texts) ->
-    array (texts, dimensions), such as a sentence-transformers model; by default `Latent`, fitted on the rows.
-
-    Not in the standard pipeline. With Latent on the inbox's 260 messages it took one, all of 25 near copies, but only 3 of 10 pairs
-    that say the same in other words; among 5,000 questions of CLINC150, many on one subject, it took a quarter. Memory: all texts.
-    """
-
-    def judge(rows):
-        from semhash import SemHash
-
-        texts = rows[pilot.text]
-        records = [{"text": text, "row": str(i)} for i, text in enumerate(texts)]
-        model = encoder or Latent(texts)
-        index = SemHash.from_embeddings(
-            np.asarray(model.encode(texts), np.float32), records, model, columns=["text"]
-        )
-        found = {
-            int(d.record["row"]): (int(d.duplicate_of["row"]), d.score)
-            for d in index.self_deduplicate(threshold).filtered
-        }
-        names = (
-            dict(zip(found, _names(rows, [first for first, _ in found.values()]))) if found else {}
-        )
-        return {
-            i: f"means nearly the same as row {names[i]} (cosine {score:.2f})"
-            for i, (_, score) in sorted(found.items())
-        }
-
-    return Filter(
-        "semantic",
-        judge,
-        {"text": pilot.text, "threshold": threshold, "encoder": type(encoder).__name__},
-        whole=True,
-    )
+def _scaled_runs(words: list[str], size: int) -> Iterator[tuple[str, ...]]:
+    """Runs of `size` words, or of 2.5 times as many characters where words are not spaced."""
+    return word_runs(words, int(size * 2.5) if is_wide(words) else size)

@@ -1,148 +1,77 @@
-"""Does the label fit the text? A quick model that never saw the row, and the likelihood of the text under a language model."""
+"""Does the label fit the text? A quick model that never saw the row is asked."""
+
+from typing import Any
 
 import numpy as np
+from datasets import Dataset
+from threadpoolctl import threadpool_limits
 
+from helpers.core.pilot import Pilot
 from helpers.core.text import tokens
-from helpers.keep.pipeline import Filter, content
+from helpers.core.word_counts import tf_idf_classifier
+from helpers.keep.pipeline import Filter, content_hash
+
+# strong weights for few rows, and every label counts alike
+CLASSIFIER = {"tokenizer": tokens, "C": 100, "max_iter": 500, "class_weight": "balanced"}
 
 
-def suspects(p, given, times=5):
-    """{row: another class that is at least `times` as likely as the given one}. p: (rows, classes); given: (rows,) class numbers."""
-    best = p.argmax(1)
-    rows = np.arange(len(p))
-    return {
-        int(i): int(best[i])
-        for i in np.flatnonzero((p[rows, best] >= times * p[rows, given]) & (best != given))
-    }
+def suspects(probability: np.ndarray, given: np.ndarray, times: float = 5) -> dict[int, int]:
+    """{row: another class that is at least `times` as likely as the given one}.
 
-
-def agreement(pilot, seeds=None, fields=None, times=5, folds=5, most=20_000, seed=0):
-    """Rows whose label a quick model (TF-IDF of words and pairs, logistic regression) that never saw the row finds unlikely.
-
-    Another label must be `times` as likely; `fields` are the first label field unless named. `seeds` are rows to trust: they join
-    the training side of every fold, except where the same text is being judged. Each fold learns from at most `most` rows. With
-    few rows for each label the model knows little: it finds under half of swapped labels, and the rows it rejects are worth
-    reading. A relative of confident learning (Northcutt et al. 2021, arXiv 1911.00068), whose thresholds need far more rows.
+    probability: (rows, classes); given: (rows,) class numbers.
     """
-    fields = list(fields or pilot.labels[:1])
-
-    def judge(rows):
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from threadpoolctl import threadpool_limits
-
-        texts, found = np.array(rows[pilot.text], dtype=object), {}
-        fold = np.random.default_rng(seed).permutation(len(texts)) % folds
-        for name in fields:
-            classes = sorted(set(rows[name]), key=str)
-            given = np.array([classes.index(v) for v in rows[name]])
-            trusted = (
-                [
-                    (t, classes.index(v))
-                    for t, v in zip(seeds[pilot.text], seeds[name])
-                    if v in classes
-                ]
-                if seeds is not None
-                else []
-            )
-            p = np.full((len(texts), len(classes)), 1.0 / len(classes))
-            for k in range(folds):
-                learn, judged = np.flatnonzero(fold != k)[:most], set(texts[fold == k])
-                pairs = [
-                    *zip(texts[learn], given[learn]),
-                    *((t, c) for t, c in trusted if t not in judged),
-                ]
-                if judged and len({c for _, c in pairs}) > 1:
-                    model = make_pipeline(
-                        TfidfVectorizer(
-                            tokenizer=tokens,
-                            token_pattern=None,
-                            ngram_range=(1, 2),
-                            sublinear_tf=True,
-                        ),
-                        LogisticRegression(C=100, max_iter=500, class_weight="balanced"),
-                    )
-                    with threadpool_limits(
-                        1
-                    ):  # small matrices: more threads only wait for each other
-                        known = model.fit(*map(list, zip(*pairs))).classes_
-                    p[fold == k] = 0
-                    p[np.ix_(np.flatnonzero(fold == k), known)] = model.predict_proba(
-                        texts[fold == k]
-                    )
-            for i, j in suspects(p, given, times).items():
-                found.setdefault(
-                    i,
-                    f"{name} {classes[given[i]]!r} has probability {p[i, given[i]]:.2f}, {classes[j]!r} {p[i, j]:.2f}",
-                )
-        return found
-
-    return Filter(
-        "agreement",
-        judge,
-        {
-            "text": pilot.text,
-            "fields": fields,
-            "times": times,
-            "folds": folds,
-            "most": most,
-            "seed": seed,
-            "seeds": content(seeds) if seeds is not None else None,
-        },
-        whole=True,
-    )
+    rows, best = np.arange(len(given)), probability.argmax(1)
+    doubted = probability[rows, best] >= times * probability[rows, given]
+    return {int(row): int(best[row]) for row in np.flatnonzero(doubted & (best != given))}
 
 
-def likelihood(model, tokenizer, pilot, rows, name, batch_size=8, max_tokens=256):
-    """Array (rows, values): log p(message | label) under a causal language model, summed over the message's tokens, in nats.
+def cross_fit_disagreement(
+    pilot: Pilot, seeds: Dataset | None = None, times=5.0, folds=5, most=20_000, seed: int = 0
+) -> Filter:
+    """Rows whose label a quick model (TF-IDF, logistic regression) that never saw the row doubts.
 
-    The prompt asks for a message with that label; only the message's tokens count, cut after `max_tokens`. Subtract the column
-    means before comparing labels (a label's own words in the prompt make some messages likelier), then `suspects` on a softmax.
+    Another value of the first label field must be `times` as likely. `seeds` are rows to trust:
+    they join the training side of every fold, except where the same text is being judged. Each fold
+    learns from at most `most` rows. With few rows for each label the model knows little: it finds
+    under half of swapped labels, and the rows it rejects are worth reading. A relative of confident
+    learning (Northcutt et al. 2021, arXiv 1911.00068), whose thresholds need far more rows.
     """
-    import torch
+    name = pilot.labels[0]
 
-    spec, jobs = pilot.fields[name], []
-    asks = [
-        f"{pilot.about} Write a message whose {name} is {value}. {spec.about}"
-        for value in spec.values
-    ]
-    starts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": ask}],
-            tokenize=True,
-            add_generation_prompt=True,
-            return_dict=False,
-        )
-        for ask in asks
-    ]
-    for i, text in enumerate(rows[pilot.text]):
-        ids = tokenizer(
-            text, add_special_tokens=False, truncation=True, max_length=max_tokens
-        ).input_ids
-        jobs += [(i, j, start, ids) for j, start in enumerate(starts)]
-    out = np.zeros((len(rows), len(starts)))
-    jobs.sort(key=lambda job: len(job[2]) + len(job[3]))  # rows of one length waste no padding
-    for k in range(0, len(jobs), batch_size):
-        part = jobs[k : k + batch_size]
-        width = max(len(start) + len(ids) for _, _, start, ids in part)
-        full = torch.tensor(
-            [
-                start + ids + [tokenizer.pad_token_id] * (width - len(start) - len(ids))
-                for _, _, start, ids in part
-            ]
-        )
-        mask = torch.tensor(
-            [[1] * (len(s) + len(d)) + [0] * (width - len(s) - len(d)) for _, _, s, d in part]
-        )
-        with torch.inference_mode():
-            logits = (
-                model(input_ids=full.to(model.device), attention_mask=mask.to(model.device))
-                .logits[:, :-1]
-                .float()
-                .log_softmax(-1)
+    def judge(rows: Dataset) -> dict[int, str]:
+        texts, values = np.array(rows[pilot.text], dtype=object), list(rows[name])
+        classes = sorted(set(values), key=str)
+        given = np.array([classes.index(value) for value in values])
+        trusted = [(row[pilot.text], row[name]) for row in seeds or () if row[name] in classes]
+        fold_of = np.random.default_rng(seed).permutation(len(texts)) % folds
+        probability = np.full((len(texts), len(classes)), 1 / len(classes))
+        for fold in range(folds):
+            judged, unseen = np.flatnonzero(fold_of == fold), set(texts[fold_of == fold])
+            learn = [(texts[i], values[i]) for i in np.flatnonzero(fold_of != fold)[:most]]
+            learn += [pair for pair in trusted if pair[0] not in unseen]
+            # nothing to ask, or nothing to tell apart: every class stays as likely as the others
+            if len(judged) and len({value for _, value in learn}) > 1:
+                probability[judged] = _probability(pilot, learn, texts[judged], classes)
+        reasons = {}
+        for row, other in suspects(probability, given, times).items():
+            reasons[row] = (
+                f"{name} {values[row]!r} has probability {probability[row, given[row]]:.2f}, "
+                f"{classes[other]!r} {probability[row, other]:.2f}"
             )
-        taken = logits.gather(2, full[:, 1:, None].to(model.device)).squeeze(2).cpu().numpy()
-        for row, (i, j, start, ids) in zip(taken, part):
-            out[i, j] = row[len(start) - 1 : len(start) + len(ids) - 1].sum()
-    return out
+        return reasons
+
+    settings: dict[str, Any] = {"text": pilot.text, "field": name, "times": times, "folds": folds}
+    settings |= {"most": most, "seed": seed, "seeds": content_hash(seeds) if seeds else None}
+    return Filter("agreement", judge, settings, whole=True)
+
+
+def _probability(pilot: Pilot, learn: list, texts: np.ndarray, classes: list) -> np.ndarray:
+    """Array (texts, classes) from a model of the pairs (text, value) in `learn`."""
+    known, values = zip(*learn, strict=True)
+    model = tf_idf_classifier(pilot, known, **CLASSIFIER)
+    numbers = [classes.index(value) for value in values]
+    with threadpool_limits(1):  # small matrices: more threads only wait for each other
+        model.fit(known, numbers)
+    probability = np.zeros((len(texts), len(classes)))
+    probability[:, model.classes_] = model.predict_proba(texts)
+    return probability

@@ -1,25 +1,38 @@
-"""Curation as a row of named filters: what each kept, what it rejected and why, resumable on tables larger than memory."""
+"""Curation as a row of named filters: what each kept, what it rejected, why; killed, it goes on."""
 
-import difflib
+import functools
 import hashlib
 import json
 import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, Value, concatenate_datasets
 
-from helpers import CourseError, __version__
+from helpers import ROOT, CourseError, __version__
+from helpers.core.files import fingerprint, read_yaml, write_text
+from helpers.core.pilot import Pilot
+from helpers.core.text import did_you_mean
+
+ROWS_FOR_PROCESSES = 20_000  # below this a second process takes longer to start than it saves
+WITHHELD = "(withheld: too close to a test row)"
+
+
+@functools.cache
+def catalogue() -> dict:
+    """What the filters look for: data/catalog/filter_phrases.yaml."""
+    return read_yaml(ROOT / "data/catalog/filter_phrases.yaml")
 
 
 @dataclass(frozen=True)
 class Filtered:
-    """`kept` as it came; `rejected` with the columns `rejected_by` and `reason`. Both keep the order of the rows."""
+    """`kept` as it came; `rejected` with the columns `rejected_by` and `reason`; both in order."""
 
     kept: Dataset
     rejected: Dataset
@@ -27,137 +40,123 @@ class Filtered:
 
 @dataclass(frozen=True)
 class Filter:
-    """A named filter. `judge` takes a batch (dict of lists) and returns a reason or None per row; with whole=True it takes the
-    Dataset and returns {row number: reason}; with `adds` (new or changed text columns) a dict of those columns and 'reason'.
-    `settings` name everything the verdicts depend on. withhold: the text of a rejected row is not shown again."""
+    """A named filter. `judge` takes a batch (dict of lists) and returns a reason or None a row.
+
+    With whole=True it takes the Dataset and returns {row number: reason}; with `adds` (new or
+    changed text columns) a dict of those columns and 'reason'. `settings` name everything that the
+    verdicts depend on. `withhold`: the column whose text a rejected row does not show.
+    """
 
     name: str
     judge: Callable
     settings: dict = field(default_factory=dict)
     whole: bool = False
-    adds: tuple = ()
+    adds: tuple[str, ...] = ()
     withhold: str | None = None
 
-    def __call__(self, rows, folder=None, mark="", processes=1):
-        """Filtered. With `folder` every table is an Arrow file there (memory-mapped; a finished one is taken as it is)."""
-
-        def table(rows, function, features, part="verdicts", **more):
-            place = folder / f"{mark}.{part}.arrow" if folder else None
-            print_of = (
-                hashlib.sha256(f"{mark}.{part}".encode()).hexdigest()[:16]
-                if folder
-                else os.urandom(8).hex()
-            )
-            return rows.map(
-                function,
-                batched=True,
-                features=features,
-                cache_file_name=place and str(place),
-                keep_in_memory=not folder,
-                load_from_cache_file=True,
-                new_fingerprint=print_of,
-                **more,
-            )
-
-        found, processes = (
-            None,
-            processes if len(rows) >= 20_000 and processes > 1 else None,
-        )  # a second process takes a second to start
-        if self.adds:
-            features = Features(
-                {**rows.features, **{c: Value("string") for c in (*self.adds, "reason")}}
-            )
-            verdicts = table(rows, self.judge, features, num_proc=processes)
-        else:
-            if self.whole and not (folder and (folder / f"{mark}.verdicts.arrow").is_file()):
-                found = self.judge(rows)
-
-            def judge(batch, numbers):
-                return {
-                    "reason": [found.get(i) for i in numbers] if self.whole else self.judge(batch)
-                }
-
-            verdicts = table(
-                rows,
-                judge,
-                Features({"reason": Value("string")}),
-                with_indices=True,
-                remove_columns=rows.column_names,
-                num_proc=None if self.whole else processes,
-            )
+    def __call__(
+        self, rows: Dataset, folder: Path | None = None, mark: str = "", processes: int = 1
+    ) -> Filtered:
+        """With `folder` every table is an Arrow file there, named by `mark`, and reused."""
+        files = [folder and folder / f"{mark}.{part}.arrow" for part in ("verdicts", "rejected")]
+        verdicts = self._verdicts(rows, files[0], processes)
         bad = ~np.asarray(verdicts.data.column("reason").is_null())
+        kept = verdicts.remove_columns("reason") if self.adds else rows
+        if not bad.any():
+            return Filtered(kept, _no_rejected_rows(rows))
         reasons = verdicts.data.column("reason").drop_null().to_pylist()
 
-        def explain(batch, numbers):
-            hide = (
-                {self.withhold: ["(withheld: too close to a test row)"] * len(numbers)}
-                if self.withhold
-                else {}
-            )
-            return {
-                **batch,
-                **hide,
-                "rejected_by": [self.name] * len(numbers),
-                "reason": [reasons[i] for i in numbers],
-            }
+        def with_reason(batch: dict, numbers: list[int]) -> dict:
+            if self.withhold:
+                batch = {**batch, self.withhold: [WITHHELD] * len(numbers)}
+            names = [self.name] * len(numbers)
+            return {**batch, "rejected_by": names, "reason": [reasons[i] for i in numbers]}
 
-        features = Features(
-            {**rows.features, "rejected_by": Value("string"), "reason": Value("string")}
+        features = _with_text_columns(rows.features, "rejected_by", "reason")
+        rejected = _map(rows.select(np.flatnonzero(bad)), with_reason, features, files[1])
+        return Filtered(kept.select(np.flatnonzero(~bad)), rejected)
+
+    def _verdicts(self, rows: Dataset, file: Path | None, processes: int) -> Dataset:
+        """The column `reason`; with `adds`, all columns of the rows and the new ones besides."""
+        reasons: dict[int, str] = {}
+        if self.whole and not (file and file.is_file()):
+            reasons = self.judge(rows)
+
+        def verdict(batch: dict, numbers: list[int]) -> dict:
+            if self.whole:
+                return {"reason": [reasons.get(number) for number in numbers]}
+            return self.judge(batch) if self.adds else {"reason": self.judge(batch)}
+
+        several = processes > 1 and len(rows) >= ROWS_FOR_PROCESSES and not self.whole
+        return _map(
+            rows,
+            verdict,
+            _with_text_columns(rows.features if self.adds else {}, *self.adds, "reason"),
+            file,
+            remove_columns=None if self.adds else rows.column_names,
+            num_proc=processes if several else None,
         )
-        rejected = (
-            table(
-                rows.select(np.flatnonzero(bad)), explain, features, "rejected", with_indices=True
-            )
-            if bad.any()
-            else Dataset.from_dict({c: [] for c in features}, features=features)
-        )
-        rows = verdicts.remove_columns("reason") if self.adds else rows
-        return Filtered(rows.select(np.flatnonzero(~bad)) if bad.any() else rows, rejected)
 
 
-def each(name, pilot, find, **settings):
-    """A Filter from `find(text)`, which returns a reason or None."""
-    return Filter(
-        name,
-        lambda batch: [find(text or "") for text in batch[pilot.text]],
-        {"text": pilot.text, **settings},
+def _map(
+    rows: Dataset, function: Callable, features: Features, file: Path | None, **more: Any
+) -> Dataset:
+    """datasets.map into an Arrow file or memory; a finished file is taken, half of one never."""
+    # without a fingerprint of ours, datasets would hash the function, and the tables it holds
+    print_of_table = os.urandom(8).hex()
+    if file:
+        print_of_table = hashlib.sha256(file.name.encode()).hexdigest()[:16]
+        more["cache_file_name"] = str(file)
+    return rows.map(
+        function,
+        batched=True,
+        with_indices=True,
+        features=features,
+        keep_in_memory=not file,
+        load_from_cache_file=True,
+        new_fingerprint=print_of_table,
+        **more,
     )
 
 
-def per_record(name, pilot, find, **settings):
-    """A Filter from `find(text, field name, FieldSpec, value)`; the first field with a reason counts."""
+def _with_text_columns(features: dict, *names: str) -> Features:
+    return Features({**features, **dict.fromkeys(names, Value("string"))})
 
-    def judge(batch):
-        empty = [None] * len(batch[pilot.text])
-        rows = zip(batch[pilot.text], *(batch.get(name, empty) for name in pilot.fields))
-        return [
-            next(
-                filter(
-                    None,
-                    (
-                        find(text, name, spec, value)
-                        for (name, spec), value in zip(pilot.fields.items(), values)
-                    ),
-                ),
-                None,
-            )
-            for text, *values in rows
-        ]
 
-    return Filter(
-        name,
-        judge,
-        {
-            "text": pilot.text,
-            "fields": {n: s.model_dump() for n, s in pilot.fields.items()},
-            **settings,
-        },
-    )
+def _no_rejected_rows(like: Dataset) -> Dataset:
+    features = _with_text_columns(like.features, "rejected_by", "reason")
+    return Dataset.from_dict({name: [] for name in features}, features=features)
+
+
+def text_filter(
+    name: str, pilot: Pilot, check: Callable[[str], str | None], withhold=None, **settings: Any
+) -> Filter:
+    """A Filter from `check(text)`, which returns a reason or None."""
+
+    def judge(batch: dict) -> list[str | None]:
+        return [check(text or "") for text in batch[pilot.text]]
+
+    return Filter(name, judge, {"text": pilot.text, **settings}, withhold=withhold)
+
+
+def field_filter(name: str, pilot: Pilot, check: Callable[..., str | None]) -> Filter:
+    """A Filter from `check(text, field, FieldSpec, value)`; the first reason counts."""
+
+    def judge(batch: dict) -> list[str | None]:
+        reasons: list[str | None] = [None] * len(batch[pilot.text])
+        for field_name, spec in pilot.fields.items():
+            values = batch.get(field_name, [None] * len(reasons))
+            for number, (text, value) in enumerate(zip(batch[pilot.text], values, strict=True)):
+                reasons[number] = reasons[number] or check(text, field_name, spec, value)
+        return reasons
+
+    fields = {field_name: spec.model_dump() for field_name, spec in pilot.fields.items()}
+    return Filter(name, judge, {"text": pilot.text, "fields": fields})
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One filter's line: rows in, kept and rejected, seconds (of the run that did the work), the commonest kind of reason."""
+    """One filter's line: rows in, rows kept, seconds of the work, the commonest reason."""
 
     name: str
     rows: int
@@ -166,40 +165,45 @@ class Stage:
     commonest: str = ""
 
     @property
-    def rejected(self):
+    def rejected(self) -> int:
+        """How many rows this filter took out."""
         return self.rows - self.kept
 
-    def __str__(self):
-        return f"{self.name:16}{self.rows:>9,} -> {self.kept:>9,}  {self.seconds:7.2f} s  {self.commonest}".rstrip()
+    def __str__(self) -> str:
+        line = f"{self.name:16}{self.rows:>9,} -> {self.kept:>9,}  {self.seconds:7.2f} s"
+        return f"{line}  {self.commonest}".rstrip()
 
 
 @dataclass(frozen=True)
 class Funnel:
-    """What a pipeline did: `kept`, `rejected` (columns rejected_by and reason) and one Stage per filter, in order."""
+    """`kept`, `rejected` (with rejected_by and reason) and one Stage per filter, in order."""
 
     kept: Dataset
     rejected: Dataset
-    stages: list
+    stages: list[Stage]
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "\n".join(map(str, self.stages))
 
 
-def pick(filters, names):
-    """The filters with these names, in the order of `filters`. Raises CourseError for a name that is misspelt."""
-    known, names = (
-        {step.name: step for step in filters},
-        [names] if isinstance(names, str) else list(names),
-    )
-    for name in names:
+def pick(filters: Sequence[Filter], names: str | Iterable[str]) -> list[Filter]:
+    """The filters with these names, in the order of `filters`; CourseError for a misspelt name."""
+    wanted = [names] if isinstance(names, str) else list(names)
+    known = [step.name for step in filters]
+    for name in wanted:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
-            raise CourseError(f"There is no filter {name!r}; {hint}")
-    return [step for step in filters if step.name in names]
+            raise CourseError(f"There is no filter {name!r}{did_you_mean(name, known)}")
+    return [step for step in filters if step.name in wanted]
 
 
-def content(rows):
+def texts_of(rows: Dataset, column: str) -> Iterator[str]:
+    """The texts of a column one by one, read in batches; an empty cell is an empty text."""
+    for batch in rows.select_columns(column).iter(1000):
+        for text in batch[column]:
+            yield text or ""
+
+
+def content_hash(rows: Dataset) -> str:
     """A hash of the rows' contents, whatever file or memory they lie in."""
     digest = hashlib.sha256(json.dumps(rows.column_names).encode())
     for batch in rows.iter(5000):
@@ -207,141 +211,108 @@ def content(rows):
     return digest.hexdigest()
 
 
-def curate(pilot, rows, filters, folder=None, processes=1):
-    """Run the filters in order over a Dataset and return a Funnel.
+def curate(
+    pilot: Pilot,
+    rows: Dataset | Iterable[dict],
+    filters: Sequence[Filter],
+    folder: str | Path | None = None,
+    processes: int = 1,
+) -> Funnel:
+    """Run the filters in order over the rows.
 
-    With `folder` each finished filter is an Arrow file there, named after what went into it (rows, settings, filters before, the
-    course's version): a run that was killed goes on at the filter it was in, and the tables stay on disk. processes=2 splits the
-    filters that judge rows by themselves. Raises CourseError: no rows, no text column, something that is no filter, nothing left, a label
-    without a row left; the error's `funnel` holds what was done.
+    With `folder` each finished filter is an Arrow file there, named after what went into it (rows,
+    settings, filters before, the course's version): a run that was killed goes on at the filter it
+    was in. processes=2 splits the filters that judge rows by themselves. Raises CourseError: no
+    rows, no text column, something that is no filter, nothing left, a label without a row left; the
+    error's `funnel` holds what was done.
     """
-    for step in filters:
-        if not isinstance(step, Filter):
-            raise CourseError(
-                f"{step!r} is not a filter; take filters from helpers.keep.filters, for example filters.standard(...)."
-            )
-    rows = rows if isinstance(rows, Dataset) else Dataset.from_list([dict(row) for row in rows])
-    if not len(rows):
-        raise CourseError("There are no rows to curate.")
-    if pilot.text not in rows.column_names:
-        near = difflib.get_close_matches(pilot.text, rows.column_names, 1)
-        raise CourseError(
-            f"The rows have no column {pilot.text!r}"
-            + (f" (did you mean {near[0]!r}?)" if near else "")
-            + f"; their columns are {', '.join(rows.column_names)}."
-        )
-    mark, done, log = "", {}, None
+    table = _checked_rows(pilot, rows, filters)
+    labels_before, mark, seconds_of = _label_counts(pilot, table), "", {}
     if folder:
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for half in folder.glob("tmp*"):  # what a kill left of a file that was being written
-            half.unlink()
-        mark, log = content(rows), folder / "stages.json"
-        done = json.loads(log.read_text(encoding="utf-8")) if log.is_file() else {}
-    before, pieces, stages = _labels(pilot, rows), [], []
+        mark, seconds_of = content_hash(table), _open_folder(folder)
+    stages, rejected = [], []
     for number, step in enumerate(filters):
-        if not len(rows):
+        if not len(table):
             break
-        mark = hashlib.sha256(
-            json.dumps(
-                [mark, __version__, step.name, step.settings], sort_keys=True, default=str
-            ).encode()
-        ).hexdigest()
-        name, start = f"{number:02}_{step.name}_{mark[:12]}", time.perf_counter()
-        found = step(rows, folder, name, processes)
-        seconds = done.setdefault(name, round(time.perf_counter() - start, 3))
-        kinds = Counter(
-            re.sub(r"'[^']*'|\"[^\"]*\"|\d+", "…", reason)
-            for batch in found.rejected.select_columns("reason").iter(1000)
-            for reason in batch["reason"]
-        )
-        stages.append(
-            Stage(
-                step.name,
-                len(rows),
-                len(found.kept),
-                seconds,
-                kinds.most_common(1)[0][0] if kinds else "",
-            )
-        )
-        if len(found.rejected):
-            pieces.append(found.rejected)
-        rows = found.kept
-        if log:
-            part = log.with_suffix(".part")
-            part.write_text(json.dumps(done, indent=1), encoding="utf-8")
-            os.replace(part, log)
-    rejected = _join(pieces, rows)
-    funnel = Funnel(rows, rejected, stages)
-    if not len(rows):
-        most = max(stages, key=lambda stage: stage.rejected)
-        _complain(
-            f"Every row was rejected, most of them ({most.rejected}) by the filter {most.name!r}, usually because: "
-            f"{most.commonest}; look at the rejected rows and loosen that filter.",
-            funnel,
-        )
-    after = _labels(pilot, rows)
-    for (name, value), number in before.items():
-        if (name, value) not in after:
-            took = Counter(
-                b
-                for batch in rejected.iter(1000)
-                for b, v in zip(batch["rejected_by"], batch[name])
-                if v == value
-            )
-            _complain(
-                f"No row with {name} = {value!r} is left of {number}; the filter {took.most_common(1)[0][0]!r} took most of them. "
-                "Make more such rows, loosen that filter, or take the label out of pilot.yaml.",
-                funnel,
-            )
+        mark = fingerprint(mark, __version__, step.name, step.settings)
+        name, start = f"{number:02}_{step.name}_{mark}", time.perf_counter()
+        result = step(table, folder, name, processes)
+        seconds = seconds_of.setdefault(name, round(time.perf_counter() - start, 3))
+        reason = _commonest_reason(result.rejected)
+        stages.append(Stage(step.name, len(table), len(result.kept), seconds, reason))
+        rejected += [result.rejected] if len(result.rejected) else []
+        table = result.kept
+        if folder:
+            write_text(folder / "stages.json", json.dumps(seconds_of, indent=1))
+    all_rejected = concatenate_datasets(rejected) if rejected else _no_rejected_rows(table)
+    funnel = Funnel(table, all_rejected, stages)
+    problem = _what_is_missing(pilot, labels_before, funnel)
+    if problem:
+        problem.funnel = funnel
+        raise problem
     return funnel
 
 
-def _complain(sentence, funnel):
-    problem = CourseError(sentence)
-    problem.funnel = funnel
-    raise problem
+def _checked_rows(pilot: Pilot, rows: Any, filters: Sequence[Filter]) -> Dataset:
+    for step in filters:
+        if not isinstance(step, Filter):
+            raise CourseError(
+                f"{step!r} is not a filter; take filters from helpers.keep.filters, for example "
+                "filters.standard(...)."
+            )
+    if not isinstance(rows, Dataset):
+        rows = Dataset.from_list([dict(row) for row in rows])
+    if not len(rows):
+        raise CourseError("There are no rows to curate.")
+    if pilot.text not in rows.column_names:
+        hint = did_you_mean(pilot.text, rows.column_names)
+        raise CourseError(f"The rows have no column {pilot.text!r}{hint}")
+    return rows
 
 
-def _labels(pilot, rows):
-    """Counter of (field, value) over the label fields that the rows have."""
-    names = [name for name in pilot.labels if name in rows.column_names]
-    return Counter(
-        (n, v)
-        for b in (rows.select_columns(names).iter(1000) if names else ())
-        for n in names
-        for v in b[n]
-        if v in (pilot.fields[n].values or ())
+def _open_folder(folder: Path) -> dict[str, float]:
+    """{stage: seconds} of the stages that an earlier run finished in this folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for half in folder.glob("tmp*"):  # what a kill left of a file that was being written
+        half.unlink()
+    log = folder / "stages.json"
+    return json.loads(log.read_text(encoding="utf-8")) if log.is_file() else {}
+
+
+def _commonest_reason(rejected: Dataset) -> str:
+    """The commonest kind of reason: numbers and quoted words are left out before counting."""
+    kinds = Counter(
+        re.sub(r"'[^']*'|\"[^\"]*\"|\d+", "…", reason) for reason in texts_of(rejected, "reason")
     )
+    return kinds.most_common(1)[0][0] if kinds else ""
 
 
-def _join(pieces, like):
-    from datasets import concatenate_datasets
+def _label_counts(pilot: Pilot, rows: Dataset) -> Counter:
+    """Counter of (field, value) over the label fields that the rows have."""
+    counts: Counter = Counter()
+    for name in set(pilot.labels) & set(rows.column_names):
+        for value in texts_of(rows, name):
+            if value in (pilot.fields[name].values or ()):
+                counts[name, value] += 1
+    return counts
 
-    if not pieces:
-        features = Features(
-            {**like.features, "rejected_by": Value("string"), "reason": Value("string")}
+
+def _what_is_missing(pilot: Pilot, before: Counter, funnel: Funnel) -> CourseError | None:
+    """Nothing left, or a label that had rows and has none."""
+    if not len(funnel.kept):
+        most = max(funnel.stages, key=lambda stage: stage.rejected)
+        return CourseError(
+            f"Every row was rejected, most of them ({most.rejected}) by the filter {most.name!r}, "
+            f"usually because: {most.commonest}; look at the rejected rows and loosen that filter."
         )
-        return Dataset.from_dict({c: [] for c in features}, features=features)
-    return concatenate_datasets(pieces)
-
-
-def balance(pilot, most, by=None, seed=0):
-    """At most `most` rows for each label of the fields `by` (default: the first label field), or each combination of several."""
-    by = [by] if isinstance(by, str) else list(by or pilot.labels[:1])
-
-    def judge(rows):
-        groups, found = {}, {}
-        for number, key in enumerate(zip(*(rows[name] for name in by))):
-            groups.setdefault(key, []).append(number)
-        for key, numbers in sorted(groups.items(), key=str):
-            drawn = set(np.random.default_rng(seed).permutation(len(numbers))[:most].tolist())
-            what = ", ".join(f"{n} = {v}" for n, v in zip(by, key))
-            found |= {
-                number: f"{what} has {len(numbers)} rows, {most} were drawn with seed {seed}"
-                for k, number in enumerate(numbers)
-                if k not in drawn
-            }
-        return found
-
-    return Filter("balance", judge, {"by": by, "most": most, "seed": seed}, whole=True)
+    lost = before.keys() - _label_counts(pilot, funnel.kept).keys()
+    for name, value in sorted(lost):
+        rejected = funnel.rejected.select_columns([name, "rejected_by"])
+        taken_by = Counter(row["rejected_by"] for row in rejected if row[name] == value)
+        return CourseError(
+            f"No row with {name} = {value!r} is left of {before[name, value]}; the "
+            f"filter {taken_by.most_common(1)[0][0]!r} took most of them. Make more such rows, "
+            "loosen that filter, or take the label out of pilot.yaml."
+        )
+    return None

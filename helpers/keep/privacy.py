@@ -1,120 +1,115 @@
-"""Personal data in a message, found by form and check digits, and masked: the row is kept, changed."""
+"""Personal data in a message, found by form and check digits, and masked: the row stays."""
 
+import functools
 import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import phonenumbers
 from stdnum import iban, luhn
 
-from helpers.keep.pipeline import Filter
+from helpers.core.pilot import Pilot
+from helpers.core.text import WIDE
+from helpers.keep.pipeline import Filter, catalogue
 
-REGIONS = {
-    "en": ("GB", "US"),
-    "de": ("DE", "AT", "CH"),
-    "fr": ("FR",),
-    "ja": ("JP",),
-    "it": ("IT",),
-    "es": ("ES",),
-    "nl": ("NL",),
-}
-STREET = (
-    "Street|Road|Lane|Avenue|Ave"  # in any case; the others, which are words too, with a capital
-)
-MORE = "St|Rd|Drive|Close|Court|Row|Square|Way|Terrace|Crescent|Boulevard|Blvd|Mews|Hill|Quay|Gardens|Park|Place|Grove|Walk|Yard|Wharf"
-FORMS = {  # in this order: what an earlier one took, a later one does not see
-    "e-mail": r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
-    "iban": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b",
-    "card": r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])",
-    "phone": r"(?<![\w/.-])(?:\+|\(?0|\(\d|\d{3}[ .-]\d{3}[ .-]\d{4})[\d ()/.-]*\d(?![\w-])",
-    "address": rf"\b\d{{1,4}}[a-z]?,? (?:(?:[A-Za-z][\w'.-]+ ){{1,3}}(?i:{STREET})|(?:[A-Z][\w'.-]+ ){{1,3}}(?:{MORE}))\b"
-    r"(?:,? [A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}\b)?"
-    r"|\b\w+(?:straße|strasse|weg|gasse|allee|platz|str\.) \d{1,4}[a-z]?\b(?:, ?\d{5} \w+)?"
-    r"|(?:〒?\d{3}-\d{4}\s*)?[一-龥]{2,3}[都道府県][一-龥ぁ-んァ-ヶ]{1,8}[市区町村郡]"
-    r"[一-龥ぁ-んァ-ヶ]*[\d０-９一二三四五六七八九十]+[\d０-９丁目番地号の-]*",
-}
+# The scripts of the catalogue's <L>: their letters may touch a number.
+TOUCHING = rf"{WIDE}\u3005-\u3007\u0e80-\u0eff\u1000-\u109f\u1780-\u17ff\uac00-\ud7af\uff66-\uff9f"
+SIX_DIGITS = re.compile(r"\d(?:\D{0,3}\d){5}")
+FULL_WIDTH = {0xFF01 + k: 0x21 + k for k in range(94)} | {0x3000: 0x20}
 
 
-def personal(text, regions=("GB", "US"), spare=()):
-    """List of (start, end, kind) in `text`: e-mail, iban (mod 97), card (Luhn), phone, address.
+@functools.cache
+def _forms() -> dict[str, re.Pattern]:
+    forms = {}
+    for kind, form in catalogue()["personal"].items():
+        form = form if isinstance(form, str) else "|".join(form)
+        forms[kind] = re.compile(form.replace("<L>", rf"[^\W{TOUCHING}]"))
+    return forms
 
-    A phone number must start like one (+, 0, a bracket or 555-555-5555) and be possible in one of the regions; that includes the
-    numbers reserved for fiction. Addresses are best effort: a house number with a street word, in English, German and Japanese
-    forms; others pass. Matches that overlap a match of a regex in `spare` (order numbers) are left alone.
+
+def personal(
+    text: str, regions: Sequence[str] = ("GB", "US"), spare: Iterable[str] = ()
+) -> list[tuple[int, int, str]]:
+    """[(start, end, kind)]: e-mail, iban (mod 97), card (Luhn), phone, address; full-width too.
+
+    A phone number must start like one (+, 0, a bracket or 555-555-5555) and be possible in one of
+    the regions; that includes the numbers reserved for fiction. Addresses are best effort: a house
+    number with a street word, in English, German and Japanese forms; others pass. Matches that
+    overlap a match of a regex in `spare` (order numbers) are left alone.
     """
-    keep = [m.span() for regex in spare for m in re.finditer(regex, text)]
-    found = []
-    for kind, form in FORMS.items():
-        if kind not in ("e-mail", "address") and not re.search(
-            r"\d\D{0,3}\d\D{0,3}\d\D{0,3}\d\D{0,3}\d\D{0,3}\d", text
-        ):
+    taken = [match.span() for regex in spare for match in re.finditer(regex, text)]
+    plain, places = _half_width(text), []
+    for kind, form in _forms().items():
+        if kind not in ("e-mail", "address") and not SIX_DIGITS.search(plain):
             continue
-        for m in re.finditer(form, text):
-            a, b = m.span()
-            if any(a < end and start < b for start, end, *_ in (*keep, *found)):
+        for match in form.finditer(plain):
+            start, end = match.span()
+            if any(start < other_end and other_start < end for other_start, other_end in taken):
                 continue
-            if kind == "iban" and not iban.is_valid(m.group()):
-                keep.append((a, b))  # its digits are no card or telephone either
-                continue
-            if kind == "card" and not luhn.is_valid(re.sub(r"\D", "", m.group())):
-                continue
-            if kind != "phone" or _possible(m.group(), regions):
-                found.append((a, b, kind))
-    return sorted(found)
+            is_real = _is_real(kind, match.group(), regions)
+            if is_real:
+                places.append((start, end, kind))
+            if is_real or kind == "iban":  # a false iban's digits are no card or telephone either
+                taken.append((start, end))
+    return sorted(places)
 
 
-def _possible(text, regions):
-    if not 9 <= len(re.sub(r"\D", "", text)) <= 15:
+def _half_width(text: str) -> str:
+    """The same text, character by character, with plain digits, signs, hyphens in numbers."""
+    return re.sub(r"(?<=\d)[ー‐‑‒–—―−](?=\d)", "-", text.translate(FULL_WIDTH))
+
+
+def _is_real(kind: str, match: str, regions: Sequence[str]) -> bool:
+    digits = re.sub(r"\D", "", match)
+    if kind == "iban":
+        return iban.is_valid(match)
+    if kind == "card":
+        return luhn.is_valid(digits)
+    if kind != "phone":
+        return True
+    return 9 <= len(digits) <= 15 and any(_is_possible_phone(match, r) for r in regions)
+
+
+def _is_possible_phone(text: str, region: str) -> bool:
+    try:
+        return phonenumbers.is_possible_number(phonenumbers.parse(text, region))
+    except phonenumbers.NumberParseException:
         return False
-    for region in regions:
-        try:
-            if phonenumbers.is_possible_number(phonenumbers.parse(text, region)):
-                return True
-        except phonenumbers.NumberParseException:
-            continue
-    return False
 
 
-def mask(text, found):
-    """The text with every found place replaced by its kind in brackets, such as [phone]."""
-    for start, end, kind in reversed(found):
+def mask(text: str, places: Sequence[tuple[int, int, str]]) -> str:
+    """The text with every place replaced by its kind in brackets, such as [phone]."""
+    for start, end, kind in reversed(places):
         text = f"{text[:start]}[{kind}]{text[end:]}"
     return text
 
 
-def pii(pilot, regions=None):
-    """Masks personal data. Kept rows get a column `masked` ('phone 1, e-mail 2' or empty); a row whose span or pattern value would
-    be destroyed by the mask is rejected, and keeps its text so that somebody can put it right."""
-    regions = tuple(regions or REGIONS.get(pilot.language, ("GB", "US")))
+def pii(pilot: Pilot, regions: Sequence[str] = ()) -> Filter:
+    """Masks personal data. Kept rows get a column `masked` ('phone 1, e-mail 2' or empty).
+
+    A row whose span or pattern value the mask would destroy is rejected, and keeps its text so that
+    somebody can put it right.
+    """
+    regions = tuple(regions or catalogue()["phone_regions"].get(pilot.language, "GB US").split())
     spare = tuple(spec.regex for spec in pilot.fields.values() if spec.type == "pattern")
     copied = [name for name, spec in pilot.fields.items() if spec.type != "label"]
 
-    def judge(batch):
-        out = {pilot.text: [], "masked": [], "reason": []}
-        for i, text in enumerate(batch[pilot.text]):
-            found = personal(text, regions, spare) if text else []
-            new, kinds = mask(text, found), Counter(kind for *_, kind in found)
-            lost = next(
-                (
-                    n
-                    for n in copied
-                    if n in batch and batch[n][i] and batch[n][i] in text and batch[n][i] not in new
-                ),
-                None,
-            )
-            out["reason"].append(
-                f"masking the {', '.join(kinds)} would destroy {lost} {batch[lost][i]!r}"
-                if lost
-                else None
-            )
-            out[pilot.text].append(text if lost else new)
-            out["masked"].append(
-                ", ".join(f"{kind} {n}" for kind, n in kinds.items()) if not lost else ""
-            )
-        return {**batch, **out}
+    def judge(batch: dict) -> dict:
+        new: dict[str, list] = {pilot.text: [], "masked": [], "reason": []}
+        for number, text in enumerate(batch[pilot.text]):
+            places = personal(text, regions, spare) if text else []
+            masked, kinds = mask(text, places), Counter(kind for *_, kind in places)
+            reason = None
+            for name in copied:
+                value = batch[name][number] if name in batch else None
+                if value and text and value in text and value not in masked and not reason:
+                    reason = f"masking the {', '.join(kinds)} would destroy {name} {value!r}"
+            counts = ", ".join(f"{kind} {times}" for kind, times in kinds.items())
+            new["reason"].append(reason)
+            new[pilot.text].append(text if reason else masked)
+            new["masked"].append("" if reason else counts)
+        return {**batch, **new}
 
-    return Filter(
-        "pii",
-        judge,
-        {"text": pilot.text, "fields": copied, "regions": regions, "spare": spare},
-        adds=(pilot.text, "masked"),
-    )
+    settings = {"text": pilot.text, "fields": copied, "regions": regions, "spare": spare}
+    settings["forms"] = catalogue()["personal"]
+    return Filter("pii", judge, settings, adds=(pilot.text, "masked"))
