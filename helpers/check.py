@@ -1,98 +1,94 @@
-"""Is this machine ready? `python -m helpers.check` prints OK or FAIL for each requirement, and the cure."""
+"""Is this machine ready? `python -m helpers.check` prints OK or FAIL, and the cure."""
 
-import importlib.metadata
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
+from typing import NamedTuple
 
+from helpers import CourseError
 from helpers.choose import models
 from helpers.core import runtime
 
+GIB = 2**30
 
-def check():
-    """List of (ok, requirement, what was found, fix); `ok` None means 'works, but know this'."""
+
+class Requirement(NamedTuple):
+    """One line of the check; `ok` None means 'works, but know this'."""
+
+    ok: bool | None
+    wanted: str
+    present: str
+    cure: str = ""
+
+
+def check() -> list[Requirement]:
+    """Everything the course needs of this machine, as it is now."""
+    python = Requirement(
+        sys.version_info >= (3, 11),
+        "Python 3.11 or newer",
+        platform.python_version(),
+        "install Python 3.11+ and run 'make clean' once",
+    )
+    colab = Requirement(True, "Google Colab", "yes" if runtime.on_colab() else "no")
+    return [python, *_packages(), *_room(), *_number_format(), colab]
+
+
+def _packages() -> Iterator[Requirement]:
+    for name, wanted in runtime.requirements().items():
+        present = runtime.installed_version(name) or "missing"
+        ok = present.split("+")[0] == wanted
+        if not ok and runtime.on_colab() and present != "missing":
+            ok = None  # Colab keeps its own torch, numpy, pandas
+        cure = "python -m pip install -r requirements.txt"
+        yield Requirement(ok, f"{name} {wanted}", present, cure)
+
+
+def _room() -> Iterator[Requirement]:
     import psutil
 
-    rows = [
-        (
-            sys.version_info >= (3, 11),
-            "Python 3.11 or newer",
-            platform.python_version(),
-            "install Python 3.11+ and run 'make clean' once",
-        )
-    ]
-    for name, wanted in runtime.requirements().items():
-        try:
-            found = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found = "missing"
-        same = found.split("+")[0] == wanted
-        relaxed = (
-            None if runtime.on_colab() and found != "missing" else False
-        )  # Colab keeps its own torch, numpy, pandas
-        rows.append(
-            (
-                True if same else relaxed,
-                f"{name} {wanted}",
-                found,
-                "python -m pip install -r requirements.txt",
-            )
-        )
-    memory = psutil.virtual_memory().available / 2**30
-    rows.append(
-        (
-            memory >= 3,
-            "3 GiB of free memory",
-            f"{memory:.1f} GiB",
-            "close other notebooks and kernels",
-        )
-    )
+    memory = psutil.virtual_memory().available / GIB
+    cure = "close other notebooks and kernels"
+    yield Requirement(memory >= 3, "3 GiB of free memory", f"{memory:.1f} GiB", cure)
     cache = models.cache_folder()
-    place = next(p for p in (cache, *cache.parents) if p.exists())
-    disk = shutil.disk_usage(place).free / 2**30
-    rows.append(
-        (
-            disk >= 2,
-            "2 GiB of free disk in the cache",
-            f"{disk:.1f} GiB",
-            "free some space or set COURSE_CACHE to another disk",
-        )
-    )
-    rows.append(
-        (
-            models.is_present(),
-            "the embedded model",
-            "present" if models.is_present() else "absent",
-            "python -m helpers.choose.models",
-        )
-    )
+    place = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    disk = shutil.disk_usage(place).free / GIB
+    cure = "free some space or set COURSE_CACHE to another disk"
+    yield Requirement(disk >= 2, "2 GiB of free disk in the cache", f"{disk:.1f} GiB", cure)
+    here = models.is_present()
+    cure = "python -m helpers.choose.models"
+    yield Requirement(here, "the embedded model", "present" if here else "absent", cure)
+
+
+def _number_format() -> Iterator[Requirement]:
     try:
         here = runtime.detect()
-        rows.append((True, "device and number format", str(here), ""))
-        rows.append(
-            (
-                True if here.bf16 or here.fp16 else None,
-                "half precision in hardware",
-                "real" if here.bf16 or here.fp16 else "bf16 emulated",
-                "nothing to do: float32 is used, about 1.5 times slower",
-            )
-        )
-    except Exception as problem:
-        rows.append((False, "device and number format", str(problem), "see the message"))
-    rows.append((True, "Google Colab", "yes" if runtime.on_colab() else "no", ""))
-    return rows
+    except (CourseError, RuntimeError) as problem:
+        yield Requirement(False, "device and number format", str(problem), "see the message")
+        return
+    yield Requirement(True, "device and number format", str(here))
+    half = here.bf16 or here.fp16
+    yield Requirement(
+        True if half else None,
+        "half precision in hardware",
+        "real" if half else "bf16 emulated",
+        "nothing to do: float32 is used, about 1.5 times slower",
+    )
 
 
-def main():
+def _main() -> int:
     runtime.quiet()
-    rows = check()
-    for ok, wanted, found, fix in rows:
+    requirements = check()
+    for ok, wanted, present, cure in requirements:
         state = {True: "OK  ", False: "FAIL", None: "NOTE"}[ok]
-        print(f"{state}  {wanted:34} {found}" + ("" if ok else f"   -> {fix}"))
-    bad = sum(ok is False for ok, *_ in rows)
-    print("Ready." if not bad else f"{bad} requirement(s) failed; the arrow says what to do.")
-    return 1 if bad else 0
+        print(f"{state}  {wanted:34} {present}" + ("" if ok else f"   -> {cure}"))
+    failed = sum(requirement.ok is False for requirement in requirements)
+    if failed:
+        print(f"{failed} requirement(s) failed; the arrow says what to do.")
+        return 1
+    print("Ready.")
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_main())

@@ -43,7 +43,7 @@ def test_what_is_installed_is_what_is_pinned():
 
 def test_the_environment_check_names_the_fix(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
-    assert check.main() == 1
+    assert check._main() == 1
     said = capsys.readouterr().out
     assert re.search(r"FAIL +the embedded model +absent +-> python -m helpers.choose.models", said)
     assert re.search(r"OK +Python 3.11 or newer", said) and "1 requirement(s) failed" in said
@@ -84,25 +84,21 @@ def test_reference_results_have_the_published_shape(path):
             assert figure["low"] <= figure["value"] <= figure["high"]
 
 
-def test_the_reference_answers_give_the_reference_figures():
+@pytest.mark.parametrize("name", ["zero_shot", "few_shot", "tuned"])
+def test_the_reference_answers_give_the_reference_figures(name):
     """The stored answers of the recorded run, scored again here, give the published figures."""
-    from helpers.core import rows
+    from helpers.core import rows, runs
     from helpers.core.pilot import Pilot
-    from helpers.core.files import Journal
     from helpers.measure import scoring
 
     pilot = Pilot.load(ROOT / "data/inbox")
     data = rows.load(pilot)
     result = json.loads((ROOT / "data/reference/results/00.json").read_text())
     figures = {f["name"]: f["value"] for f in result["figures"]}
-    for name, figure in (
-        ("zero_shot", "exact.zero_shot"),
-        ("few_shot", "exact.few_shot"),
-        ("tuned", "exact.tuned"),
-    ):
-        stored = next((ROOT / "data/reference/inbox/00/answers").glob(f"{name}-*.jsonl"))
-        found = scoring.score(pilot, data.test, Journal(stored).of(data.test))
-        assert found.exact.mean() == pytest.approx(figures[figure], abs=1e-6)
+    later = runs.Run(pilot, "08", runtime.detect("cpu"))
+    stored = later.stored_answers("00", name, data.test[pilot.text][:])
+    scored = scoring.score(pilot, data.test, stored.texts)
+    assert scored.exact.mean() == pytest.approx(figures[f"exact.{name}"], abs=1e-6)
 
 
 def test_the_students_of_study_04_give_its_figures():
@@ -204,66 +200,3 @@ def test_nothing_of_one_machine_and_no_pickles_in_the_tree():
         text = (ROOT / name).read_bytes().decode("utf-8", errors="ignore")
         assert "trust_remote_" + "code=True" not in text, name
         assert not re.search("/" + r"(work|farm|root)/[a-z]", text), name
-
-
-def test_rooms_import_only_from_floors_below():
-    floors = {
-        "runtime": 1,
-        "pilot": 1,
-        "costs": 2,
-        "colab": 1,
-        "catalog": 1,
-        "licensing": 2,
-        "memory": 2,
-        "models": 3,
-        "rows": 2,
-        "scoring": 2,
-        "runs": 3,
-        "answers": 3,
-        "checks": 4,
-        "training": 5,
-        "baselines": 3,
-        "error_costs": 3,
-        "sealed": 4,
-        "verdict": 4,
-        "bar": 5,
-        "curation": 2,
-        "duplicates": 3,
-        "privacy": 3,
-        "labels": 3,
-        "filters": 4,
-        "labelbook": 3,
-        "agreement": 4,
-        "labeler": 5,
-        "augment": 4,
-        "engines": 5,
-        "teachers": 6,
-        "recipes": 7,
-        "study": 7,
-        "studies_04": 8,
-        "studies_05": 8,
-        "studies": 9,
-        "picker": 9,
-        "plots": 9,
-        "report": 9,
-        "course": 10,
-    }
-    floors |= {"inputs": 3, "money": 4, "workbook": 5, "sliders": 9}
-    floors |= {
-        "intervals": 3,
-        "confidence": 4,
-        "harness": 4,
-        "judging": 7,
-        "evaluation_plots": 10,
-        "evaluation_report": 10,
-    }
-    below = set()
-    for name, floor in floors.items():
-        source = (ROOT / f"helpers/{name}.py").read_text()
-        head = [line for line in source.splitlines() if re.match(r"(from|import) helpers", line)]
-        for room in re.findall(
-            r"helpers\.(\w+) import|from helpers import ([\w, ]+)", "\n".join(head)
-        ):
-            for other in (r.strip() for r in ",".join(room).split(",") if r.strip() in floors):
-                assert floors[other] < floor or (name, other) in below, f"{name} imports {other}"
-        assert len(source.splitlines()) <= 250, f"{name} holds something that belongs elsewhere"

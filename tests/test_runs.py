@@ -1,12 +1,15 @@
 """Nothing already computed is lost: journals, manifests, results, start anywhere."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
 
 from helpers import CourseError, colab
-from helpers.core import files, pages, runs, runtime
+from helpers.core import files, pages, rows, runs, runtime
 from helpers.core.pilot import Pilot
 
 
@@ -15,18 +18,56 @@ def run(folder):
     return runs.Run(Pilot.load(folder), "00", runtime.detect("cpu"))
 
 
-def test_a_journal_goes_on_after_a_kill_in_mid_line(run):
-    rows = [{"id": str(i)} for i in range(4)]
-    journal = run.journal("tuned", {"lr": 1})
-    journal.add({"0": "a", "1": "b"}, 1.5)
-    journal.add({"2": "c"}, 0.5)
-    with open(journal.path, "ab") as file:
-        file.write(b'{"answers": {"3": "d')  # the kill
-    again = run.journal("tuned", {"lr": 1})
-    assert again.seconds == 2.0 and [r["id"] for r in again.missing(rows)] == ["3"]
-    again.add({"3": "d"}, 1.0)
-    assert run.journal("tuned", {"lr": 1}).of(rows) == ["a", "b", "c", "d"]
-    assert run.journal("tuned", {"lr": 2}).answers == {} and run.looks() == 1
+def test_a_journal_goes_on_after_a_kill_in_mid_line(tmp_path):
+    path = tmp_path / "answers/tuned.jsonl"
+    journal = files.Journal(path)
+    journal.add({"k0": "a", "k1": "b"}, 1.5)
+    journal.add({"k2": "c"}, 0.5)
+    with open(path, "ab") as file:
+        file.write(b'{"entries": {"k3": "d')  # the kill
+    again = files.Journal(path)
+    keys = ["k0", "k1", "k2", "k3"]
+    assert again.seconds == 2.0 and again.missing(keys) == ["k3"]
+    again.add({"k3": "d"}, 1.0)
+    assert files.Journal(path).of(keys) == ["a", "b", "c", "d"]
+
+
+def test_a_journal_of_another_form_is_refused(tmp_path):
+    files.append_entry(tmp_path / "old.jsonl", {"answers": {"1": "a"}}, "Answers", 0)
+    with pytest.raises(CourseError, match="older version; delete it"):
+        files.Journal(tmp_path / "old.jsonl")
+
+
+def stored(run, made_from, answers, chapter="00", name="tuned"):
+    """Record answers as chapter 00 does: {text: answer} under a key of model and text."""
+    path = run.folder.parent / chapter / "answers" / f"{name}-{made_from}.jsonl"
+    keys = {files.fingerprint(made_from, text): answer for text, answer in answers.items()}
+    files.Journal(path).add(keys, 2.0)
+    return path
+
+
+def test_stored_answers_belong_to_their_text_whatever_the_rows_are_called(run):
+    later = runs.Run(run.pilot, "08", run.runtime)
+    path = stored(run, "0" * 12, {"a": "A", "b": "B", "c": "C"})
+    stored(run, "1" * 12, {"a": "another model's"})  # answers one of two texts only
+    stored(run, "2" * 12, {"a": "x", "b": "y"}, name="tuned-ood")
+    found = later.stored_answers("00", "tuned", ["b", "a", "b"])
+    assert (found.texts, found.seconds, found.path) == (["B", "A", "B"], 2.0, path)
+    with pytest.raises(CourseError, match="Chapter 00 .*'tuned'.* run that chapter once"):
+        later.stored_answers("00", "tuned", ["a", "changed text"])
+    newer = stored(run, "3" * 12, {"a": "new"})
+    os.utime(newer, (2e9, 2e9))
+    assert later.stored_answers("00", "tuned", ["a"]).texts == ["new"]
+    assert run.looks() == 4
+
+
+def test_the_reference_answers_are_found_without_a_run():
+    pilot = Pilot.load(ROOT / "data/inbox")
+    here = runs.Run(pilot, "08", runtime.detect("cpu"))
+    texts = rows.load(pilot).test["message"][:]
+    found = here.stored_answers("00", "tuned", texts)
+    assert len(found.texts) == 200 and found.seconds > 0
+    assert here.stored_answers("00", "tuned", texts[::-1]).texts == found.texts[::-1]
 
 
 def test_an_artifact_counts_only_when_whole_and_made_the_same_way(run):
@@ -46,7 +87,7 @@ def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch):
     def full(*args, **kw):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runs.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(CourseError, match="could not be written.*untouched"):
         files.write_text(path, "new")
     assert path.read_text() == "old" and not list(tmp_path.glob("*.part"))
@@ -95,7 +136,7 @@ def test_colab_keeps_what_it_has_and_adds_what_it_lacks():
         "torchao": "0.10.0",
         "ipywidgets": "7.7.1",
     }
-    wanted, constraints = colab.plan((ROOT / "requirements.txt").read_text(), installed)
+    wanted, constraints = colab.missing_packages((ROOT / "requirements.txt").read_text(), installed)
     names = {w.split("==")[0] for w in wanted}
     assert {"trl", "bitsandbytes", "datasets", "llguidance"} <= names
     assert not names & {"torch", "numpy", "transformers", "ipywidgets", "jupyterlab"}
@@ -115,3 +156,18 @@ def test_colab_takes_torchao_out_and_elsewhere_nothing_happens(monkeypatch):
     monkeypatch.setattr(colab.metadata, "distributions", lambda: [Old])
     colab.prepare(run=lambda command, **k: called.append(command))
     assert called[0][-1] == "torchao" and "uninstall" in called[0] and "install" in called[1]
+
+
+def test_importing_the_package_changes_nothing():
+    code = (
+        "import os, warnings, logging; before = dict(os.environ), list(warnings.filters);"
+        "import helpers; assert before == (dict(os.environ), list(warnings.filters));"
+        "assert not logging.root.manager.loggerDict"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_one_variable_forces_32_bits(monkeypatch):
+    monkeypatch.setenv("COURSE_FLOAT32", "1")
+    here = runtime.detect("cpu")
+    assert (here.dtype, here.bf16, here.fp16) == ("float32", False, False)

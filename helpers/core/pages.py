@@ -42,7 +42,7 @@ def embedded_picture(path: Path) -> str:
 def build_report(folder: str | Path, bar: str = "") -> Path:
     """Write report.html over every chapter with a results.json under `folder` (runs/<pilot>/).
 
-    `bar`: the agreed bar in words, where there is one. Returns the page's path.
+    `bar`: a sentence about the agreed bar, where there is one. Returns the page's path.
     """
     folder = Path(folder)
     pilot, chapters = folder.name, []
