@@ -1,4 +1,4 @@
-"""Refuse files over 2 MB before a commit: `python tests/large_files.py FILE...` (pre-commit hands the names in)."""
+"""Refuse files over 2 MB before a commit: `python tests/large_files.py FILE...`."""
 
 import sys
 from pathlib import Path
