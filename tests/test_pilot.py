@@ -31,6 +31,10 @@ def loaded(tmp_path, text):
         (("PO-\\d{4}", "PO-(\\d{4}"), ["does not compile"]),
         (("name: small", "name: ../small"), ["letters, digits"]),
         (("name: small", "name: [small"), ["not valid YAML", "line"]),
+        (("text: message", "text: message\ntext: mail"), ["line 4", "'text' stands there twice"]),
+        (("'PO-\\d{4}'", '"\\bPO"'), ["control character", "single quotes"]),
+        (("product: {", "annotator: {"), ["'annotator' is taken"]),
+        (("[order, quote]", "[order, quote?]"), ["line 5", "needs quotes"]),
     ],
 )
 def test_each_mistake_in_the_yaml_is_named(tmp_path, change, words):

@@ -107,11 +107,86 @@ def test_cells_that_spill(folder):
     refused(folder, "row 2", "more cells than the header", "quotes")
 
 
+def test_a_quote_that_stays_open_is_named_with_its_line(folder):
+    for old, new in (
+        ("What does belt 0 cost?", '"What does belt 0 cost?'),  # ends at the next row's quote
+        ("What does belt 10 cost?", '"What does belt 10 cost?'),  # ends at the next row's, too
+    ):
+        before = (folder / "train.csv").read_text()
+        line = before[: before.index(old)].count("\n") + 1
+        edit(folder, "train.csv", old, new)
+        refused(folder, f"train.csv line {line}: a quote opens here")
+        (folder / "train.csv").write_text(before)
+    edit(folder, "train.csv", ',"Where is pump number 11, PO-1011?"', ',"Where is pump number 11')
+    refused(folder, "train.csv line 13: a quote opens here", "unexpected end")
+
+
+def test_a_repeated_name_is_refused_in_every_file(folder):
+    edit(folder, "train.csv", "id,message,intent", "message,message,intent")
+    refused(folder, "train.csv line 1", "'message' stands there twice")
+    (folder / "train.csv").unlink()
+    (folder / "train.jsonl").write_text('\n{"message": "a", "message": "b"}\n')
+    refused(folder, "train.jsonl line 2", "'message' stands there twice")
+
+
+def test_row_numbers_count_empty_lines_as_a_spreadsheet_does(folder):
+    edit(folder, "train.csv", "train-1,", "\n,,,,\ntrain-1,")
+    edit(folder, "train.csv", "train-4,What does belt 4 cost?,quote", "train-4,,quote")
+    refused(folder, "train.csv row 8:")
+
+
+def test_one_normal_form_for_texts_spans_and_values(folder):
+    edit(folder, "pilot.yaml", "[order, quote]", "[order, cafe\u0301]")
+    for name in ("train.csv", "test.csv"):
+        path = folder / name
+        path.write_text(path.read_text().replace(",quote,", ",caf\u00e9,"), encoding="utf-8")
+    edit(
+        folder,
+        "train.csv",
+        "What does belt 0 cost?,caf\u00e9,belt",
+        "A u\u0308ber,caf\u00e9,\u00fcber",
+    )
+    edit(folder, "train.csv", "What does belt 2 cost?", '"one\r\ntwo\x0bthree belt"')
+    edit(folder, "train.csv", "caf\u00e9,belt", 'caf\u00e9,"two\x0bthree"')
+    data = load(folder)
+    assert data.train[0]["product"] == "\u00fcber" and "\u00fcber" in data.train[0]["message"]
+    assert data.train[2]["message"] == "one\ntwo three belt"
+    assert data.train[2]["product"] == "two three"
+    assert any("control characters in 1 row" in note for note in data.notes)
+
+
+def test_ids_from_zero_and_half_characters_in_jsonl(folder):
+    import json
+
+    data = load(folder)
+    (folder / "train.csv").unlink()
+    lines = [json.dumps({**row, "id": number}) for number, row in enumerate(data.train)]
+    lines[3] = lines[3].replace("Where", "\\ud800Where")
+    (folder / "train.jsonl").write_text("\n".join(lines) + "\n")
+    again = load(folder)
+    assert again.train["id"][:3] == ["0", "1", "2"]
+    assert again.train[3]["message"].startswith(" Where") and again.notes != data.notes
+
+
+def test_a_zero_that_a_spreadsheet_dropped_is_named(folder):
+    edit(folder, "pilot.yaml", "[order, quote]", '["01", "10", order, quote]')
+    edit(folder, "test.csv", ",quote,", ",1,")
+    refused(folder, "did you mean '01'")
+
+
+def test_texts_that_differ_in_a_mark_are_no_leak(folder):
+    edit(folder, "train.csv", "What does belt 0 cost?", "C# belt help")
+    edit(folder, "test.csv", "What does belt 100 cost?", "C++ belt help")
+    assert len(load(folder).train) == 12
+
+
 def test_files_that_excel_makes(folder):
     path = folder / "train.csv"
     text = path.read_text()
-    path.write_text(text.replace(",", ";"))
-    refused(folder, "separated by semicolons", "with commas")
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        path.write_text(text.replace(", PO", "_PO").replace(",", mark).replace("_PO", ", PO"))
+        data = load(folder)  # a German Excel writes semicolons even under "CSV UTF-8"
+        assert len(data.train) == 12 and any(f"separated by {name}" in n for n in data.notes)
     path.write_bytes(b"PK\x03\x04" + b"x" * 100)
     refused(folder, "Excel workbook", "CSV UTF-8")
     path.write_text(text + ",,,,\n\n")
@@ -204,6 +279,12 @@ def test_a_public_set_from_a_local_folder(tmp_path):
     )
     data = load(tmp_path)
     assert len(data.train) == 12 and len(data.test) == 20 and set(data.test["intent"]) == {"a", "c"}
+    path = tmp_path / "pilot.yaml"
+    path.write_text(path.read_text().replace("[a, c]", "{sample: 2}"))
+    pilot = Pilot.load(tmp_path)
+    before = pilot.model_dump()
+    rows.load(pilot)
+    assert pilot.model_dump() == before and len(pilot.fields["intent"].values) == 2
 
 
 @pytest.mark.skipif(
