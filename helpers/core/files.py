@@ -144,25 +144,29 @@ def _yaml_sentence(name: str, text: str, problem: yaml.YAMLError) -> str:
 def read_csv(path: Path, notes: list[str] | None = None) -> list[dict[str, str]]:
     """The rows of a CSV file, read strictly; `notes` learns what was unusual about it.
 
-    Raises CourseError with line or row: bad encoding, an open quote, a repeated column name, more
-    or fewer cells than columns.
+    Raises CourseError with line or row: no UTF-8, nothing in it, an open quote, a repeated
+    column name, more or fewer cells than columns.
     """
-    return [row for _, row in numbered_csv(path, notes)]
+    return [row for _, row in numbered_rows(path, notes)]
 
 
-def numbered_csv(path: Path, notes: list[str] | None = None) -> list[tuple[int, dict[str, str]]]:
-    """As `read_csv`, each row with its number in a spreadsheet; empty rows are left out."""
+def numbered_rows(path: Path, notes: list[str] | None = None) -> list[tuple[int, dict[str, Any]]]:
+    """(number, row) of a CSV or JSONL file: the row in a spreadsheet, the line of a JSONL file."""
     text = read_utf8(path, "save it as 'CSV UTF-8'")
+    if not text.strip():
+        raise CourseError(f"{path.name} is empty.")
+    if path.suffix == ".jsonl":
+        return _jsonl_rows(path.name, text)
     separator = _separator(text.split("\n", 1)[0])
     if separator != "," and notes is not None:
         what = {";": "semicolons", "\t": "tabs"}[separator]
         notes.append(f"{path.name}: the columns are separated by {what}, and were read so.")
-    header, *records = _records(path.name, text, separator) or [[]]
-    repeated = [name for name in header if name and header.count(name) > 1]
-    if repeated:
-        raise CourseError(
-            f"{path.name} line 1: the column {repeated[0]!r} stands there twice; rename one."
-        )
+    header, *records = _records(path.name, text, separator)
+    for name in header:
+        if name and header.count(name) > 1:
+            raise CourseError(
+                f"{path.name} line 1: the column {name!r} stands there twice; rename one."
+            )
     rows = []
     for number, record in enumerate(records, 2):
         if not any(record):  # an empty line, or one of empty cells, as Excel leaves them
@@ -202,25 +206,21 @@ def _records(name: str, text: str, separator: str) -> list[list[str]]:
     return records
 
 
-def numbered_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """(line, object) of every line of a JSONL file, texts normalised.
-
-    Raises CourseError with the line: no JSON, no object, a key that stands there twice.
-    """
-    objects = []
-    for number, line in enumerate(read_utf8(path).split("\n"), 1):
+def _jsonl_rows(name: str, text: str) -> list[tuple[int, dict[str, Any]]]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            content = json.loads(line, object_pairs_hook=_once)
+            row = json.loads(line, object_pairs_hook=_once)
         except ValueError as problem:
-            raise CourseError(f"{path.name} line {number} is not JSON: {problem}.") from None
-        if not isinstance(content, dict):
+            raise CourseError(f"{name} line {number} is not JSON: {problem}.") from None
+        if not isinstance(row, dict):
             raise CourseError(
-                f"{path.name} line {number} is not a JSON object with the columns as keys."
+                f"{name} line {number} is not a JSON object with the columns as keys."
             )
-        objects.append((number, content))
-    return objects
+        rows.append((number, row))
+    return rows
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -243,25 +243,17 @@ def read_entries(path: str | Path) -> list[dict]:
         return []
     entries, whole = [], 0
     for line in path.read_bytes().splitlines(keepends=True):
-        entry = _entry(line)
-        if entry is None:  # the line that a kill cut short
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(entry, dict) or not line.endswith(b"\n"):
             break
         entries.append(entry)
         whole += len(line)
-    if path.stat().st_size > whole:
-        with open(path, "r+b") as file:
-            file.truncate(whole)
+    if path.stat().st_size > whole:  # the line that a kill cut short
+        os.truncate(path, whole)
     return entries
-
-
-def _entry(line: bytes) -> dict | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) else None
 
 
 def append_entry(path: str | Path, entry: Mapping[str, Any], what: str, kept: int) -> None:

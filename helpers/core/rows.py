@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from helpers import CourseError
 from helpers.core import public_sets
-from helpers.core.files import FORMULA, numbered_csv, numbered_jsonl
+from helpers.core.files import FORMULA, numbered_rows
 from helpers.core.pilot import FieldSpec, Pilot
 from helpers.core.runtime import Profile
 from helpers.core.text import CONTROL, did_you_mean, same_message
@@ -53,7 +53,7 @@ def load(pilot: Pilot, profile: Profile | None = None) -> Rows:
 
 def read(path: Path, notes: list[str] | None = None) -> list[dict]:
     """The rows of a CSV or JSONL file in UTF-8; `notes` learns what was unusual about it."""
-    return [row for _, row in _numbered(path, notes)]
+    return [row for _, row in numbered_rows(path, notes)]
 
 
 def spread(
@@ -79,7 +79,7 @@ def _from_files(pilot: Pilot, notes: list[str]) -> Tables:
     for split in ("train", "test", "ood"):
         path = _file(pilot, split)
         if path is not None:
-            rows = _numbered(path, notes)
+            rows = numbered_rows(path, notes)
             _check_columns(pilot, [row for _, row in rows], path.name)
             tables[split] = _checked(pilot, rows, path.name, split, notes)
     return tables
@@ -106,15 +106,6 @@ def _file(pilot: Pilot, split: str) -> Path | None:
             "CSV UTF-8 (an Excel workbook is not read)."
         )
     return paths[0] if paths else None
-
-
-def _numbered(path: Path, notes: list[str] | None = None) -> list[tuple[int, dict]]:
-    """(row number, row): as a spreadsheet counts them, of a JSONL file its lines."""
-    if not path.read_bytes().strip():
-        raise CourseError(f"{path.name} is empty.")
-    if path.suffix == ".jsonl":
-        return numbered_jsonl(path)
-    return numbered_csv(path, notes)
 
 
 # Checking -------------------------------------------------------------------------------------
