@@ -22,7 +22,7 @@ from helpers.agree.bar import Bar
 from helpers.core import pages, rows
 from helpers.core.files import write_text
 from helpers.core.pilot import Pilot
-from helpers.core.runs import clear, runs_folder
+from helpers.core.runs import runs_folder
 from helpers.core.runtime import PROFILES, Profile
 
 
@@ -259,7 +259,7 @@ def _run_one(
             flush=True,
         )
     if options.fresh:
-        clear(folder / number)
+        shutil.rmtree(folder / number, ignore_errors=True)
     started = time.perf_counter()
     notebook = run_chapter(path, _say_live, environment)
     seconds = time.perf_counter() - started

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,13 +53,9 @@ class Run:
     # Files that are kept --------------------------------------------------------------------
 
     def keep(
-        self,
-        name: str,
-        settings: Mapping | None = None,
-        inputs: Iterable[str] = (),
-        seconds: float | None = None,
+        self, name: str, settings: Mapping | None = None, seconds: float | None = None
     ) -> Path:
-        """Enter a file or folder into manifest.json: hashes, inputs, settings, seed, versions."""
+        """Enter a file or folder into manifest.json with its hashes, settings, seed, versions."""
         path = self.path(name)
         files = [path]
         if path.is_dir():
@@ -69,7 +64,6 @@ class Run:
         manifest[name] = {
             "sha256": {file.relative_to(self.folder).as_posix(): sha256(file) for file in files},
             "bytes": sum(file.stat().st_size for file in files),
-            "inputs": {str(source): self._hash(source) for source in inputs},
             "settings": settings or {},
             "seed": self.seed,
             "versions": versions(),
@@ -96,24 +90,14 @@ class Run:
         except (OSError, ValueError):
             return {}
 
-    def _hash(self, name: str) -> Any:
-        place = self.path(name)
-        if place.is_file():
-            return sha256(place)
-        return self._manifest().get(name, {}).get("sha256", "")
-
     # What other chapters made ---------------------------------------------------------------
 
     def _folders_of(self, chapter: str) -> tuple[Path, Path]:
-        """Where another chapter's files may lie: this pilot's own run, then the reference copy."""
-        reference = ROOT / "data/reference" / self.pilot.name / chapter
-        return self.folder.parent / chapter, reference
+        reference = ROOT / "data/reference" / self.pilot.name
+        return self.folder.parent / chapter, reference / chapter
 
     def need(self, chapter: str, name: str) -> Path:
-        """A file that another chapter made, from this pilot's run, else the reference copy.
-
-        Raises CourseError naming the chapter to run.
-        """
+        """A file that another chapter made: this pilot's, else the reference copy; or CourseError."""
         for folder in self._folders_of(chapter):
             if (folder / name).exists():
                 return folder / name
@@ -232,8 +216,3 @@ def _answer_files(folder: Path, name: str) -> list[Path]:
     wanted = re.compile(re.escape(name) + r"-[0-9a-f]{12}\.jsonl")
     files = [path for path in folder.glob("*.jsonl") if wanted.fullmatch(path.name)]
     return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
-
-
-def clear(folder: Path) -> None:
-    """Remove a chapter's run so that the next start begins from nothing."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -47,14 +47,21 @@ class Runtime:
 
     device: str
     dtype: str
-    bf16: bool
-    fp16: bool
     profile: Profile
-    colab: bool
     note: str
 
     def __str__(self) -> str:
         return f"{self.device} · {self.dtype} · profile {self.profile.name} · {self.note}"
+
+    @property
+    def bf16(self) -> bool:
+        """True where training and answers use bfloat16."""
+        return self.dtype == "bfloat16"
+
+    @property
+    def fp16(self) -> bool:
+        """True where they use float16, as on a T4."""
+        return self.dtype == "float16"
 
     @property
     def torch_dtype(self) -> Any:
@@ -94,41 +101,22 @@ def detect(profile: str | None = None) -> Runtime:
         )
     # smoke and cpu stay on the processor: their numbers must not depend on a card
     if torch.cuda.is_available() and name not in ("smoke", "cpu"):
-        return _on_cuda(name)
-    return _on_cpu(name or "cpu")
-
-
-def _on_cuda(name: str) -> Runtime:
-    import torch
-
-    # torch reports bf16 as supported on a T4 (compute capability 7.5), but only emulates it
-    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-    if not name:
-        name = "gpu" if bf16 and memory >= 20 else "t4"
-    note = f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB"
-    dtype = "bfloat16" if bf16 else "float16"
-    if _float32_forced():
-        dtype, note = "float32", f"{note}, float32 by COURSE_FLOAT32"
-    profile = PROFILES[name]
-    return Runtime(
-        "cuda", dtype, dtype == "bfloat16", dtype == "float16", profile, on_colab(), note
-    )
-
-
-def _on_cpu(name: str) -> Runtime:
-    bf16, note = bf16_on_cpu(), "bfloat16 in hardware"
-    if not bf16:
-        note = "bfloat16 would be emulated, so float32"
-    if _float32_forced():
-        bf16, note = False, "float32 by COURSE_FLOAT32"
-    dtype = "bfloat16" if bf16 else "float32"
-    note = f"{os.cpu_count()} cores, {note}"
-    return Runtime("cpu", dtype, bf16, False, PROFILES[name], on_colab(), note)
-
-
-def _float32_forced() -> bool:
-    return os.environ.get("COURSE_FLOAT32", "0") not in ("", "0")
+        device, without_bf16 = "cuda", "float16"
+        # torch reports bf16 as supported on a T4 (compute capability 7.5), but only emulates it
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        name = name or ("gpu" if bf16 and memory >= 20 else "t4")
+        note = f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB"
+    else:
+        device, without_bf16 = "cpu", "float32"
+        bf16 = bf16_on_cpu()
+        name = name or "cpu"
+        what = "in hardware" if bf16 else "would be emulated, so float32"
+        note = f"{os.cpu_count()} cores, bfloat16 {what}"
+    dtype = "bfloat16" if bf16 else without_bf16
+    if os.environ.get("COURSE_FLOAT32", "0") not in ("", "0"):
+        dtype, note = "float32", f"{note}; float32 by COURSE_FLOAT32"
+    return Runtime(device, dtype, PROFILES[name], note)
 
 
 def set_seeds(seed: int = 0) -> int:

@@ -1,311 +1,243 @@
-"""Chapter 04's study: does curation pay? Students on the same few seeds, and on equally many raw, rule-filtered or curated rows.
+"""Chapter 04's study: does curation pay? Students on the same few seeds and equally many made rows.
 
-All synthetic rows come from one pool: recipes of chapter 03 and substitution, from these seeds alone, and the phrase book, whose author had
-read every training row.
+All synthetic rows come from one pool: recipes of chapter 03 and substitution, from these seeds
+alone, and the phrase book, whose author had read every training row.
 """
 
 import json
 import random
-import re
 import shutil
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from datasets import Dataset
 
-from helpers import ROOT, CourseError
-from helpers.ask import engines, teachers
-from helpers.core import files, rows, runs
+from helpers import ROOT
+from helpers.ask import teachers
+from helpers.core import rows
+from helpers.core.files import Journal, write_text
+from helpers.core.pilot import Pilot
+from helpers.core.runs import Run
 from helpers.keep import filters, pipeline
 from helpers.make import augment, recipes
 from helpers.measure import intervals
-from helpers.tune import students
+from helpers.studies import study_figures as figures
+from helpers.tune.students import SETTINGS, StudentJob
 
+Rows = list[dict[str, Any]]
 SEEDS, SIZE, REPEAT, STEPS, DRAWS = 24, 480, 6, 224, (0, 1, 2)
 RULES = (
-    "schema",
-    "copied",
-    "length",
-    "exact",
-    "injection",
-    "boilerplate",
-    "leakage",
-    "language",
-    "repetition",
-    "truncation",
+    *("schema", "copied", "length", "exact", "injection", "boilerplate", "leakage", "language"),
+    *("repetition", "truncation"),
 )
 MADE = {"attributes": 400, "lamini": 64, "evolve": 64, "substitute": 160, "compose": 640}
-NOISE = (0.1, 0.2, 0.4)
-LEAK = 0.2
-STUDENT = {
-    "method": "lora",
-    "loss": "answer",
-}  # the base in 16 bits: on two cores nothing is gained by 4, and chapter 05 compares them
+NOISE, LEAK = (0.1, 0.2, 0.4), 0.2
+# the base in 16 bits: on two cores nothing is gained by 4, and chapter 05 compares them
+CURATION_STUDENT = {"method": "lora", "answer_only": True}
+EXACT_PAIRS = (
+    ("curated", "seeds only"),
+    ("curated", "raw"),
+    ("curated", "rules only"),
+    ("raw", "seeds only"),
+    ("all seeds and curated", "all seeds"),
+    ("teacher curated", "teacher raw"),
+    ("curated", "no teacher, unfiltered"),
+)
+INVENTED_PAIRS = (("curated", "raw"), ("teacher curated", "teacher raw"))
 
 
-def few(pilot, data, number=SEEDS):
-    """`number` training rows, labels in turns: what a firm has labelled before it makes more."""
-    return rows.spread([dict(row) for row in data.train], pilot.labels, number)
+def study_seeds(pilot: Pilot, data: Any) -> Rows:
+    """Training rows, labels in turns: what a firm has labelled before it makes more."""
+    return rows.spread([dict(row) for row in data.train], pilot.labels, SEEDS)
 
 
-def pool(pilot, seeds, run, say=print, made=MADE):
-    """Every recipe's raw rows from these seeds, as a list; asked once, kept in study_pool.jsonl, resumed after a kill."""
+def synthetic_pool(pilot: Pilot, run: Run, seeds: Rows, say: Callable = print) -> Rows:
+    """Every recipe's raw rows from these seeds; kept in study_pool.jsonl, resumed after a kill.
+
+    The bundled pilot takes the rows of the recorded study; delete them to make others.
+    """
     place = run.path("study_pool.jsonl")
     recorded = ROOT / "data/reference" / pilot.name / "04/study_pool.jsonl"
-    if not place.is_file() and recorded.is_file() and pilot.folder == ROOT / "data/inbox":
-        shutil.copy(
-            recorded, place
-        )  # the same rows as in the recorded study; delete it there to make others
-    if place.is_file():
-        return [json.loads(line) for line in place.read_text(encoding="utf-8").split("\n") if line]
-    book, teacher, found = augment.phrase_book(pilot), teachers.of(pilot), []
-    plans = {
-        "attributes": recipes.attributes(pilot, seeds, made["attributes"], 4),
-        "lamini": recipes.lamini(pilot, seeds, made["lamini"], 4),
-        "evolve": recipes.evolve(pilot, seeds, made["evolve"], 4),
-    }
+    if pilot.folder == ROOT / "data/inbox" and recorded.is_file() and not place.is_file():
+        shutil.copy(recorded, place)
+    if not place.is_file():
+        made = _ask_teacher(pilot, run, seeds, say)
+        book = augment.phrase_book(pilot)
+        made += augment.substitute(pilot, seeds, MADE["substitute"], 4, book.get("spans"))
+        made += augment.compose(pilot, seeds, MADE["compose"], book, 4)
+        write_text(place, _as_lines(made))
+        run.keep("study_pool.jsonl", {"seeds": SEEDS, "made": MADE, "teacher": pilot.teacher})
+    return [json.loads(line) for line in place.read_text(encoding="utf-8").split("\n") if line]
+
+
+def _ask_teacher(pilot: Pilot, run: Run, seeds: Rows, say: Callable) -> Rows:
+    teacher, made = teachers.of(pilot), []
     with teachers.opened(teacher) as engine:
-        for name, asked in plans.items():
-            asked.sort(
-                key=lambda plan: plan["request"]["max_tokens"]
-            )  # only requests of one kind share a batch
-            bill = teachers.collect(
-                [plan["request"] for plan in asked],
-                engine,
-                engines.RowJournal(run.path(f"teacher/{name}.jsonl")),
-            )
-            found += recipes.rows_of(pilot, asked, bill.texts, teacher, seeds)
+        for name in ("attributes", "lamini", "evolve"):
+            plans = getattr(recipes, name)(pilot, seeds, MADE[name], 4)
+            # only requests of one length share a batch
+            plans.sort(key=lambda plan: plan["request"]["max_tokens"])
+            requests = [plan["request"] for plan in plans]
+            journal = Journal(run.path(f"teacher/{name}.jsonl"))
+            bill = teachers.collect(requests, engine, journal)
+            made += recipes.rows_of(pilot, plans, bill.texts, teacher, seeds)
             say(f"{name:12}{bill}")
-    found += augment.substitute(pilot, seeds, made["substitute"], 4, book.get("spans"))
-    found += augment.compose(pilot, seeds, made["compose"], book, 4)
-    files.write_text(place, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found))
-    run.keep("study_pool.jsonl", {"seeds": len(seeds), "made": made, "teacher": teacher.name})
-    return found
+    return made
 
 
-def curated(pilot, data, seeds, table):
-    """(list of the rows that pass the rules, Funnel of the whole pipeline), both over the same pool."""
-    steps, asked = (
-        filters.standard(pilot, Dataset.from_list(seeds), data.test, data.ood),
-        Dataset.from_list(table),
-    )
-    return pipeline.curate(
-        pilot, asked, pipeline.pick(steps, RULES)
-    ).kept.to_list(), pipeline.curate(pilot, asked, steps)
+def _as_lines(made: Rows) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made)
 
 
-def draw(found, number, seed):
+def draw_rows(made: Rows, number: int, seed: int) -> Rows:
     """`number` rows drawn without looking at them."""
-    return random.Random(seed).sample(found, min(number, len(found)))
+    return random.Random(seed).sample(made, min(number, len(made)))
 
 
-def noisy(pilot, table, rate, seed):
+def with_label_noise(pilot: Pilot, table: Rows, rate: float, seed: int) -> Rows:
     """The rows with each label replaced by another value of its field with probability `rate`."""
-    chance = random.Random(seed)
-    return [
-        {
-            **row,
-            **{
-                n: chance.choice([v for v in pilot.fields[n].values if v != row[n]])
-                for n in pilot.labels
-                if chance.random() < rate
-            },
-        }
-        for row in table
-    ]
+    chance, noisy_rows = random.Random(seed), []
+    for row in table:
+        noisy = dict(row)
+        for name in pilot.labels:
+            if chance.random() < rate:
+                others = [value for value in pilot.fields[name].values if value != row[name]]
+                noisy[name] = chance.choice(others)
+        noisy_rows.append(noisy)
+    return noisy_rows
 
 
-def jobs(pilot, data, run, say=print):
-    """[(folder, {arm: rows}, seed, sets, free)]: what `students` trains and `report` reads. The draw of synthetic rows changes with the seed."""
-    seeds, test = few(pilot, data), {"test": data.test}
-    found = pool(pilot, seeds, run, say)
-    ruled, funnel = curated(pilot, data, seeds, found)
-    kept = funnel.kept.to_list()
-    if data.ood is not None:
-        labelled = [
-            i for i, row in enumerate(data.ood) if all(row[n] is not None for n in pilot.labels)
-        ]
-        both = test | {"ood": data.ood.select(labelled)}
-    base, every, out = seeds * REPEAT, [dict(row) for row in data.train], []
-    for seed in DRAWS:
-        arms = {
-            "seeds only": seeds,
-            "raw": base + draw(found, SIZE, seed),
-            "rules only": base + draw(ruled, SIZE, seed),
-            "curated": base + draw(kept, SIZE, seed),
-        }
-        out.append(("arms", arms, seed, both if data.ood is not None else test, True))
-    for seed in DRAWS[:1]:
-        more = every * max(1, round(len(base) / len(every))) + draw(kept, SIZE, seed)
-        out.append(("more", {"all seeds": every, "all seeds and curated": more}, seed, test, False))
-
-    def by_teacher(table):
-        return [row for row in table if row["teacher"] != "none"]
-
-    alone = [row for row in found if row["teacher"] == "none"]
-    for seed in DRAWS[
-        :2
-    ]:  # is it the choosing, or that the choosing leaves few of the teacher's rows?
-        out.append(
-            ("alone", {"no teacher, unfiltered": base + draw(alone, SIZE, seed)}, seed, test, True)
-        )
-    size = min(SIZE, len(by_teacher(kept)))
-    for seed in (
-        DRAWS[:1] if size else ()
-    ):  # the rows of the teacher alone: what curation is for when nothing else makes rows
-        arms = {
-            "teacher raw": base + draw(by_teacher(found), size, seed),
-            "teacher curated": base + draw(by_teacher(kept), size, seed),
-        }
-        out.append(("teacher", arms, seed, test, True))
-    clean = base + draw(kept, SIZE, 0)
-    arms = {f"noise {rate:.0%}": noisy(pilot, clean, rate, 0) for rate in NOISE}
-    leaked = draw([dict(row) for row in data.test], round(LEAK * len(data.test)), 0)
-    arms["leak"] = base + draw(kept, SIZE - len(leaked), 0) + leaked
-    arms["leak read often"] = (
-        base + draw(kept, max(0, SIZE - REPEAT * len(leaked)), 0) + leaked * REPEAT
-    )  # as often as the seeds
-    out.append(("harm", arms, 0, test, False))
-    return out
+def leaked_rows(data: Any) -> Rows:
+    """The test rows that the arms "leak" train on."""
+    return draw_rows([dict(row) for row in data.test], round(LEAK * len(data.test)), 0)
 
 
-def prepare(pilot, data, run, say=print):
-    """Make the pool and the curated rows before the students start, so that two processes do not both make them."""
-    seeds = few(pilot, data)
-    _, funnel = curated(pilot, data, seeds, pool(pilot, seeds, run, say))
+def curation_jobs(pilot: Pilot, data: Any, run: Run, say: Callable = print) -> list[StudentJob]:
+    """Every student of the study, in the order of what matters most; writes the curated rows.
+
+    Synthetic rows are drawn anew for each seed.
+    """
+    seeds = study_seeds(pilot, data)
+    pool = synthetic_pool(pilot, run, seeds, say)
+    table = Dataset.from_list(pool)
+    steps = filters.standard(pilot, Dataset.from_list(seeds), data.test, data.ood)
+    ruled = pipeline.curate(pilot, table, pipeline.pick(steps, RULES)).kept.to_list()
+    funnel = pipeline.curate(pilot, table, steps)
     say(str(funnel))
-    files.write_text(
-        run.path("study_curated.jsonl"),
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in funnel.kept.to_list()),
-    )
-    run.keep(
-        "study_curated.jsonl",
-        {"seeds": SEEDS, "filters": [stage.name for stage in funnel.stages]},
-        ["study_pool.jsonl"],
-    )
+    kept = funnel.kept.to_list()
+    write_text(run.path("study_curated.jsonl"), _as_lines(kept))
+    settings = {"seeds": SEEDS, "filters": [stage.name for stage in funnel.stages]}
+    run.keep("study_curated.jsonl", settings)
+
+    base, test = seeds * REPEAT, {"test": data.test}
+    jobs = []
+
+    def add(study: str, arm: str, arm_rows: Rows, seed: int, sets: dict = test) -> None:
+        free = study in ("arms", "alone", "teacher")
+        job = StudentJob(arm, arm_rows, seed, STEPS, sets, CURATION_STUDENT, free, study)
+        jobs.append(job)
+
+    for seed in DRAWS:
+        sets = test | _labelled_ood(pilot, data)
+        add("arms", "seeds only", seeds, seed, sets)
+        for arm, made in (("raw", pool), ("rules only", ruled), ("curated", kept)):
+            add("arms", arm, base + draw_rows(made, SIZE, seed), seed, sets)
+    every = [dict(row) for row in data.train]
+    repeat = max(1, round(len(base) / len(every)))
+    add("more", "all seeds", every, 0)
+    add("more", "all seeds and curated", every * repeat + draw_rows(kept, SIZE, 0), 0)
+    # is it the choosing, or that the choosing leaves few of the teacher's rows?
+    alone = [row for row in pool if row["teacher"] == "none"]
+    for seed in DRAWS[:2]:
+        arm_rows = base + draw_rows(alone, SIZE, seed)
+        add("alone", "no teacher, unfiltered", arm_rows, seed)
+    # the rows of the teacher alone: what curation is for when nothing else makes rows
+    chosen = [row for row in kept if row["teacher"] != "none"]
+    taught = [row for row in pool if row["teacher"] != "none"]
+    size = min(SIZE, len(chosen))
+    if size:
+        add("teacher", "teacher raw", base + draw_rows(taught, size, 0), 0)
+        add("teacher", "teacher curated", base + draw_rows(chosen, size, 0), 0)
+    clean = base + draw_rows(kept, SIZE, 0)
+    for rate in NOISE:
+        add("harm", f"noise {rate:.0%}", with_label_noise(pilot, clean, rate, 0), 0)
+    leaked = leaked_rows(data)
+    add("harm", "leak", base + draw_rows(kept, SIZE - len(leaked), 0) + leaked, 0)
+    # as often as the seeds
+    fewer = max(0, SIZE - REPEAT * len(leaked))
+    add("harm", "leak read often", base + draw_rows(kept, fewer, 0) + leaked * REPEAT, 0)
+    return jobs
 
 
-def train_students(pilot, data, run, say=print, part=0, parts=1):
-    """Train what is not trained yet; returns the finished cells."""
-    cells = []
-    for folder, arms, seed, sets, free in jobs(pilot, data, run, say):
-        cells += students.run_students(
-            pilot,
-            arms,
-            [seed],
-            STEPS,
-            run.runtime,
-            sets,
-            run.path(folder),
-            say,
-            free,
-            part,
-            parts,
-            STUDENT,
-        )
-    return cells
+def _labelled_ood(pilot: Pilot, data: Any) -> dict[str, Any]:
+    """{"ood": the odd rows that have every label}, empty when the pilot has none."""
+    if data.ood is None:
+        return {}
+    labelled = []
+    for number, row in enumerate(data.ood):
+        if all(row[name] is not None for name in pilot.labels):
+            labelled.append(number)
+    return {"ood": data.ood.select(labelled)}
 
 
-def report(pilot, data, run):
-    """Enter every figure; returns the settings for results.json. Raises CourseError when a student is missing."""
-    wanted = jobs(pilot, data, run)
-    cells = train_students(pilot, data, run, part=-1, parts=1)
-    if len(cells) < sum(len(arms) for _, arms, *_ in wanted):
-        raise CourseError(
-            "Some students of the study are missing; run it again, it goes on where it stopped."
-        )
-    files.write_text(
-        run.path("study_cells.jsonl"), "".join(json.dumps(cell) + "\n" for cell in cells)
-    )  # every answer, right or wrong
-    run.keep("study_cells.jsonl", {"students": len(cells)}, ["study_pool.jsonl"])
-    name = lambda arm: re.sub(r"\W+", "_", arm).strip("_")
+def curation_figures(
+    pilot: Pilot, data: Any, cells: figures.Cells
+) -> Iterator[figures.StudyFigure]:
+    """Every figure of the study from its finished students."""
+    arms = list(dict.fromkeys(cell["arm"] for cell in cells))
+    for arm in arms:
+        yield from _means(pilot, cells, arm)
+        yield from figures.seed_figures(cells, arm)
+        yield figures.spread_figure(cells, arm)
+    how = "paired over rows, seeds averaged, bootstrap 95 %"
+    for a, b in EXACT_PAIRS:
+        if a in arms and b in arms:
+            yield figures.gap_figure(cells, a, b, "test", "exact", how, figures.seeds_of(cells, a))
+    how = "paired over rows, bootstrap 95 %"
+    for a, b in INVENTED_PAIRS:
+        if a in arms and b in arms:
+            seeds = figures.seeds_of(cells, a)
+            yield figures.gap_figure(cells, a, b, "test.invented", "invented_span", how, seeds)
+    yield from _leak_figures(pilot, data, cells)
 
-    def enter(figure, value, how, unit="share"):
-        seeds = {
-            c["seed"] for c in cells if name(c["arm"]) == figure.split(".")[1].split("_minus_")[0]
-        }
-        run.figure(figure, value, unit=unit, how=how, seeds=sorted(seeds))
 
-    for arm in dict.fromkeys(cell["arm"] for cell in cells):
-        for what, key in (
-            ("test", "exact"),
-            ("test.invented", "invented_span"),
-            ("ood", "ood"),
-            *((f"test.{field}", f"{field}") for field in pilot.fields),
-        ):
-            if all(what in c["right"] for c in cells if c["arm"] == arm):
-                enter(
-                    f"{key}.{name(arm)}",
-                    students.mean(cells, arm, what),
-                    f"{what}: mean over seeds, bootstrap 95 % over rows",
-                )
-        for cell in (c for c in cells if c["arm"] == arm):
-            run.figure(
-                f"exact.{name(arm)}.seed_{cell['seed']}",
-                intervals.share(cell["right"]["test"]),
-                how="test, one seed, Wilson 95 %",
-                seeds=[cell["seed"]],
-            )
-        spread = [
-            sum(c["right"]["test"]) / len(c["right"]["test"]) for c in cells if c["arm"] == arm
-        ]
-        run.figure(
-            f"seed_spread.{name(arm)}",
-            max(spread) - min(spread),
-            n=len(spread),
-            unit="difference",
-            how="highest minus lowest seed",
-        )
-    for a, b in (
-        ("curated", "seeds only"),
-        ("curated", "raw"),
-        ("curated", "rules only"),
-        ("raw", "seeds only"),
-        ("all seeds and curated", "all seeds"),
-        ("teacher curated", "teacher raw"),
-        ("curated", "no teacher, unfiltered"),
-    ):
-        if not {a, b} <= {cell["arm"] for cell in cells}:
-            continue
-        enter(
-            f"exact.{name(a)}_minus_{name(b)}",
-            students.gap(cells, a, b, "test"),
-            "paired over rows, seeds averaged, bootstrap 95 %",
-            "difference",
-        )
-    for a, b in (("curated", "raw"), ("teacher curated", "teacher raw")):
-        if {a, b} <= {cell["arm"] for cell in cells}:
-            enter(
-                f"invented_span.{name(a)}_minus_{name(b)}",
-                students.gap(cells, a, b, "test.invented"),
-                "paired over rows, bootstrap 95 %",
-                "difference",
-            )
-    texts = {
-        row[pilot.text]
-        for row in draw([dict(row) for row in data.test], round(LEAK * len(data.test)), 0)
-    }
+def _means(pilot: Pilot, cells: figures.Cells, arm: str) -> Iterator[figures.StudyFigure]:
+    measured = {"test": "exact", "test.invented": "invented_span", "ood": "ood"}
+    measured |= {f"test.{field}": field for field in pilot.fields}
+    for what, key in measured.items():
+        if all(what in cell["right"] for cell in figures.cells_of(cells, arm)):
+            how = f"{what}: mean over seeds, bootstrap 95 % over rows"
+            name, share = f"{key}.{figures.arm_name(arm)}", figures.mean_share(cells, arm, what)
+            yield figures.StudyFigure(name, share, how, figures.seeds_of(cells, arm))
+
+
+def _leak_figures(pilot: Pilot, data: Any, cells: figures.Cells) -> Iterator[figures.StudyFigure]:
+    """The score on the test rows that leaked, and on the others: only the first may rise."""
+    texts = {row[pilot.text] for row in leaked_rows(data)}
     for which, inside in (("leaked", True), ("other", False)):
-        at = [i for i, row in enumerate(data.test) if (row[pilot.text] in texts) == inside]
+        places = [i for i, row in enumerate(data.test) if (row[pilot.text] in texts) == inside]
         for arm in ("leak", "leak read often", "curated"):
-            right = next(c["right"]["test"] for c in cells if c["arm"] == arm and c["seed"] == 0)
-            run.figure(
-                f"exact.{name(arm)}.on_{which}",
-                intervals.share([right[i] for i in at]),
-                how=f"seed 0, the {len(at)} {which} test rows",
-            )
-    mix = {
-        arm: dict(Counter(row["recipe"] for row in table if "recipe" in row))
-        for folder, arms, seed, *_ in wanted
-        if folder in ("arms", "alone", "teacher") and seed == DRAWS[0]
-        for arm, table in arms.items()
-    }
+            first = next(cell for cell in figures.cells_of(cells, arm) if cell["seed"] == 0)
+            share = intervals.share([first["right"]["test"][i] for i in places])
+            how = f"seed 0, the {len(places)} {which} test rows"
+            yield figures.StudyFigure(f"exact.{figures.arm_name(arm)}.on_{which}", share, how)
+
+
+def curation_settings(data: Any, jobs: Sequence[StudentJob]) -> dict[str, Any]:
+    """What results.json says about the study: its sizes, and the recipes in each arm."""
+    mix = {}
+    for job in jobs:
+        if job.free and job.seed == DRAWS[0]:
+            counts = Counter(row["recipe"] for row in job.rows if "recipe" in row)
+            mix[job.arm] = dict(counts)
     return {
-        "lead": [f"{run.figures[0]['n']} test rows, {len(DRAWS)} seeds"],
+        "lead": [f"{len(data.test)} test rows, {len(DRAWS)} seeds"],
         "seeds": SEEDS,
         "size": SIZE,
         "repeat": REPEAT,
         "steps": STEPS,
-        "student": students.SETTINGS | STUDENT,
+        "student": SETTINGS | CURATION_STUDENT,
         "recipes": mix,
         "made": MADE,
     }
