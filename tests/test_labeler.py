@@ -76,7 +76,6 @@ def test_every_answer_is_one_line_and_a_new_start_goes_on(book, messages):
         "record",
         "at",
         "seconds",
-        "suggested",
         "annotator",
         "time",
         "simulated",
@@ -148,14 +147,17 @@ def test_a_kill_at_any_byte_loses_at_most_the_answer_in_flight(book):
     for _ in range(3):
         press(book)
     whole = book.path.read_bytes()
-    for cut in range(len(whole) + 1):
+    ends = [number + 1 for number, byte in enumerate(whole) if byte == 10]
+    near_ends = {end + step for end in ends for step in (-2, -1, 0, 1)}
+    for cut in sorted(near_ends | set(range(0, len(whole), 61)) | {0, len(whole)}):
+        cut = min(cut, len(whole))
         book.path.write_bytes(whole[:cut])
         stored = max(0, whole[:cut].count(b"\n") - 1)
         later = again(book)
         assert (
             list(later.answered) == book.order[:stored] and later.view["id"] == book.order[stored]
         ), cut
-        if cut % 97 == 0:
+        if cut % 5 == 0:
             assert press(later) is None and len(again(book).answered) == stored + 1
 
 
@@ -330,7 +332,7 @@ def test_a_span_inside_a_character_or_outside_the_text_is_refused(pilot, tmp_pat
 
 def test_what_rows_load_would_refuse_is_refused_at_once(book, pilot):
     for choices, match in (
-        ({**GOOD, "intent": "oder"}, "not among the values .did you mean 'order'"),
+        ({**GOOD, "intent": "oder"}, "not among the values; did you mean 'order'"),
         ({**GOOD, "intent": None}, "is empty"),
         ({**GOOD, "product": "never said"}, "does not stand in the text"),
         ({**GOOD, "order_id": "PO-1"}, "does not match"),
@@ -354,33 +356,25 @@ def test_patterns_come_with_their_matches(pilot, tmp_path):
     assert press(book, choices={**GOOD, "order_id": "PO-9999"}) is None
 
 
-def test_suggestions_are_noted_and_never_sent(pilot, messages, tmp_path, monkeypatch):
+def test_no_label_reaches_the_browser(pilot, messages, tmp_path, monkeypatch):
     monkeypatch.delenv("COURSE_QUIET")
-    hints = {
-        row["id"]: {"intent": "SUGGESTED", "product": None, "order_id": None} for row in messages
-    }
     marked = [{**row, "intent": "GOLD"} for row in messages]
-    book = labeler.Labeler(pilot, marked, tmp_path / "b.jsonl", suggestions=hints)
+    book = labeler.Labeler(pilot, marked, tmp_path / "b.jsonl")
     sent = []
     monkeypatch.setattr(
         type(book), "_send", lambda self, message, buffers=None: sent.append(message)
     )
     press(book), press(book, "undo"), press(book)
-    seen = json.dumps(
-        [sent, book.get_state(), book._repr_mimebundle_()[0], book.blind_copy(3).get_state()]
-    )
-    assert (
-        len(sent) == 3
-        and book.view["text"] in json.loads(json.dumps(book.get_state()))["view"]["text"]
-    )
-    assert "SUGGESTED" not in seen and "GOLD" not in seen
-    assert lines(book)[1]["suggested"]["intent"] == "SUGGESTED"
+    state = json.dumps(book.get_state())
+    copy = json.dumps(book.blind_copy(3).get_state())
+    assert len(sent) == 3 and book.view["text"] in json.loads(state)["view"]["text"]
+    assert "GOLD" not in json.dumps([sent, book._repr_mimebundle_()[0]]) + state + copy
 
 
 def test_a_blind_copy_is_a_random_part_with_a_journal_of_its_own(book, pilot):
     for _ in range(6):
         press(book)
-    second = book.blind_copy(0.5)
+    second = book.blind_copy(6)
     assert set(second.order) == set(book.order[:6]) and second.order != book.order[:6]
     assert (
         second.path.name == "book-b.jsonl"
@@ -390,8 +384,8 @@ def test_a_blind_copy_is_a_random_part_with_a_journal_of_its_own(book, pilot):
     assert '"order"' not in second.path.read_text().split('"fields"')[0] and len(lines(second)) == 1
     press(second)
     assert book.blind_copy(6).view["done"] == 1, "the same call goes on"
-    for size in (0, 13, 1.5, -1, True, "half", None, 0.0):
-        with pytest.raises(CourseError, match="from 1 to 12"):
+    for size in (0, 13, 1.5, -1, True, "half", None):
+        with pytest.raises(CourseError, match="1 to 12"):
             book.blind_copy(size)
     with pytest.raises(CourseError, match="another name"):
         book.blind_copy(3, annotator="a")
@@ -474,7 +468,7 @@ def test_agreement_field_by_field(book, pilot):
                     else "quote",
                 },
             )
-    found = labeler.agreement(book, second, pilot)
+    found = agreement.between_annotators(book, second, pilot)
     assert set(found) == {"intent", "product", "order_id", "exact record"}
     mine, theirs = ({row["id"]: row for row in side.labels()} for side in (book, second))
     for name in pilot.fields:
@@ -488,18 +482,18 @@ def test_agreement_field_by_field(book, pilot):
         and found["product"].kappa is None
         and "too few" in str(found["product"])
     )
-    again_from_rows = labeler.agreement(book.labels(), list(second.labels()), pilot)
+    again_from_rows = agreement.between_annotators(book.labels(), list(second.labels()), pilot)
     assert again_from_rows == found
 
 
 def test_agreement_needs_two_people_and_the_same_rows(book, pilot, messages, tmp_path):
     with pytest.raises(CourseError, match="first annotator has not labelled"):
-        labeler.agreement(book, book.blind_copy(3), pilot)
+        agreement.between_annotators(book, book.blind_copy(3), pilot)
     press(book)
     with pytest.raises(CourseError, match="second annotator has not labelled"):
-        labeler.agreement(book, book.blind_copy(3), pilot)
+        agreement.between_annotators(book, book.blind_copy(3), pilot)
     with pytest.raises(CourseError, match="needs two annotators"):
-        labeler.agreement(book, again(book), pilot)
+        agreement.between_annotators(book, again(book), pilot)
     other = labeler.Labeler(
         pilot,
         [{"id": f"z{i}", "message": "pump"} for i in range(3)],
@@ -508,7 +502,7 @@ def test_agreement_needs_two_people_and_the_same_rows(book, pilot, messages, tmp
     )
     press(other)
     with pytest.raises(CourseError, match="different rows"):
-        labeler.agreement(book, other, pilot)
+        agreement.between_annotators(book, other, pilot)
     overlap = labeler.Labeler(
         pilot,
         [*messages[:6], {"id": "new", "message": "pump"}],
@@ -517,7 +511,7 @@ def test_agreement_needs_two_people_and_the_same_rows(book, pilot, messages, tmp
     )
     press(overlap)
     with pytest.raises(CourseError, match="different rows"):
-        labeler.agreement(book, overlap, pilot)
+        agreement.between_annotators(book, overlap, pilot)
     far = labeler.Labeler(
         pilot,
         [row for row in messages if row["id"] != book.order[0]],
@@ -526,7 +520,7 @@ def test_agreement_needs_two_people_and_the_same_rows(book, pilot, messages, tmp
     )
     press(far)
     with pytest.raises(CourseError, match="No row is labelled by both"):
-        labeler.agreement(book, far, pilot)
+        agreement.between_annotators(book, far, pilot)
     with pytest.raises(CourseError, match="not 2 and 1"):
         agreement.kappa(["a", "b"], ["a"])
 
@@ -577,7 +571,7 @@ def test_an_export_loads_as_it_was_labelled(pilot, folder, tmp_path, end):
     assert len(loaded) == len(made) == 12
     for got, row in zip(loaded, made):
         formula = end == "csv" and row["message"][0] in "=+-@"
-        assert got["message"] == ("'" if formula else "") + row["message"]
+        assert got["message"] == ("'" if formula else "") + row["message"].replace("\r", "")
         assert {name: got[name] for name in ("id", *pilot.fields)} == {
             name: row[name] for name in ("id", *pilot.fields)
         }
@@ -647,7 +641,7 @@ def test_simulated_errors_come_as_often_as_asked(tmp_path):
     assert scoring.score(
         pilot, test, [{name: row[name] for name in pilot.fields} for row in exact.labels()]
     ).exact.all()
-    found = labeler.agreement(exact, made, pilot)
+    found = agreement.between_annotators(exact, made, pilot)
     assert found["intent"].low < 0.85 and found["intent"].observed.value == right["intent"].mean()
     for row in made.labels():
         assert all(
@@ -672,10 +666,10 @@ def test_bad_rows_are_named(pilot, messages, tmp_path):
 
 
 def test_the_view_is_shipped_needs_no_network_and_makes_no_html():
-    script = (ROOT / "helpers/labeler.js").read_text()
+    script = (ROOT / "helpers/label/labeler.js").read_text()
     assert (
         "export default { render }" in script
-        and (ROOT / "helpers/labeler.css").stat().st_size > 1000
+        and (ROOT / "helpers/label/labeler.css").stat().st_size > 1000
     )
     for banned in (
         "innerHTML",
@@ -688,7 +682,7 @@ def test_the_view_is_shipped_needs_no_network_and_makes_no_html():
         "eval(",
     ):
         assert banned not in script, banned
-    assert "url(" not in (ROOT / "helpers/labeler.css").read_text()
+    assert "url(" not in (ROOT / "helpers/label/labeler.css").read_text()
 
 
 def test_a_recorded_notebook_keeps_a_table_and_no_widget_state(folder, tmp_path):

@@ -1,180 +1,204 @@
-"""The book of a labelling session: an append-only journal that survives a kill, offsets as browsers count them, a plain table."""
+"""What a labelling session leaves: a journal that survives a kill, and a plain table."""
 
 import html
 import json
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from helpers import CourseError
+from helpers.core.files import append_entry, read_entries
+from helpers.core.pilot import Pilot
 
 HIDDEN = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
 )
 START = b'{"event": "start", '
+WHOSE = {  # what must be the same as at the start, and how it is called when it is not
+    "fields": "other fields or values",
+    "rows": "other rows or texts",
+    "annotator": "another annotator",
+    "seed": "another seed",
+    "simulated": "answers of another kind",
+}
 
 
-class Events:
-    """An append-only JSONL file: a first line that says whose it is, then a line per event, on disk (fsync) when `add` returns.
+class EventJournal:
+    """A JSONL file: a line that says whose it is, then a line per event, on disk when added.
 
-    Half a last line, left by a kill, is swept. Raises CourseError when the file was made for something else than `header` and the
-    row ids `known`, is damaged, or cannot be written.
+    Raises CourseError when the file was made for something else than `header` and the row ids
+    `known`, is damaged, or cannot be written; the file is left as it is then.
     """
 
-    def __init__(self, path, header, known):
-        self.path, self.size, self.events = Path(path), 0, []
-        name = self.path.name
+    def __init__(self, path: str | Path, header: Mapping[str, Any], known: Iterable[str]) -> None:
+        self.path, known = Path(path), set(known)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a+b") as file:
+            with open(self.path, "a+b") as file:  # a place that cannot be written is said now
                 file.seek(0)
                 data = file.read()
-                if data[: len(START)] != START[: len(data)]:
-                    raise CourseError(
-                        f"{name} is not a labelling journal; choose another path, that file is left as it is."
-                    )
-                self.size = data.rfind(b"\n") + 1
-                file.truncate(self.size)
         except OSError as problem:
             raise CourseError(
-                f"{name} cannot be written there ({problem.strerror}); choose another path."
+                f"{self.path.name} cannot be written there ({problem.strerror}); choose another "
+                "path."
             ) from None
-        if not self.size:
+        self._refuse_damage(data)
+        self.events = read_entries(self.path)
+        self.size = self.path.stat().st_size
+        if not self.events:
             self.add({"event": "start", **header})
-        for number, line in enumerate(data[: self.size].split(b"\n")[:-1], 1):
+        self._refuse_another(self.events.pop(0), header, known)
+
+    def _refuse_damage(self, data: bytes) -> None:
+        name = self.path.name
+        if data[: len(START)] != START[: len(data)]:
+            raise CourseError(
+                f"{name} is not a labelling journal; choose another path, that file is left as it "
+                "is."
+            )
+        for number, line in enumerate(data.split(b"\n")[:-1], 1):
             try:
-                self.events.append(json.loads(line))
-                if (
-                    self.events[-1]["event"] in ("answer", "skip")
-                    and self.events[-1]["id"] not in known
-                ):
-                    raise CourseError(
-                        f"{name} has an answer for the id {self.events[-1]['id']!r}, which is not among the {len(known)} "
-                        "rows; give the rows it was made for, or choose another path."
-                    )
+                event = json.loads(line)
+                if event["event"] in ("answer", "skip", "undo"):
+                    event["id"]  # a KeyError is damage, too
             except (ValueError, KeyError, TypeError):
                 raise CourseError(
-                    f"{name} line {number} is damaged; put the file back from a copy, or delete that line alone and run "
-                    "again."
+                    f"{name} line {number} is damaged; put the file back from a copy, or delete "
+                    "that line alone and run again."
                 ) from None
-        found = self.events.pop(0)
-        for key, what in (
-            ("fields", "other fields or values"),
-            ("rows", "other rows or texts"),
-            ("annotator", "another annotator"),
-            ("seed", "another seed"),
-            ("simulated", "answers of another kind"),
-        ):
-            if found.get(key) != header[key]:
-                hint = (
-                    ""
-                    if key in ("fields", "rows")
-                    else f" ({key} {found.get(key)!r}, not {header[key]!r})"
-                )
-                raise CourseError(
-                    f"{name} was made for {what}{hint}; choose another path, or go on with the same as before."
-                )
 
-    def add(self, *events):
-        """Append events. When the disk is full, what was there before stays whole and the next attempt may succeed."""
-        data = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events).encode()
-        try:
-            with open(self.path, "r+b") as file:
-                file.seek(self.size)
-                if (
-                    os.fstat(file.fileno()).st_size < self.size or b"\n" in file.read()
-                ):  # half a line is what a full disk left
-                    raise CourseError(
-                        f"{self.path.name} was changed by another notebook; run the cell again to go on from there."
-                    )
-                file.seek(self.size)
-                file.truncate()
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as problem:
-            with suppress(OSError):
-                os.truncate(self.path, self.size)
+    def _refuse_another(self, start: dict, header: Mapping[str, Any], known: set[str]) -> None:
+        for event in self.events:
+            if event["event"] in ("answer", "skip") and event["id"] not in known:
+                raise CourseError(
+                    f"{self.path.name} has an answer for the id {event['id']!r}, which is not "
+                    f"among the {len(known)} rows; give the rows it was made for, or choose "
+                    "another path."
+                )
+        for key, what in WHOSE.items():
+            if start.get(key) == header[key]:
+                continue
+            if key not in ("fields", "rows"):  # those are too long to show
+                what += f" ({key} {start.get(key)!r}, not {header[key]!r})"
             raise CourseError(
-                f"This could not be stored in {self.path.name} ({problem.strerror}); everything before it is kept. Put "
-                "that right and store it again."
-            ) from None
-        self.size += len(data)
+                f"{self.path.name} was made for {what}; choose another path, or go on with the "
+                "same as before."
+            )
+
+    def add(self, *events: dict) -> None:
+        """Append events; on a full disk what was there stays, and the next try may work."""
+        if not self.path.is_file():
+            raise self._not_stored("the file is gone")
+        if self.path.stat().st_size != self.size:
+            raise CourseError(
+                f"{self.path.name} was changed by another notebook; run the cell again to go on "
+                "from there."
+            )
+        try:
+            for event in events:
+                append_entry(self.path, event, "The answer", len(self.events))
+            with open(self.path, "rb") as file:
+                os.fsync(file.fileno())  # a power cut loses no answer either
+        except (CourseError, OSError) as problem:
+            os.truncate(self.path, self.size)
+            raise self._not_stored(getattr(problem.__context__, "strerror", problem)) from None
+        self.size = self.path.stat().st_size
         self.events += events
 
+    def _not_stored(self, reason: object) -> CourseError:
+        return CourseError(
+            f"This could not be stored in {self.path.name} ({reason}); everything before it is "
+            "kept. Put that right and store it again."
+        )
 
-def from_utf16(text, start, end):
-    """Code point offsets of a browser's UTF-16 offsets. Raises CourseError outside the text or inside a character."""
+
+# Offsets as a browser counts them ---------------------------------------------------------------
+
+
+def from_utf16(text: str, start: int, end: int) -> tuple[int, int]:
+    """Code point offsets of UTF-16 offsets; CourseError outside the text or in a character."""
     units = text.encode("utf-16-le")
     try:
-        if not all(type(i) is int for i in (start, end)) or not 0 <= start < end <= len(units) // 2:
+        # True is an int for Python, and no offset
+        if (
+            type(start) is not int
+            or type(end) is not int
+            or not 0 <= start < end <= len(units) // 2
+        ):
             raise ValueError
-        return tuple(len(units[: 2 * i].decode("utf-16-le")) for i in (start, end))
+        before, until = units[: 2 * start], units[: 2 * end]
+        return len(before.decode("utf-16-le")), len(until.decode("utf-16-le"))
     except ValueError:
         raise CourseError(
             f"The span {start} to {end} does not lie on characters of the message; select it again."
         ) from None
 
 
-def to_utf16(text, *offsets):
+def to_utf16(text: str, *offsets: int) -> list[int]:
     """UTF-16 offsets, as a browser counts, of code point offsets."""
-    return [len(text[:i].encode("utf-16-le")) // 2 for i in offsets]
+    return [len(text[:offset].encode("utf-16-le")) // 2 for offset in offsets]
 
 
-def texts(pilot, rows):
-    """{id: text} of rows that can be labelled. Raises CourseError for no rows, a missing column or id, and an id that stands twice."""
-    found = {}
+# Rows in, table out -----------------------------------------------------------------------------
+
+
+def texts_to_label(pilot: Pilot, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """{id: text}; CourseError for no rows, and naming the first that cannot be labelled."""
+    texts: dict[str, str] = {}
     for number, row in enumerate(rows, 1):
         if pilot.text not in row or row.get("id") in (None, ""):
-            lacks = "id" if pilot.text in row else pilot.text
+            missing = "id" if pilot.text in row else pilot.text
             raise CourseError(
-                f"Row {number} has no {lacks!r}; its columns are {', '.join(map(str, row))}, and labelling needs 'id' and "
-                f"{pilot.text!r}."
+                f"Row {number} has no {missing!r}; its columns are {', '.join(map(str, row))}, and "
+                f"labelling needs 'id' and {pilot.text!r}."
             )
         key, text = str(row["id"]), row[pilot.text]
-        if key in found:
+        if key in texts:
             raise CourseError(
-                f"The id {key!r} stands in two rows (the second is row {number}); give every row its own."
+                f"The id {key!r} stands in two rows (the second is row {number}); give every row "
+                "its own."
             )
         if not isinstance(text, str) or not text.strip():
             raise CourseError(
-                f"Row {number} ({key}): the column {pilot.text!r} is empty or not text; leave that row out."
+                f"Row {number} ({key}): the column {pilot.text!r} is empty or not text; leave that "
+                "row out."
             )
-        if any("\ud800" <= character <= "\udfff" for character in text):
+        if re.search("[\ud800-\udfff]", text):
             raise CourseError(
-                f"Row {number} ({key}): the text has half a character (a lone surrogate); replace it or leave the row out."
+                f"Row {number} ({key}): the text has half a character (a lone surrogate); replace "
+                "it or leave the row out."
             )
-        found[key] = text
-    if not found:
+        texts[key] = text
+    if not texts:
         raise CourseError("There are no rows to label.")
-    for name in pilot.labels:
-        if not isinstance(pilot.fields[name].values, list):
-            raise CourseError(
-                f"The values of {name} are still to be sampled; call rows.load(pilot) first."
-            )
-    return found
+    return texts
 
 
-def table(pilot, title, texts, records):
-    """An HTML table of messages and their records (None: not labelled yet), cut short, nothing of it run or hidden."""
-
-    def cell(value):
-        if value is None:
-            return "none"
-        shown = HIDDEN.sub(lambda found: f"[U+{ord(found.group()):04X}]", value)
-        return f"<bdi>{html.escape(shown if len(shown) <= 240 else shown[:240] + ' …')}</bdi>"
-
+def static_table(
+    pilot: Pilot, title: str, texts: Mapping[str, str], records: Mapping[str, dict | None]
+) -> str:
+    """An HTML table of messages and records (None: still open); nothing in it is run or hidden."""
     lines = []
-    for i, text in texts.items():
-        values = [cell(records[i][name]) if records[i] else "…" for name in pilot.fields]
-        lines.append(
-            f'<tr><td style="text-align:left">{cell(text)}</td>'
-            + "".join(f"<td>{value}</td>" for value in values)
-            + "</tr>"
-        )
+    for key, text in texts.items():
+        record = records[key]
+        values = [_cell(record[name]) if record else "…" for name in pilot.fields]
+        cells = "".join(f"<td>{value}</td>" for value in values)
+        lines.append(f'<tr><td style="text-align:left">{_cell(text)}</td>{cells}</tr>')
     heads = "".join(f"<th>{html.escape(name)}</th>" for name in (pilot.text, *pilot.fields))
+    rows = "\n".join(lines)
     return (
-        f"<p>{html.escape(title)}. In a running notebook this is a widget; here are the first {len(lines)} rows in its order.</p>\n"
-        f"<table><thead><tr>{heads}</tr></thead>\n<tbody>" + "\n".join(lines) + "</tbody></table>"
+        f"<p>{html.escape(title)}. In a running notebook this is a widget; here are the first "
+        f"{len(lines)} rows in its order.</p>\n"
+        f"<table><thead><tr>{heads}</tr></thead>\n<tbody>{rows}</tbody></table>"
     )
+
+
+def _cell(value: str | None) -> str:
+    if value is None:
+        return "none"
+    shown = HIDDEN.sub(lambda match: f"[U+{ord(match.group()):04X}]", value)
+    if len(shown) > 240:
+        shown = shown[:240] + " …"
+    return f"<bdi>{html.escape(shown)}</bdi>"

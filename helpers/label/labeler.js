@@ -1,4 +1,4 @@
-// The view of helpers/labeler.py: shows one row, sends one answer, and shows the next only when Python says that it is stored.
+// The view of helpers/label/labeler.py: shows one row, sends one answer, and shows the next only when Python says that it is stored.
 // Messages are untrusted: they reach the page as text nodes only. Offsets are UTF-16 here; Python turns them into code points.
 
 const KEYS = "1234567890qwertiopadfghjklzcvbnm"; // choices of a field; s, u and x are commands

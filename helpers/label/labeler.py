@@ -1,29 +1,33 @@
-"""Label messages by hand in a notebook: every answer is on disk before the next message shows; blind second copies; export."""
+"""Label messages by hand in a notebook: every answer is on disk before the next message shows."""
 
 import json
 import math
 import os
 import random
 import re
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import traitlets
 from datasets import Dataset
 
 from helpers import CourseError
-from helpers.core.rows import FORMULA, wrong_value
-from helpers.core.files import fingerprint, write_csv, write_text
-from helpers.label.label_events import Events, from_utf16, table, texts, to_utf16
-from helpers.measure.agreement import agreement  # noqa: F401 - labeler.agreement(first, second, pilot)
+from helpers.core.files import FORMULA, fingerprint, write_csv, write_text
+from helpers.core.pilot import FieldSpec, Pilot
+from helpers.core.rows import wrong_value
+from helpers.label import label_events
+from helpers.label.label_events import EventJournal, from_utf16, to_utf16
 
 
 class Labeler(anywidget.AnyWidget):
-    """The labelling widget: show it as the last line of a cell. `rows` need `id` and the text column; labels in them are not read.
+    """The labelling widget: show it as the last line of a cell.
 
-    Answers go to the journal at `path`, one JSON line each; the same call later goes on at the first open row. The order is drawn from
-    `seed` and `annotator`. `suggestions` ({id: record}) are noted beside each answer and never sent to the browser.
+    `rows` need `id` and the text column; labels in them are not read. Answers go to the journal at
+    `path`, one JSON line each; the same call later goes on at the first open row. The order is
+    drawn from `seed` and `annotator`.
     """
 
     _esm, _css = Path(__file__).with_name("labeler.js"), Path(__file__).with_name("labeler.css")
@@ -32,31 +36,29 @@ class Labeler(anywidget.AnyWidget):
     view = traitlets.Dict().tag(sync=True)
 
     def __init__(
-        self, pilot, rows, path, *, annotator="a", seed=0, suggestions=None, simulated=False
-    ):
+        self,
+        pilot: Pilot,
+        rows: Iterable[Mapping[str, Any]],
+        path: str | Path,
+        *,
+        annotator: str = "a",
+        seed: int = 0,
+        simulated: str | bool = False,
+    ) -> None:
         if not re.fullmatch(r"[\w-]{1,40}", str(annotator)):
             raise CourseError(
-                f"The annotator {annotator!r} may have letters, digits, - and _ only: it names the journal."
+                f"The annotator {annotator!r} may have letters, digits, - and _ only: it names the "
+                "journal."
             )
-        self.pilot, self.path, self.annotator, self.seed, self.simulated = (
-            pilot,
-            Path(path),
-            annotator,
-            seed,
-            simulated,
-        )
-        self.texts, self.suggestions = texts(pilot, rows), dict(suggestions or {})
-        fields = {name: spec.model_dump(exclude={"about"}) for name, spec in pilot.fields.items()}
-        self.order = sorted(self.texts)
+        self.pilot, self.path, self.seed = pilot, Path(path), seed
+        self.annotator, self.simulated = annotator, simulated
+        self.texts = label_events.texts_to_label(pilot, rows)
+        self.order = sorted(self.texts)  # the same rows in another order are the same task
         random.Random(f"{seed} {annotator}").shuffle(self.order)
-        header = {
-            "annotator": annotator,
-            "seed": seed,
-            "simulated": simulated,
-            "fields": fields,
-            "rows": fingerprint(sorted(self.texts.items())),
-        }
-        self.journal = Events(self.path, header, self.texts)
+        fields = {name: spec.model_dump(exclude={"about"}) for name, spec in pilot.fields.items()}
+        whose = {"annotator": annotator, "seed": seed, "simulated": simulated, "fields": fields}
+        whose["rows"] = fingerprint(sorted(self.texts.items()))
+        self.journal = EventJournal(self.path, whose, self.texts)
         super().__init__()
         self.task = {
             "fields": [{"name": n, "about": pilot.fields[n].about, **f} for n, f in fields.items()],
@@ -66,53 +68,52 @@ class Labeler(anywidget.AnyWidget):
         }
         self.on_msg(self._message)
         self._replay()
-        self._show()
 
-    def open(self):
-        """Connect to the browser, unless this is a recorded run: a stored notebook keeps a table and no widget state."""
+    def open(self) -> None:
+        """Connect to the browser, except in a recorded run, which keeps a table only."""
         if not os.environ.get("COURSE_QUIET"):
             super().open()
 
-    # What is answered --------------------------------------------------------------------------------------
+    # What is answered -------------------------------------------------------------------------
 
-    def _replay(self):
-        """From the journal: `answered` {id: event}, `skipped` ids, `current` id or None, what can be undone."""
+    def _replay(self) -> None:
+        """From the journal: `answered` {id: event}, `skipped` ids, `current` id or None; show."""
         self.stack, self.undone = [], None
         for event in self.journal.events:
-            self.undone = self.stack.pop() if event["event"] == "undo" and self.stack else None
+            self.undone = None
             if event["event"] != "undo":
                 self.stack.append(event)
+            elif self.stack:
+                self.undone = self.stack.pop()
         self.answered, waiting = {}, {}
         for event in self.stack:
             waiting.pop(event["id"], None)
-            (self.answered if event["event"] == "answer" else waiting)[event["id"]] = event
+            place = self.answered if event["event"] == "answer" else waiting
+            place[event["id"]] = event
         self.skipped = list(waiting)
-        fresh = (i for i in self.order if i not in self.answered and i not in waiting)
-        self.current = next(fresh, self.skipped[0] if self.skipped else None)
+        fresh = [key for key in self.order if key not in self.answered and key not in waiting]
+        self.current = next(iter(fresh + self.skipped), None)
+        self._show()
 
-    def _store(self, event, **more):
+    def _store(self, event: str, **more: Any) -> None:
         if self.simulated:
             raise CourseError(
                 f"{self.path.name} holds simulated answers; label in a journal of your own."
             )
         self.journal.add({"event": event, **more, **self._stamp()})
         self._replay()
-        self._show()
 
-    def _stamp(self):
-        return {
-            "annotator": self.annotator,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "simulated": bool(self.simulated),
-        }
+    def _stamp(self) -> dict:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return {"annotator": self.annotator, "time": now, "simulated": bool(self.simulated)}
 
-    def answer(self, choices, seconds=0.0):
-        """Store the record of the current row: {field: value, None, or for a span {"start", "end"} in UTF-16 units}.
+    def answer(self, choices: Mapping[str, Any], seconds: float = 0.0) -> None:
+        """Store the record of the current row.
 
-        Raises CourseError for a record that `rows.load` would refuse, and when it cannot be stored.
+        choices: {field: value, None, or for a span {"start", "end"} in UTF-16 units}. Raises
+        CourseError for a record that `rows.load` would refuse, and when it cannot be stored.
         """
-        if self.current is None:
-            raise CourseError("Every row is labelled.")
+        self._refuse_the_end()
         text, record, places = self.texts[self.current], {}, {}
         if not isinstance(choices, dict) or set(choices) != set(self.pilot.fields):
             raise CourseError(f"An answer needs exactly the fields {', '.join(self.pilot.fields)}.")
@@ -121,76 +122,59 @@ class Labeler(anywidget.AnyWidget):
             if isinstance(value, dict) and spec.type == "span":
                 places[name] = from_utf16(text, value.get("start"), value.get("end"))
                 value = text[slice(*places[name])]
-            blank = isinstance(value, str) and not value.strip()
-            problem = f"{name} is blank." if blank else wrong_value(name, spec, value, text)
+            problem = wrong_value(name, spec, value, text)
+            if isinstance(value, str) and not value.strip():
+                problem = f"{name} is blank."
             if problem:
                 raise CourseError(problem)
             record[name] = value
         sane = isinstance(seconds, (int, float)) and math.isfinite(seconds) and seconds > 0
-        self._store(
-            "answer",
-            id=self.current,
-            record=record,
-            at=places,
-            seconds=round(seconds, 3) if sane else 0.0,
-            suggested=self.suggestions.get(self.current),
-        )
+        seconds = round(seconds, 3) if sane else 0.0  # the browser measures; anything may come
+        self._store("answer", id=self.current, record=record, at=places, seconds=seconds)
 
-    def skip(self):
+    def skip(self) -> None:
         """Put the current row behind all others."""
-        if self.current is None:
-            raise CourseError("Every row is labelled.")
+        self._refuse_the_end()
         self._store("skip", id=self.current)
 
-    def undo(self):
-        """Take the last answer or skip back, step by step, also over a restart; the journal keeps both."""
+    def _refuse_the_end(self) -> None:
+        if self.current is None:
+            raise CourseError("Every row is labelled.")
+
+    def undo(self) -> None:
+        """Take the last answer or skip back, step by step, over restarts; the file keeps both."""
         if not self.stack:
             raise CourseError("There is nothing to undo.")
         self._store("undo", id=self.stack[-1]["id"])
 
-    def _message(self, _, content, buffers):
-        """What the browser sends: {"kind": "answer" | "skip" | "undo", "id", "choices", "seconds"}."""
+    def _message(self, _: Any, content: dict, __: Any) -> None:
+        """What the browser sends: {"kind": answer, skip or undo, "id", "choices", "seconds"}."""
         try:
-            kind = content.get("kind")
             if content.get("id") != self.current:
                 raise CourseError(
                     "This row was answered in another view; here is the one that is next."
                 )
-            if kind == "answer":
+            if content.get("kind") == "answer":
                 self.answer(content.get("choices"), content.get("seconds"))
-            elif kind in ("skip", "undo"):
-                getattr(self, kind)()
+            elif content.get("kind") == "skip":
+                self.skip()
+            elif content.get("kind") == "undo":
+                self.undo()
         except CourseError as problem:
             self._show(str(problem))
 
-    def _show(self, error=None):
-        """Send the browser the current row: matches of the patterns, after an undo the answer taken back, and never a suggestion."""
+    # What the browser sees --------------------------------------------------------------------
+
+    def _show(self, error: str | None = None) -> None:
+        """Send the current row, and no other answer than the one that was taken back."""
         text = self.texts.get(self.current, "")
-        matches, before = {}, {}
-        for name, spec in self.pilot.fields.items():
-            if spec.type == "pattern":
-                found = {
-                    m.group(0): m.span()
-                    for m in reversed(list(re.finditer(spec.regex, text)))
-                    if m.group(0)
-                }
-                matches[name] = [
-                    [value, *to_utf16(text, *span)]
-                    for value, span in sorted(found.items(), key=lambda item: item[1])
-                ]
-        if self.undone and self.undone["event"] == "answer" and self.undone["id"] == self.current:
-            places = {
-                name: dict(zip(("start", "end"), to_utf16(text, *at)))
-                for name, at in self.undone["at"].items()
-            }
-            before = {**self.undone["record"], **places}
         seconds = sum(event["seconds"] for event in self.answered.values())
         self.view = {
             "step": self.view.get("step", 0) + 1,
             "id": self.current,
             "text": text,
-            "matches": matches,
-            "before": before,
+            "matches": self._matches(text),
+            "before": self._taken_back(text),
             "done": len(self.answered),
             "total": len(self.texts),
             "skipped": len(self.skipped),
@@ -199,91 +183,100 @@ class Labeler(anywidget.AnyWidget):
             "error": error,
         }
 
-    # What comes out ----------------------------------------------------------------------------------------
+    def _matches(self, text: str) -> dict[str, list]:
+        """{pattern field: [[value, start, end]]} in UTF-16 units, each where it stands first."""
+        matches = {}
+        for name, spec in self.pilot.fields.items():
+            if spec.type == "pattern":
+                first = {}
+                for match in re.finditer(spec.regex, text):
+                    if match.group(0):
+                        first.setdefault(match.group(0), to_utf16(text, *match.span()))
+                matches[name] = [[value, *place] for value, place in first.items()]
+        return matches
 
-    def labels(self):
-        """The labelled rows so far as a Dataset: id, text, the fields, tags, annotator, simulated; in the order of `rows`."""
-        return Dataset.from_list(
-            [
-                {
-                    "id": i,
-                    self.pilot.text: text,
-                    **self.answered[i]["record"],
-                    "tags": "",
-                    "annotator": self.annotator,
-                    "simulated": bool(self.simulated),
-                }
-                for i, text in self.texts.items()
-                if i in self.answered
-            ]
-        )
+    def _taken_back(self, text: str) -> dict[str, Any]:
+        event = self.undone
+        if not event or event["event"] != "answer" or event["id"] != self.current:
+            return {}
+        record = dict(event["record"])
+        for name, (start, end) in event["at"].items():
+            record[name] = dict(zip(("start", "end"), to_utf16(text, start, end)))
+        return record
 
-    def export(self, path):
-        """Write the labelled rows as .csv or .jsonl, which `rows.load` reads; returns the path.
+    # What comes out ---------------------------------------------------------------------------
 
-        In a CSV a text that a spreadsheet would run as a formula gets an apostrophe in front; JSONL keeps every text as it is.
+    def labels(self) -> Dataset:
+        """The labelled rows so far, in the order of `rows`, with tags, annotator and simulated."""
+        labelled = []
+        for key, text in self.texts.items():
+            if key in self.answered:
+                row = {"id": key, self.pilot.text: text, **self.answered[key]["record"], "tags": ""}
+                row |= {"annotator": self.annotator, "simulated": bool(self.simulated)}
+                labelled.append(row)
+        return Dataset.from_list(labelled)
+
+    def export(self, path: str | Path) -> Path:
+        """Write the labelled rows as .csv or .jsonl, which `rows.load` reads.
+
+        In a CSV a text that a spreadsheet would run as a formula gets an apostrophe in front; JSONL
+        keeps every text as it is.
         """
-        path, found = Path(path), list(self.labels())
-        if not found:
+        path, labelled = Path(path), list(self.labels())
+        if not labelled:
             raise CourseError("Nothing is labelled yet; label some rows, then export.")
         if path.suffix == ".jsonl":
-            write_text(path, "".join(json.dumps(row) + "\n" for row in found))
+            write_text(path, "".join(json.dumps(row) + "\n" for row in labelled))
         elif path.suffix == ".csv":
-            for row in found:  # an apostrophe in front of a value would make it another value
-                for name in ("id", *self.pilot.fields):
-                    if (row[name] or "").startswith((*FORMULA, "\t")):
-                        raise CourseError(
-                            f"{name} of row {row['id']} is {row[name]!r}, which a spreadsheet would run as a formula; "
-                            "export to a .jsonl file instead."
-                        )
-            write_csv(path, found)
+            for row in labelled:
+                self._refuse_formulas(row)
+            write_csv(path, labelled)
         else:
             raise CourseError(f"{path.name} should end in .csv or .jsonl.")
         return path
 
-    def blind_copy(self, size, annotator="b", path=None):
-        """A Labeler for a second person over a random part: a share (0.2) or a number (50) of rows, the first that this one shows.
+    def _refuse_formulas(self, row: dict) -> None:
+        """The apostrophe that makes a text harmless would make a value another value."""
+        for name in ("id", *self.pilot.fields):
+            if (row[name] or "").startswith(FORMULA):
+                raise CourseError(
+                    f"{name} of row {row['id']} is {row[name]!r}, which a spreadsheet would run as "
+                    "a formula; export to a .jsonl file instead."
+                )
 
-        It has its own journal (`<path>-<annotator>`) and its own order, and knows nothing of the answers given here.
+    def blind_copy(self, number: int, annotator: str = "b") -> "Labeler":
+        """A Labeler for a second person over the first `number` rows that this one shows.
+
+        It has its own journal (`<path>-<annotator>`) and its own order, and knows nothing of the
+        answers given here.
         """
-        number = (
-            round(size * len(self.order)) if isinstance(size, float) and 0 < size <= 1 else size
-        )
         if type(number) is not int or not 1 <= number <= len(self.order):
-            raise CourseError(
-                f"The part {size!r} should be a share such as 0.2, or a number from 1 to {len(self.order)}."
-            )
+            raise CourseError(f"{number!r} should be a number of rows, 1 to {len(self.order)}.")
         if annotator == self.annotator:
             raise CourseError(
                 f"{annotator!r} labels the first copy; give the second person another name."
             )
-        path = path or self.path.parent / f"{self.path.stem}-{annotator}{self.path.suffix}"
-        rows = [{"id": i, self.pilot.text: self.texts[i]} for i in self.order[:number]]
-        return Labeler(
-            self.pilot,
-            rows,
-            path,
-            annotator=annotator,
-            seed=self.seed,
-            suggestions=self.suggestions,
+        path = self.path.parent / f"{self.path.stem}-{annotator}{self.path.suffix}"
+        rows = [{"id": key, self.pilot.text: self.texts[key]} for key in self.order[:number]]
+        return Labeler(self.pilot, rows, path, annotator=annotator, seed=self.seed)
+
+    # Where no kernel runs ---------------------------------------------------------------------
+
+    def static(self, rows: int = 6) -> str:
+        """The first `rows` rows in labelling order as an HTML table without kernel or script."""
+        keys = self.order[:rows]
+        records = {key: self.answered.get(key, {}).get("record") for key in keys}
+        return label_events.static_table(
+            self.pilot, repr(self), {k: self.texts[k] for k in keys}, records
         )
 
-    # Where no kernel runs ----------------------------------------------------------------------------------
-
-    def static(self, rows=6):
-        """The first `rows` rows in labelling order as an HTML table that needs neither kernel nor script."""
-        records = {
-            i: self.answered[i]["record"] if i in self.answered else None for i in self.order[:rows]
-        }
-        return table(self.pilot, repr(self), {i: self.texts[i] for i in records}, records)
-
-    def __repr__(self):
-        who = (
-            "simulated, nobody labelled these" if self.simulated else f"annotator {self.annotator}"
-        )
+    def __repr__(self) -> str:
+        who = f"annotator {self.annotator}"
+        if self.simulated:
+            who = "simulated, nobody labelled these"
         return f"Labeler: {len(self.answered)} of {len(self.texts)} rows answered ({who})"
 
-    def _repr_mimebundle_(self, **options):
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict, dict]:
         still = {"text/plain": repr(self), "text/html": self.static()}
         if self.comm is None or os.environ.get("COURSE_QUIET"):
             return still, {}
@@ -291,58 +284,61 @@ class Labeler(anywidget.AnyWidget):
         return {**data, **still}, metadata
 
 
-def simulate(pilot, rows, path, error_rate=0.1, annotator="simulated", seed=0):
-    """A Labeler whose journal holds made-up answers to labelled rows, `"simulated": true` in every line; nobody can label on in it.
+def simulate(
+    pilot: Pilot,
+    rows: Iterable[Mapping[str, Any]],
+    path: str | Path,
+    error_rate: float = 0.1,
+    annotator: str = "simulated",
+    seed: int = 0,
+) -> Labeler:
+    """A Labeler whose journal holds made-up answers to labelled rows; nobody can label on in it.
 
-    Each field is wrong with probability `error_rate` where another value is possible: another label, other words, another match, none.
+    Every line says `"simulated": true`. Each field is wrong with probability `error_rate` where
+    another value is possible: another label, other words, another match, none.
     """
     if not 0 <= error_rate <= 1:
         raise CourseError(f"error_rate is {error_rate}; it is a share between 0 and 1.")
     rows = list(rows)
-    made = Labeler(
-        pilot, rows, path, annotator=annotator, seed=seed, simulated=f"error rate {error_rate}"
-    )
-    truth, events = {str(row["id"]): row for row in rows}, []
-    for i in (i for i in made.order if i not in made.answered):
-        draw, text, record = random.Random(f"{seed} {annotator} {i}"), made.texts[i], {}
+    right = {str(row["id"]): row for row in rows}
+    kind = f"error rate {error_rate}"
+    book = Labeler(pilot, rows, path, annotator=annotator, seed=seed, simulated=kind)
+    events = []
+    for key in book.order:
+        if key in book.answered:
+            continue
+        draw, text, record = random.Random(f"{seed} {annotator} {key}"), book.texts[key], {}
         for name, spec in pilot.fields.items():
-            right = truth[i].get(name)
-            problem = wrong_value(name, spec, right, text)
+            value = right[key].get(name)
+            problem = wrong_value(name, spec, value, text)
             if problem:
                 raise CourseError(
-                    f"Row {i}: {problem} Answers are simulated from labelled rows only."
+                    f"Row {key}: {problem} Answers are simulated from labelled rows only."
                 )
-            wrong = draw.random() < error_rate
-            others = sorted(set(_others(spec, text, draw)) - {right}) + [None] * (
-                spec.optional and right is not None
-            )
-            record[name] = draw.choice(others) if wrong and others else right
-        events.append(
-            {
-                "event": "answer",
-                "id": i,
-                "record": record,
-                "at": {},
-                "seconds": 0.0,
-                "suggested": None,
-                **made._stamp(),
-            }
-        )
+            is_wrong, others = draw.random() < error_rate, _other_values(spec, value, text, draw)
+            record[name] = draw.choice(others) if is_wrong and others else value
+        event = {"event": "answer", "id": key, "record": record, "at": {}, "seconds": 0.0}
+        events.append(event | book._stamp())
     if events:
-        made.journal.add(*events)
-        made._replay()
-        made._show()
-    return made
+        book.journal.add(*events)
+        book._replay()
+    return book
 
 
-def _others(spec, text, draw):
-    """Values that a field could have in this text: all labels, all matches, or eight runs of one to three words."""
+def _other_values(spec: FieldSpec, right: str | None, text: str, draw: random.Random) -> list:
+    """Wrong values: other labels, other matches, eight runs of one to three words, none."""
     if spec.type == "label":
-        return spec.values
-    if spec.type == "pattern":
-        return [m.group(0) for m in re.finditer(spec.regex, text) if m.group(0)]
-    words = [m.span() for m in re.finditer(r"\w\S*\w|\w", text)]
-    starts = [draw.randrange(len(words)) for _ in range(8)] if words else []
-    return [
-        text[words[s][0] : words[min(s + draw.randrange(3), len(words) - 1)][1]] for s in starts
-    ]
+        values = spec.values
+    elif spec.type == "pattern":
+        values = [match.group(0) for match in re.finditer(spec.regex, text) if match.group(0)]
+    else:
+        words = [match.span() for match in re.finditer(r"\w\S*\w|\w", text)]
+        starts = [draw.randrange(len(words)) for _ in range(8)] if words else []
+        values = []
+        for start in starts:
+            end = min(start + draw.randrange(3), len(words) - 1)
+            values.append(text[words[start][0] : words[end][1]])
+    others: list = sorted(set(values) - {right})
+    if spec.optional and right is not None:
+        others.append(None)
+    return others
