@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from helpers import CourseError
-from helpers.ask import answers
+from helpers.ask import answers, likelihood
 from helpers.core import rows
 from helpers.core.pilot import Pilot
-from helpers.core.files import Journal
 from helpers.measure import confidence, error_costs, scoring
 
 RIGHT = '{"intent": "order", "product": "pump", "order_id": "PO-1000"}'
@@ -144,12 +143,10 @@ def test_the_threshold_keeps_as_many_as_the_wish_allows():
     assert confidence.threshold(sure, right, 0.75) == 0.6
     assert confidence.threshold(sure, right, 0.1) == 0.5
     assert confidence.threshold(sure, [False] * 5, 0.5) is None
-    found = confidence.kept(sure, right, 0.6)
-    assert found.coverage.value == 0.8 and found.right.value == 0.75
-    nothing = confidence.kept(sure, right, None)
-    assert (
-        nothing.coverage.value == 0 and nothing.right is None and "nothing is kept" in str(nothing)
-    )
+    coverage, share_right = confidence.kept(sure, right, 0.6)
+    assert coverage.value == 0.8 and share_right.value == 0.75
+    coverage, share_right = confidence.kept(sure, right, None)
+    assert coverage.value == 0 and share_right is None
 
 
 def test_a_threshold_flatters_the_rows_it_was_chosen_on():
@@ -159,8 +156,8 @@ def test_a_threshold_flatters_the_rows_it_was_chosen_on():
         first, second = confidence.halves(range(60), int(draw.integers(1e6)))
         level = confidence.threshold(sure[first], right[first], 0.75)
         if level is not None and (sure[second] >= level).any():
-            chosen.append(confidence.kept(sure[first], right[first], level).right.value)
-            others.append(confidence.kept(sure[second], right[second], level).right.value)
+            chosen.append(confidence.kept(sure[first], right[first], level)[1].value)
+            others.append(confidence.kept(sure[second], right[second], level)[1].value)
     assert np.mean(chosen) >= 0.75 and abs(np.mean(others) - 0.6) < 0.03
 
 
@@ -177,45 +174,17 @@ def test_calibration_mends_a_boaster_and_leaves_an_honest_one():
     assert (np.diff(mended[order]) >= -1e-12).all(), (
         "calibration changes the numbers, not the order"
     )
-    bins = confidence.reliability(honest, right)
-    assert (
-        len(bins) == 5
-        and sum(b.right.n for b in bins) == 4000
-        and all(b.right.low < b.confidence < b.right.high for b in bins)
-    )
+    bins = confidence.confidence_bins(honest, right)
+    assert len(bins) == 5 and sum(correct.n for _, correct in bins) == 4000
+    assert all(correct.low < mean < correct.high for mean, correct in bins)
 
 
 def test_equal_confidences_share_a_bin():
-    assert [b.right.n for b in confidence.reliability([0.5] * 30, [True] * 10 + [False] * 20)] == [
-        30
-    ]
+    bins = confidence.confidence_bins([0.5] * 30, [True] * 10 + [False] * 20)
+    assert [correct.n for _, correct in bins] == [30]
 
 
 # Escalation --------------------------------------------------------------------------------------------------
-
-
-def test_the_kept_rows_inequality_holds_for_every_case():
-    draw = np.random.default_rng(0)
-    for _ in range(300):
-        small, other, keep = (draw.random(30) < draw.random() for _ in range(3))
-        found = confidence.escalate(small, other, keep)
-        ahead = lambda a, b: int(a.sum()) - int(b.sum())  # noqa: E731
-        assert (found.over_other.difference > 0) is (ahead(small[keep], other[keep]) > 0)
-        assert (found.over_small.difference > 0) is (ahead(other[~keep], small[~keep]) > 0)
-        assert found.right.sum() == small[keep].sum() + other[~keep].sum()
-
-
-def test_escalation_by_hand():
-    found = confidence.escalate([1, 1, 0, 0], [0, 0, 1, 1], [True, True, False, False])
-    assert (
-        found.both.value == 1.0
-        and found.over_small.difference == found.over_other.difference == 0.5
-    )
-    assert found.kept_gap.difference == found.handed_gap.difference == 1.0 and "50% kept" in str(
-        found
-    )
-    all_kept = confidence.escalate([1, 0], [0, 1], [True, True])
-    assert all_kept.handed_gap is None and all_kept.over_small.difference == 0
 
 
 def test_the_best_level_by_hand():
@@ -242,7 +211,6 @@ def test_halves_share_no_group():
         (lambda: confidence.risk_coverage([float("nan")], [True]), "not a number"),
         (lambda: confidence.threshold([0.5], [True], 90), "0.9 for 90 %"),
         (lambda: confidence.calibrator([0.5, 0.6], [True, True]), "needs both kinds"),
-        (lambda: confidence.escalate([True], [True, False], [True]), "same rows on every side"),
         (lambda: confidence.halves([1]), "at least two rows"),
     ],
 )
@@ -261,43 +229,30 @@ def model(tiny):
     return AutoModelForCausalLM.from_pretrained(tiny, dtype="float32").eval()
 
 
-def test_log_likelihoods_are_the_models_own_whatever_the_batch(model, tokenizer):
-    import torch
-
-    prompts, texts = (
-        ["Where is it?", "A much longer question about a pump that stands still:"],
-        [' {"a": "b"}', " no"],
-    )
-    found = confidence.log_likelihoods(model, tokenizer, prompts, texts, batch_size=2)
-    for prompt, text, (logp, begins) in zip(prompts, texts, found):
-        ids = tokenizer(prompt + text, add_special_tokens=False, return_tensors="pt").input_ids
-        cut = len(tokenizer(prompt, add_special_tokens=False).input_ids)
-        with torch.inference_mode():
-            steps = torch.log_softmax(model(ids).logits[0].float(), -1)
-        assert logp == pytest.approx(
-            [float(steps[i - 1, ids[0, i]]) for i in range(cut, ids.shape[1])], abs=1e-4
-        )
-        assert begins[0] == 0 and begins == sorted(begins) and len(begins) == logp.size
-
-
-def test_confidence_of_answers_is_kept_and_multiplies_up(model, tokenizer, folder, tmp_path):
+def test_confidence_of_answers_is_kept_and_multiplies_up(
+    model, tokenizer, folder, tmp_path, monkeypatch
+):
     pilot = Pilot.load(folder)
     data = rows.load(pilot).test.select(range(3))
     texts = [pilot.answer(row) for row in data]
     texts[2] = "not a record"
-    journal = Journal(tmp_path / "confidence.jsonl")
-    found = confidence.of_answers(model, tokenizer, pilot, data, texts, journal)
-    assert found[2] == {"intent": 0.0, "product": 0.0, "order_id": 0.0, "record": 0.0}
+    asked = (model, tokenizer, pilot)
+    sure = confidence.of_answers(*asked, data, texts, tmp_path / "confidence")
+    assert sure[2] == {"intent": 0.0, "product": 0.0, "order_id": 0.0, "record": 0.0}
     ask = answers.prompt(pilot, tokenizer, data[0]["message"], full=False)
-    logp, begins = confidence.log_likelihoods(model, tokenizer, [ask], texts[:1])[0]
+    logp, begins = likelihood.log_likelihoods(model, tokenizer, [ask], texts[:1])[0]
     place = confidence.field_places(pilot, texts[0])["intent"]
     ends = [*begins[1:], len(texts[0])]
     touched = [i for i, (a, b) in enumerate(zip(begins, ends)) if a < place[1] and b > place[0]]
-    assert (
-        found[0]["intent"] == pytest.approx(np.exp(logp[touched].sum()), abs=1e-6)
-        and 0 < len(touched) < logp.size
-    )
-    again = confidence.of_answers(
-        None, tokenizer, pilot, data, texts, Journal(tmp_path / "confidence.jsonl")
-    )
-    assert again == found, "kept in the journal: no model is needed the second time"
+    assert sure[0]["intent"] == pytest.approx(np.exp(logp[touched].sum()), abs=1e-6)
+    assert 0 < len(touched) < logp.size
+
+    def never(*_, **__):
+        raise AssertionError("the model was asked again")
+
+    monkeypatch.setattr(confidence, "log_likelihoods", never)
+    turned = data.select([2, 1, 0])
+    again = confidence.of_answers(*asked, turned, texts[::-1], tmp_path / "confidence")
+    assert again == sure[::-1], "found by prompt and answer, whatever the order of the rows"
+    with pytest.raises(AssertionError, match="asked again"):
+        confidence.of_answers(*asked, data, texts[::-1], tmp_path / "confidence")

@@ -8,7 +8,7 @@ import yaml
 from conftest import ROOT
 
 from helpers import CourseError
-from helpers.core import files, runtime
+from helpers.core import files
 from helpers.measure import report
 from helpers.measure.intervals import Share
 
@@ -37,7 +37,7 @@ def facts(**change):
         "conditions": {"exact record": "shown", "urgency": "missed", "order_id.wrong": "open"},
         "errors": {"urgency.missed.high": (18, 5700.0), "invalid": (1, 10.0)},
         "currency": "EUR",
-        "found": ["Seeds: 50 to 58 %."],
+        "findings": ["Seeds: 50 to 58 %."],
         "limits": ["Written messages."],
         "figures": [
             {
@@ -74,7 +74,7 @@ def facts(**change):
 
 def test_the_page_says_no_and_shows_why_and_needs_nothing_from_elsewhere(tmp_path):
     (tmp_path / "dots.png").write_bytes(PNG)
-    page = report.page(facts(), [("Fields", tmp_path / "dots.png")])
+    page = report.evaluation_page(facts(), [("Fields", tmp_path / "dots.png")])
     for words in (
         "No: it missed what was agreed.",
         "missed: urgency",
@@ -97,19 +97,21 @@ def test_the_page_says_no_and_shows_why_and_needs_nothing_from_elsewhere(tmp_pat
     [("pass", "Yes: it met"), ("not enough rows", "Not known yet"), ("", "no yes or no")],
 )
 def test_every_verdict_has_its_answer(status, words):
-    assert words in report.page(facts(status=status)) and words in report.card(facts(status=status))
+    assert words in report.evaluation_page(facts(status=status)) and words in report.model_card(
+        facts(status=status)
+    )
 
 
 def test_what_a_stranger_wrote_is_shown_and_not_run():
     evil = "<script>alert(1)</script>"
-    page = report.page(
-        facts(found=[evil], pilot=evil, why=[evil], errors={f"{evil}.wrong": (1, 1.0)})
+    page = report.evaluation_page(
+        facts(findings=[evil], pilot=evil, why=[evil], errors={f"{evil}.wrong": (1, 1.0)})
     )
     assert "<script" not in page and "&lt;script&gt;" in page
 
 
 def test_the_card_is_markdown_with_a_head_and_the_figures_that_matter():
-    card = report.card(facts())
+    card = report.model_card(facts())
     head = yaml.safe_load(card.split("---")[1])
     assert head == {
         "base_model": "base-model",
@@ -128,13 +130,15 @@ def test_the_card_is_markdown_with_a_head_and_the_figures_that_matter():
 
 def test_a_licence_that_nobody_has_read_does_not_break_the_head():
     head = yaml.safe_load(
-        report.card(facts(licence="unknown: read the licence", base="own/'model'")).split("---")[1]
+        report.model_card(facts(licence="unknown: read the licence", base="own/'model'")).split(
+            "---"
+        )[1]
     )
     assert (head["license"], head["base_model"]) == ("unknown: read the licence", "own/'model'")
 
 
 def test_a_pilot_without_a_bar_has_a_page_too():
-    page = report.page(facts(status="", conditions={}, errors={}, why=[]))
+    page = report.evaluation_page(facts(status="", conditions={}, errors={}, why=[]))
     assert (
         "What was agreed" not in page and "Which errors" not in page and "No bar was agreed" in page
     )
@@ -144,14 +148,14 @@ def test_missing_facts_and_strange_words_are_refused(tmp_path):
     lacking = facts()
     del lacking["exact"], lacking["limits"]
     with pytest.raises(CourseError, match="lacks exact, limits; run the cells above"):
-        report.write(tmp_path, lacking)
+        report.write_report(tmp_path, lacking)
     with pytest.raises(CourseError, match="no status 'maybe'"):
-        report.card(facts(status="maybe"))
+        report.model_card(facts(status="maybe"))
     assert not list(tmp_path.iterdir()), "half a report is no report"
 
 
 def test_both_are_written(tmp_path):
-    page, card = report.write(tmp_path, facts())
+    page, card = report.write_report(tmp_path, facts())
     assert (
         page.name == "evaluation.html"
         and card.name == "model_card.md"

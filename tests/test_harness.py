@@ -10,9 +10,10 @@ from conftest import ROOT
 
 from helpers import CourseError
 from helpers.ask import answers
+from helpers.ask.likelihood import log_likelihoods
 from helpers.core import rows, runtime
 from helpers.core.pilot import Pilot
-from helpers.measure import confidence, harness
+from helpers.measure import harness
 
 
 @pytest.fixture
@@ -40,12 +41,11 @@ def test_lm_eval_offline_gives_the_figure_that_we_compute_ourselves(
         harness.write_task(tmp_path / "tasks", "label", docs),
         harness.write_task(tmp_path / "tasks", "general", harness.general_docs()[:10]),
     ]
-    found = harness.run(model, tokenizer, files)
+    found = harness.run_harness(model, tokenizer, files)
     for name, documents in (("label", docs), ("general", harness.general_docs()[:10])):
         texts = [(d["prompt"], choice) for d in documents for choice in d["choices"]]
         sums = [
-            logp.sum()
-            for logp, _ in confidence.log_likelihoods(model, tokenizer, *map(list, zip(*texts)))
+            logp.sum() for logp, _ in log_likelihoods(model, tokenizer, *map(list, zip(*texts)))
         ]
         best = np.array(sums).reshape(len(documents), -1).argmax(1)
         ours = best == [d["answer"] for d in documents]
@@ -124,25 +124,12 @@ def test_what_cannot_be_a_task_is_one_sentence(folder, tmp_path):
         )
     with pytest.raises(CourseError, match="has no rows"):
         harness.write_task(tmp_path, "empty", [])
-    bad = tmp_path / "questions.jsonl"
-    for line in (
-        "{",
-        "[]",
-        '{"question": "?", "choices": ["a", "a"], "answer": "a"}',
-        '{"question": "?", "choices": ["a", "b"], "answer": "c"}',
-    ):
-        bad.write_text(
-            json.dumps({"id": "1", "question": "?", "choices": ["a", "b"], "answer": "a"})
-            + f"\n{line}\n"
-        )
-        with pytest.raises(CourseError, match="questions.jsonl line 2 is no question"):
-            harness.general_docs(bad)
 
 
 def test_the_general_questions_are_forty_and_their_places_are_mixed():
     docs = harness.general_docs()
     assert len(docs) == 40 == len({d["prompt"] for d in docs}) == len({d["id"] for d in docs})
-    assert all(len(set(d["choices"])) == 4 for d in docs)
+    assert all(len(set(d["choices"])) == 4 and d["prompt"].strip() for d in docs)
     places = np.bincount([d["answer"] for d in docs], minlength=4)
     assert places.min() >= 6 and places.max() <= 14
     assert (ROOT / "data/general/CARD.md").is_file()

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from helpers import CourseError
-from helpers.ask.engines import RowJournal, reply
+from helpers.ask.engines import reply
 from helpers.ask.teachers import Teacher
+from helpers.core.files import Journal
 from helpers.core.pilot import Pilot
 from helpers.measure import judging
 
@@ -112,14 +113,6 @@ def test_what_a_judge_says_is_read_or_not(text, place):
     assert judging.read_pairs([text, "A"]).tolist() == [[place, 0]]
 
 
-@pytest.mark.parametrize(
-    "text, verdict",
-    [("yes", 1), ("No.", 0), ("YES!", 1), ("yes and no", -1), ("yesterday", -1), (None, -1)],
-)
-def test_yes_and_no(text, verdict):
-    assert judging.read_records([text]).tolist() == [verdict]
-
-
 @pytest.fixture
 def pilot(folder):
     return Pilot.load(folder)
@@ -168,42 +161,32 @@ def test_pairs_have_a_drawn_order_no_ties_and_two_requests_each(pilot):
     )
 
 
-def test_one_request_for_each_record(pilot):
-    asked = judging.record_requests(pilot, [ROW, ROW], [record(), None])
-    assert len(asked) == 2 and "(no record)" in asked[1]["messages"][-1]["content"]
-
-
 class Always:
     """An engine that always says the same, one request at a time."""
 
     parallel = 1
 
     def __init__(self, word):
-        import threading
-
-        self.teacher, self.word, self.stop, self.asked = (
-            Teacher(licence="own"),
-            word,
-            threading.Event(),
-            0,
-        )
+        self.teacher, self.identity = Teacher(licence="own"), word
+        self.word, self.asked = word, 0
 
     def units(self, requests):
         return ([r] for r in requests)
 
     def answer(self, requests):
         self.asked += 1
-        return [reply(requests[0], self.word)]
+        return [reply(self.word)]
 
 
 def test_a_judge_of_any_engine_is_asked_once_and_refused_by_measurement(pilot, tmp_path):
     rows = [{**ROW, "id": str(i), "message": f"pump {i}, PO-1000"} for i in range(40)]
     made = judging.pairs(pilot, rows, rows, [record()] * 40, [record(intent="quote")] * 40)
     engine, journal = Always("A"), tmp_path / "judge.jsonl"
-    texts = judging.ask(engine, judging.pair_requests(pilot, made), RowJournal(journal))
+    texts = judging.collect_verdicts(engine, judging.pair_requests(pilot, made), Journal(journal))
     assert (
         engine.asked == 80
-        and judging.ask(engine, judging.pair_requests(pilot, made), RowJournal(journal)) == texts
+        and judging.collect_verdicts(engine, judging.pair_requests(pilot, made), Journal(journal))
+        == texts
     )
     assert engine.asked == 80, "nothing is asked twice"
     found = judging.calibrate(

@@ -1,52 +1,21 @@
-"""What an error is worth: kinds of error priced in minutes and money, and the expected cost of a way to do the job."""
+"""What an error is worth: kinds of error, their prices, the expected cost of a way."""
 
 import difflib
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from scipy.stats import bootstrap
 
 from helpers import CourseError
+from helpers.core.pilot import Pilot
+from helpers.core.text import pydantic_sentences
+from helpers.measure.intervals import bootstrap_interval
+from helpers.measure.scoring import same_value
 
-
-def known_kinds(pilot):
-    """Every kind of error a record of this pilot can have, as a list of names."""
-    kinds = ["invalid"]
-    for name, spec in pilot.fields.items():
-        kinds += [f"{name}.wrong"] + ([f"{name}.empty", f"{name}.extra"] if spec.optional else [])
-        kinds += [
-            f"{name}.missed.{value}" for value in (spec.values if spec.type == "label" else ())
-        ]
-    return kinds
-
-
-def error_kinds(pilot, row, record, named=()):
-    """What is wrong with one record (dict or None), at most one kind a field; empty for an exact record.
-
-    `invalid`: no record with exactly the pilot's fields, a person must read the message. `<field>.wrong`: another value.
-    `.empty`: nothing where a value stood. `.extra`: a value where none belongs. A label that is told apart in `named`
-    as `<field>.missed.<value>` gets that kind when this value should have been given and was not.
-    """
-    if record is None or set(record) != set(pilot.fields):
-        return ["invalid"]
-    kinds = []
-    for name in pilot.fields:
-        value, truth = record[name], row[name]
-        if value != truth or type(value) is not type(truth):
-            kind = (
-                f"{name}.extra"
-                if truth is None
-                else f"{name}.empty"
-                if value is None
-                else f"{name}.wrong"
-            )
-            if f"{name}.missed.{truth}" in named:
-                kind = f"{name}.missed.{truth}"
-            elif kind == f"{name}.empty" and not pilot.fields[name].optional:
-                kind = f"{name}.wrong"
-            kinds.append(kind)
-    return kinds
+Records = Sequence[dict | None]
+Interval = tuple[float, float, float]  # value, low, high
 
 
 class ErrorCost(BaseModel):
@@ -58,10 +27,10 @@ class ErrorCost(BaseModel):
 
 
 class Costs(BaseModel):
-    """`today_minutes`: what a person needs for one message now. `errors`: {kind: ErrorCost}, kinds as in error_kinds.
+    """`today_minutes`: what a person needs for one message now; `errors`: {kind: ErrorCost}.
 
-    `running_per_1000`: money for hardware, calls and upkeep. `checking_minutes`: a person's look at each message. Every automated
-    way is charged both.
+    `running_per_1000`: money for hardware, calls and upkeep. `checking_minutes`: a person's look at
+    each message. Every automated way is charged both.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -73,183 +42,201 @@ class Costs(BaseModel):
     errors: dict[str, ErrorCost]
 
     @property
-    def today(self):
+    def today(self) -> float:
         """Money that 1,000 messages cost now, when a person reads each."""
         return 1000 * self.today_minutes / 60 * self.hourly
 
     @property
-    def fixed(self):
+    def fixed(self) -> float:
         """Money per 1,000 messages that an automated way costs before its first error."""
         return self.running_per_1000 + 1000 * self.checking_minutes / 60 * self.hourly
 
-    def of(self, kind):
-        """Money for one error. `<field>.missed.<value>` without a price of its own costs what `<field>.wrong` costs."""
+    def of(self, kind: str) -> float:
+        """Money for one error; a missed value without a price costs what `<field>.wrong` costs."""
         price = self.errors.get(kind) or self.errors[kind.split(".")[0] + ".wrong"]
         return price.minutes / 60 * self.hourly + price.money
 
 
-def default_costs(pilot, hourly=40.0, currency="EUR", today_minutes=3.0):
-    """A cost table from the field types alone, to be overwritten with the reader's own numbers: assumptions, not facts.
+def known_kinds(pilot: Pilot) -> list[str]:
+    """Every kind of error that a record of this pilot can have."""
+    kinds = ["invalid"]
+    for name, spec in pilot.fields.items():
+        kinds.append(f"{name}.wrong")
+        if spec.optional:
+            kinds += [f"{name}.empty", f"{name}.extra"]
+        if spec.type == "label":
+            kinds += [f"{name}.missed.{value}" for value in spec.values]
+    return kinds
 
-    A copied value that is wrong travels on unseen and is expensive; an empty one is noticed by whoever opens the record.
+
+def error_kinds(
+    pilot: Pilot, row: dict, record: dict | None, named: Collection[str] = ()
+) -> list[str]:
+    """What is wrong with one record, at most one kind a field; empty for an exact record.
+
+    `invalid`: no record with exactly the pilot's fields. `<field>.wrong`: another value. `.empty`:
+    nothing where a value stood. `.extra`: a value where none belongs. `.missed.<value>`: this value
+    was overlooked, for kinds in `named`.
     """
+    if record is None or set(record) != set(pilot.fields):
+        return ["invalid"]
+    kinds = []
+    for name, spec in pilot.fields.items():
+        value, truth = record[name], row[name]
+        if same_value(value, truth):
+            continue
+        if f"{name}.missed.{truth}" in named:
+            kinds.append(f"{name}.missed.{truth}")
+        elif truth is None:
+            kinds.append(f"{name}.extra")
+        elif value is None and spec.optional:
+            kinds.append(f"{name}.empty")
+        else:
+            kinds.append(f"{name}.wrong")
+    return kinds
+
+
+def default_costs(
+    pilot: Pilot, hourly: float = 40.0, currency: str = "EUR", today_minutes: float = 3.0
+) -> dict:
+    """A cost table from the field types alone, to be overwritten: assumptions, not facts."""
     errors = {"invalid": {"minutes": today_minutes}}
     for name, spec in pilot.fields.items():
+        # a copied value that is wrong travels on unseen and is expensive; an empty one is noticed
         wrong = {"label": 4, "span": 6, "pattern": 15}[spec.type]
         errors[f"{name}.wrong"] = {"minutes": wrong}
         if spec.optional:
             errors |= {f"{name}.empty": {"minutes": 2}, f"{name}.extra": {"minutes": wrong}}
-    return {
-        "currency": currency,
-        "hourly": hourly,
-        "today_minutes": today_minutes,
-        "errors": errors,
-    }
+    table = {"currency": currency, "hourly": hourly, "today_minutes": today_minutes}
+    return table | {"errors": errors}
+
+
+def check_costs(pilot: Pilot, costs: dict | Costs) -> Costs:
+    """A cost table as Costs; CourseError when a kind is unknown or has no price."""
+    if not isinstance(costs, Costs):
+        try:
+            costs = Costs.model_validate(costs)
+        except ValidationError as problem:
+            known = (*Costs.model_fields, *ErrorCost.model_fields)
+            raise CourseError(pydantic_sentences(problem, "The cost table", known)) from None
+    check_kinds(pilot, costs.errors, "The cost table")
+    needed = [kind for kind in known_kinds(pilot) if ".missed." not in kind]
+    unpriced = [kind for kind in needed if kind not in costs.errors]
+    if unpriced:
+        raise CourseError(
+            f"The cost table has no price for {', '.join(unpriced)}; give each minutes, 0 if it "
+            "costs nothing."
+        )
+    return costs
+
+
+def check_kinds(pilot: Pilot, kinds: Collection[str], where: str) -> None:
+    """Raises CourseError for a kind of error that a record of this pilot cannot have."""
+    known = known_kinds(pilot)
+    for kind in kinds:
+        if kind in known:
+            continue
+        if kind.split(".")[0] not in (*pilot.fields, "invalid"):
+            raise CourseError(
+                f"{where}: {kind!r} names no field of this pilot; its fields are "
+                f"{', '.join(pilot.fields)}."
+            )
+        near = difflib.get_close_matches(kind, known, 3) or known[:6]
+        raise CourseError(f"{where}: there is no error {kind!r}; did you mean {' or '.join(near)}?")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Expected cost per 1,000 messages with a bootstrap interval. `by_kind`: {kind: (errors, money per 1,000)};
-    `by_field`: {field: (money, low, high)}."""
+    """Expected cost per 1,000 messages with a bootstrap interval.
+
+    `by_kind`: {kind: (errors, money per 1,000)}; `by_field`: {field: (money, low, high)}.
+    """
 
     value: float
     low: float
     high: float
     n: int
     currency: str
-    by_kind: dict
-    by_field: dict
+    by_kind: dict[str, tuple[int, float]]
+    by_field: dict[str, Interval]
 
-    def __str__(self):
-        return f"{self.value:7,.0f} {self.currency}  [{self.low:,.0f}, {self.high:,.0f}] per 1,000 messages, n={self.n}"
+    def __str__(self) -> str:
+        interval = f"[{self.low:,.0f}, {self.high:,.0f}]"
+        return f"{self.value:7,.0f} {self.currency}  {interval} per 1,000 messages, n={self.n}"
 
     @property
-    def driver(self):
-        """(most expensive field, whether it stays that without the kinds of error seen fewer than five times), or None."""
-        order = sorted(self.by_field, key=lambda name: -self.by_field[name][0])
-        if not order:
+    def driver(self) -> tuple[str, bool] | None:
+        """(most expensive field, still so without kinds seen fewer than five times), or None."""
+        fields = sorted(self.by_field, key=lambda name: -self.by_field[name][0])
+        if not fields:
             return None
-        often = sum(
-            money
-            for kind, (count, money) in self.by_kind.items()
-            if count >= 5 and kind.split(".")[0] == order[0]
-        )
-        return order[0], often > (self.by_field[order[1]][0] if order[1:] else 0)
+        often = 0.0
+        for kind, (count, money) in self.by_kind.items():
+            if count >= 5 and kind.split(".")[0] == fields[0]:
+                often += money
+        runner_up = self.by_field[fields[1]][0] if fields[1:] else 0
+        return fields[0], often > runner_up
 
 
-def error_cost(pilot, data, records, costs, seed=0, alpha=0.05):
-    """What a way with these `records` (dicts or None, one per labelled row of `data`) costs per 1,000 messages.
+def error_cost(
+    pilot: Pilot,
+    rows: Sequence[dict],
+    records: Records,
+    costs: dict | Costs,
+    seed: int = 0,
+    alpha: float = 0.05,
+) -> Cost:
+    """What a way with these `records` costs per 1,000 messages, with its interval at 1 - alpha.
 
-    Each field's error is put right by itself, so a record's costs add up; `costs.fixed` comes on top. The interval is at 1 - alpha.
-    Raises CourseError for an unpriced or unknown kind.
+    Each field's error is put right by itself, so costs add up; `costs.fixed` comes on top.
     """
     costs = check_costs(pilot, costs)
-    kinds = [
-        error_kinds(pilot, row, record, costs.errors)
-        for row, record in zip(data, records, strict=True)
-    ]
-    if not kinds:
-        raise CourseError("There are no rows to price.")
-    flat = [kind for found in kinds for kind in found]
-    by_kind = {
-        kind: (flat.count(kind), 1000 * flat.count(kind) * costs.of(kind) / len(kinds))
-        for kind in dict.fromkeys(flat)
-    }
-    by_field = {
-        name: _mean(kinds, costs, seed, alpha, name)
-        for name in dict.fromkeys(kind.split(".")[0] for kind in flat)
-    }
-    value, low, high = (figure + costs.fixed for figure in _mean(kinds, costs, seed, alpha))
-    return Cost(value, low, high, len(kinds), costs.currency, by_kind, by_field)
+    kinds_of, counts = [], Counter()
+    for row, record in zip(rows, records, strict=True):
+        kinds_of.append(error_kinds(pilot, row, record, costs.errors))
+        counts.update(kinds_of[-1])
+
+    def money(field: str | None = None) -> Interval:
+        each = []
+        for kinds in kinds_of:
+            own = [kind for kind in kinds if field in (None, kind.split(".")[0])]
+            each.append(1000 * sum(costs.of(kind) for kind in own))
+        return mean_interval(each, seed, alpha)
+
+    value, low, high = (figure + costs.fixed for figure in money())
+    by_kind, by_field = {}, {}
+    for kind, count in counts.items():
+        by_kind[kind] = count, 1000 * count * costs.of(kind) / len(kinds_of)
+        field = kind.split(".")[0]
+        by_field[field] = by_field.get(field) or money(field)
+    return Cost(value, low, high, len(kinds_of), costs.currency, by_kind, by_field)
 
 
-def _mean(kinds, costs, seed, alpha, field=None):
-    """(mean, low, high) of the money per 1,000 messages, of one field or of all."""
-    return mean_interval(
-        [
-            1000 * sum(costs.of(k) for k in found if field in (None, k.split(".")[0]))
-            for found in kinds
-        ],
-        seed,
-        alpha,
-    )
+def cost_difference(
+    pilot: Pilot,
+    rows: Sequence[dict],
+    one: Records,
+    other: Records,
+    costs: dict | Costs,
+    seed: int = 0,
+    alpha: float = 0.05,
+) -> Interval:
+    """(one - other, low, high) in money per 1,000 messages on the same labelled rows, paired.
 
-
-def cost_difference(pilot, data, one, other, costs, seed=0, alpha=0.05):
-    """(one - other, low, high) in money per 1,000 messages, two ways' records on the same labelled rows; paired bootstrap.
-
-    What every automated way is charged (`costs.fixed`) falls out. Raises CourseError for an unpriced or unknown kind.
+    What every automated way is charged (`costs.fixed`) falls out.
     """
     costs = check_costs(pilot, costs)
-    price = lambda row, record: (
-        1000 * sum(costs.of(k) for k in error_kinds(pilot, row, record, costs.errors))
-    )  # noqa: E731
-    return mean_interval(
-        [price(row, a) - price(row, b) for row, a, b in zip(data, one, other, strict=True)],
-        seed,
-        alpha,
-    )
+
+    def price(row: dict, record: dict | None) -> float:
+        kinds = error_kinds(pilot, row, record, costs.errors)
+        return 1000 * sum(costs.of(kind) for kind in kinds)
+
+    each = [price(row, a) - price(row, b) for row, a, b in zip(rows, one, other, strict=True)]
+    return mean_interval(each, seed, alpha)
 
 
-def mean_interval(each, seed=0, alpha=0.05):
-    """(mean, low, high) of money row by row, shape (rows,): percentile bootstrap over the rows, 5,000 draws."""
-    each = np.asarray(each, float)
-    if not each.size:
+def mean_interval(each: Sequence[float], seed: int = 0, alpha: float = 0.05) -> Interval:
+    """(mean, low, high) of money row by row: bootstrap over the rows, 5,000 draws."""
+    if not len(each):
         raise CourseError("There are no rows to price.")
-    if each.std() == 0:
-        return (float(each.mean()),) * 3
-    draws = bootstrap(
-        (each,),
-        np.mean,
-        n_resamples=5000,
-        method="percentile",
-        confidence_level=1 - alpha,
-        rng=np.random.default_rng(seed),
-    )
-    return float(each.mean()), *map(float, draws.confidence_interval)
-
-
-def check_costs(pilot, costs):
-    """A cost table (dict or Costs) as Costs; CourseError when a kind is unknown or has no price."""
-    try:
-        costs = costs if isinstance(costs, Costs) else Costs.model_validate(costs)
-    except ValidationError as problem:
-        raise refused(problem, "The cost table: ") from None
-    check_kinds(pilot, costs.errors, "The cost table")
-    unpriced = [k for k in known_kinds(pilot) if ".missed." not in k and k not in costs.errors]
-    if unpriced:
-        raise CourseError(
-            f"The cost table has no price for {', '.join(unpriced)}; give each minutes, 0 if it costs nothing."
-        )
-    return costs
-
-
-def check_kinds(pilot, kinds, where):
-    """Raises CourseError for a kind of error that a record of this pilot cannot have."""
-    known = known_kinds(pilot)
-    for kind in kinds:
-        if kind not in known:
-            if kind.split(".")[0] not in (*pilot.fields, "invalid"):
-                raise CourseError(
-                    f"{where}: {kind!r} names no field of this pilot; its fields are {', '.join(pilot.fields)}."
-                )
-            near = difflib.get_close_matches(kind, known, 3) or known[:6]
-            raise CourseError(
-                f"{where}: there is no error {kind!r}; did you mean {' or '.join(near)}?"
-            )
-
-
-def refused(problem, where=""):
-    """The first mistake of a ValidationError as a CourseError with one sentence."""
-    error = problem.errors()[0]
-    place = " > ".join(str(part) for part in error["loc"])
-    if error["type"] == "missing":
-        return CourseError(f"{where}the key {place!r} is missing.")
-    if error["type"] == "extra_forbidden":
-        return CourseError(f"{where}the key {place!r} is unknown; take it out.")
-    text = error["msg"].removeprefix("Value error, ")
-    return CourseError(
-        f"{where}{place} {text}."
-        if error["type"] == "value_error"
-        else f"{where}{place} is {error['input']!r}: {text}."
-    )
+    return float(np.mean(each)), *bootstrap_interval(each, seed, 5000, alpha)

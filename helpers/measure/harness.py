@@ -1,4 +1,4 @@
-"""The lm-eval harness, offline: local task files over one's own rows, its figure and standard error, and the rows behind them."""
+"""The lm-eval harness, offline: local task files, its figure, and the rows behind it."""
 
 import contextlib
 import io
@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,98 +14,84 @@ import numpy as np
 import yaml
 
 from helpers import ROOT, CourseError
-from helpers.core.files import write_text
+from helpers.ask.likelihood import evaluating, log_likelihoods
+from helpers.core.files import read_yaml, write_text
+from helpers.core.pilot import Pilot
+
+LOGGERS = ("lm_eval", "lm-eval", "lm_eval.evaluator", "lm_eval.api.task")
 
 
 @dataclass(frozen=True)
 class Harness:
-    """What lm-eval said: `acc`, its standard error `stderr`, and `right`, a bool array of shape (rows,) from its logged samples."""
+    """lm-eval's `acc`, the standard error of it, and `right`, shape (rows,), from its samples."""
 
     acc: float
     stderr: float
     right: np.ndarray
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"acc {self.acc:.1%} ± {self.stderr:.1%} (one standard error), n={self.right.size}"
 
 
-def label_docs(pilot, rows, ask, name=None):
-    """Multiple-choice documents for a label field (the first unless named): dicts with id, prompt, choices, answer (a number).
+def label_docs(
+    pilot: Pilot, rows: Sequence[dict], ask: Callable[[str], str], name: str | None = None
+) -> list[dict]:
+    """Multiple-choice documents (id, prompt, choices, answer) for a label field, else the first.
 
-    `ask(text)` gives the prompt to the tuned model; the answer is begun up to the field, with the right values of the fields before
-    it. A choice goes on to the comma (or the closing brace) behind the value: many tokenisers write the quote and what follows as one
-    token, and a choice that stops at the quote would ask for a token that the model never writes there. Raises CourseError for a pilot
-    without a label field, and for rows without a label.
+    `ask(text)` gives the prompt to the tuned model; the answer is begun up to the field, with the
+    right values of the fields before it. Raises CourseError without a label field or a label.
     """
     if not pilot.labels:
         raise CourseError(
-            "This pilot has no label field, so there is nothing to choose from; lm-eval is left out."
+            "This pilot has no label field, so there is nothing to choose from; lm-eval is left "
+            "out."
         )
-    name, docs = name or pilot.labels[0], []
-    before = list(pilot.fields)[: list(pilot.fields).index(name)]
-    end = "}" if name == list(pilot.fields)[-1] else ","
-    values = [*pilot.fields[name].values, *([None] if pilot.fields[name].optional else [])]
+    name, fields = name or pilot.labels[0], list(pilot.fields)
+    values: list = list(pilot.fields[name].values)
+    if pilot.fields[name].optional:
+        values.append(None)
+    # a choice goes on to the mark behind the value: many tokenizers write the closing quote and
+    # the comma as one token, so that the model never writes the quote alone
+    mark = "}" if name == fields[-1] else ","
+    choices = [f" {json.dumps(value, ensure_ascii=False)}{mark}" for value in values]
+    docs = []
     for row in rows:
         if row[name] not in values:
             raise CourseError(
                 f"Row {row['id']} has no label for {name}; lm-eval needs labelled rows."
             )
-        begun = "".join(
-            f"{json.dumps(f)}: {json.dumps(row[f], ensure_ascii=False)}, " for f in before
-        )
-        docs.append(
-            {
-                "id": str(row["id"]),
-                "prompt": f"{ask(row[pilot.text])}{{{begun}{json.dumps(name)}:",
-                "choices": [f" {json.dumps(v, ensure_ascii=False)}{end}" for v in values],
-                "answer": values.index(row[name]),
-            }
-        )
+        begun = ask(row[pilot.text]) + "{"
+        for field in fields[: fields.index(name)]:
+            begun += f"{json.dumps(field)}: {json.dumps(row[field], ensure_ascii=False)}, "
+        prompt = f"{begun}{json.dumps(name)}:"
+        answer = values.index(row[name])
+        docs.append({"id": str(row["id"]), "prompt": prompt, "choices": choices, "answer": answer})
     return docs
 
 
-def general_docs(path=ROOT / "data/general/questions.jsonl"):
-    """The general check as documents. The questions were written for this course; data/general/CARD.md says what they are not."""
+def general_docs() -> list[dict]:
+    """Forty general questions as documents; data/general/CARD.md says what they are not."""
     docs = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            q = json.loads(line)
-            choices = [f" {choice}" for choice in q["choices"]]
-            if (
-                len(set(choices)) < 2
-                or q["answer"] not in q["choices"]
-                or not q["question"].strip()
-            ):
-                raise ValueError
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise CourseError(
-                f"{Path(path).name} line {number} is no question: it needs question, two or more different choices, and "
-                "an answer that is one of them."
-            ) from None
-        docs.append(
-            {
-                "id": q["id"],
-                "prompt": f"Question: {q['question']}\nAnswer:",
-                "choices": choices,
-                "answer": q["choices"].index(q["answer"]),
-            }
-        )
+    lines = (ROOT / "data/general/questions.jsonl").read_text(encoding="utf-8").splitlines()
+    for question in map(json.loads, lines):
+        prompt = f"Question: {question['question']}\nAnswer:"
+        choices = [f" {choice}" for choice in question["choices"]]
+        answer = question["choices"].index(question["answer"])
+        docs.append({"id": question["id"], "prompt": prompt, "choices": choices, "answer": answer})
     return docs
 
 
-def write_task(folder, name, docs):
-    """A task of lm-eval as two files in `folder`: <name>.jsonl with the documents, <name>.yaml that says how to read them."""
+def write_task(folder: str | Path, name: str, docs: Sequence[dict]) -> Path:
+    """A task of lm-eval in `folder`: <name>.jsonl with the documents, <name>.yaml to read them."""
     if not docs:
         raise CourseError(f"The task {name!r} has no rows.")
     folder = Path(folder).resolve()
-    write_text(
-        folder / f"{name}.jsonl",
-        "".join(json.dumps(doc, ensure_ascii=False) + "\n" for doc in docs),
-    )
+    rows = folder / f"{name}.jsonl"
+    write_text(rows, "".join(json.dumps(doc, ensure_ascii=False) + "\n" for doc in docs))
     task = {
         "task": name,
         "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": (folder / f"{name}.jsonl").as_posix()}},
+        "dataset_kwargs": {"data_files": {"test": rows.as_posix()}},
         "test_split": "test",
         "output_type": "multiple_choice",
         "doc_to_text": "{{prompt}}",
@@ -117,96 +104,52 @@ def write_task(folder, name, docs):
     return folder / f"{name}.yaml"
 
 
-def run(model, tokenizer, files, batch_size=16, max_length=1024):
-    """{task name: Harness} of a loaded transformers model on task files of write_task; no network is used.
+def run_harness(
+    model, tokenizer, files: Sequence[Path], batch_size: int = 16, max_length: int = 1024
+) -> dict[str, Harness]:
+    """{task: Harness} of a loaded model on task files of write_task; no network is used."""
+    from lm_eval import evaluator
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
 
-    The samples are put back into the order of the file. Raises CourseError when lm-eval is not installed.
-    """
-    try:
-        from lm_eval import evaluator
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
-    except ImportError:
-        raise CourseError(
-            "lm-eval is not installed; run: python -m pip install -r requirements.txt"
-        ) from None
-    for name in (
-        "lm_eval",
-        "lm-eval",
-        "lm_eval.evaluator",
-        "lm_eval.api.task",
-        "lm_eval.models.huggingface",
-    ):
+    for name in (*LOGGERS, "lm_eval.models.huggingface"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    was_training, found = model.training, {}
-    model.eval()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        tasks = []
-        for path in files:
-            task = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    progress_bars: contextlib.AbstractContextManager = contextlib.nullcontext()
+    if os.environ.get("COURSE_QUIET"):
+        progress_bars = contextlib.redirect_stderr(io.StringIO())
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, evaluating(model):
+        tasks = [read_yaml(Path(path)) for path in files]
+        for task in tasks:
             task["dataset_kwargs"]["cache_dir"] = scratch
-            tasks.append(task)
         wrapped = HFLM(
             pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length
         )
-        quiet = (
-            contextlib.redirect_stderr(io.StringIO())
-            if os.environ.get("COURSE_QUIET")
-            else contextlib.nullcontext()
+        with progress_bars:
+            loaded = TaskManager(include_defaults=False).load(tasks)
+            output = evaluator.evaluate(wrapped, task_dict=loaded)
+    results = {}
+    for name, figures in output["results"].items():
+        # the samples come in the order in which they were asked
+        samples = sorted(output["samples"][name], key=lambda sample: sample["doc_id"])
+        right = np.array([sample["acc"] > 0 for sample in samples])
+        results[name] = Harness(
+            float(figures["acc,none"]), float(figures["acc_stderr,none"]), right
         )
-        with quiet:  # its progress bars
-            said = evaluator.evaluate(
-                wrapped, task_dict=TaskManager(include_defaults=False).load(tasks)
-            )
-    model.train(was_training)
-    for task in tasks:
-        name = task["task"]
-        samples = sorted(said["samples"][name], key=lambda sample: sample["doc_id"])
-        result = said["results"][name]
-        found[name] = Harness(
-            float(result["acc,none"]),
-            float(result["acc_stderr,none"]),
-            np.array([s["acc"] > 0 for s in samples]),
-        )
-    return found
+    return results
 
 
-def by_hand(model, tokenizer, docs):
-    """Bool array (rows,): is the likeliest choice the right one? From the model's own log probabilities, with nothing of lm-eval.
+def by_hand(model, tokenizer, docs: Sequence[dict], batch_size: int = 16) -> np.ndarray:
+    """Is the likeliest choice the right one? Bools of shape (rows,), with nothing of lm-eval.
 
-    Each prompt is read once and its keys and values are shared by the choices; sums over tokens, not means, as `acc` has it.
+    Sums of log probabilities over the tokens, not means, as `acc` has it.
     """
-    import torch
-
-    right, was_training = [], model.training
-    model.eval()
+    prompts, choices = [], []
     for doc in docs:
-        start = tokenizer(doc["prompt"], add_special_tokens=False).input_ids
-        tails = [
-            tokenizer(doc["prompt"] + choice, add_special_tokens=False).input_ids[len(start) :]
-            for choice in doc["choices"]
-        ]
-        width = max(map(len, tails))
-        ids = torch.tensor(
-            [tail + [tokenizer.pad_token_id] * (width - len(tail)) for tail in tails],
-            device=model.device,
-        )
-        real = torch.tensor(
-            [[1] * len(tail) + [0] * (width - len(tail)) for tail in tails], device=model.device
-        )
-        with torch.inference_mode():
-            read = model(input_ids=torch.tensor([start], device=model.device), use_cache=True)
-            read.past_key_values.batch_repeat_interleave(len(tails))
-            mask = torch.cat(
-                [torch.ones(len(tails), len(start), dtype=real.dtype, device=model.device), real], 1
-            )
-            logits = model(
-                input_ids=ids, attention_mask=mask, past_key_values=read.past_key_values
-            ).logits.float()
-        before = torch.cat(
-            [read.logits[:, -1:].float().expand(len(tails), -1, -1), logits[:, :-1]], 1
-        )
-        sums = (torch.log_softmax(before, -1).gather(-1, ids[..., None])[..., 0] * real).sum(1)
-        right.append(int(sums.argmax()) == doc["answer"])
-    model.train(was_training)
+        prompts += [doc["prompt"]] * len(doc["choices"])
+        choices += doc["choices"]
+    read = iter(log_likelihoods(model, tokenizer, prompts, choices, batch_size))
+    right = []
+    for doc in docs:
+        sums = [next(read)[0].sum() for _ in doc["choices"]]
+        right.append(int(np.argmax(sums)) == doc["answer"])
     return np.array(right)

@@ -1,8 +1,10 @@
-"""Intervals for rows that belong together, and for a share that an imperfect judge counted."""
+"""From right and wrong answers to figures that say how sure they are."""
 
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import statsmodels.api as sm
 from scipy.optimize import brentq
 from scipy.stats import bootstrap, norm, t
 from statsmodels.stats.contingency_tables import mcnemar
@@ -10,23 +12,25 @@ from statsmodels.stats.proportion import proportion_confint
 
 from helpers import CourseError
 
+Bools = Sequence[bool] | np.ndarray
+
 
 @dataclass(frozen=True)
 class Share:
-    """A share of n rows with its Wilson 95 % interval."""
+    """A share of n rows with its 95 % interval (Wilson's unless said otherwise)."""
 
     value: float
     low: float
     high: float
     n: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.value:6.1%}  [{self.low:.1%}, {self.high:.1%}]  n={self.n}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two strategies on the same rows: difference a - b in shares, its interval, and the exact McNemar p."""
+    """Two ways on the same rows: difference a - b in shares, its interval, the exact McNemar p."""
 
     difference: float
     low: float
@@ -36,17 +40,18 @@ class Comparison:
     p: float
     n: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
+        few = "; fewer than 50 rows: read the interval" if self.n < 50 else ""
         return (
             f"{100 * self.difference:+.1f} points [{100 * self.low:+.1f}, {100 * self.high:+.1f}], "
-            f"only the first right {self.only_a}, only the second {self.only_b}, {p}, n={self.n}"
-            + ("; fewer than 50 rows: read the interval" if self.n < 50 else "")
+            f"only the first right {self.only_a}, only the second {self.only_b}, "
+            f"{p}, n={self.n}{few}"
         )
 
 
-def share(right):
-    """Share of True in a bool sequence with a Wilson 95 % interval (statsmodels). Raises CourseError without rows."""
+def share(right: Bools) -> Share:
+    """Share of True with a Wilson 95 % interval. Raises CourseError without rows."""
     right = np.asarray(right, dtype=bool)
     if right.size == 0:
         raise CourseError("There are no rows to score.")
@@ -54,8 +59,38 @@ def share(right):
     return Share(float(right.mean()), float(low), float(high), int(right.size))
 
 
-def compare(a, b, seed=0):
-    """Compare two bool sequences over the same rows: bootstrap 95 % interval (10,000 draws), exact McNemar test."""
+def bootstrap_interval(
+    samples: Sequence | np.ndarray,
+    seed: int = 0,
+    draws: int = 10_000,
+    alpha: float = 0.05,
+    statistic: Callable[..., float] = np.mean,
+) -> tuple[float, float]:
+    """(low, high) of a statistic over rows drawn again and again, percentiles at 1 - alpha.
+
+    `samples` has shape (rows,), or (columns, rows) for a statistic of several columns of one row.
+    Values that are all the same give that value twice.
+    """
+    samples = np.atleast_2d(np.asarray(samples, float))
+    value = float(statistic(*samples))
+    if len(samples) == 1 and samples.std() == 0:
+        return value, value
+    result = bootstrap(
+        tuple(samples),
+        statistic,
+        n_resamples=draws,
+        method="percentile",
+        confidence_level=1 - alpha,
+        paired=len(samples) > 1,
+        vectorized=None if len(samples) == 1 else False,
+        rng=np.random.default_rng(seed),
+    )
+    low, high = result.confidence_interval
+    return float(low), float(high)
+
+
+def compare(a: Bools, b: Bools, seed: int = 0) -> Comparison:
+    """Comparison of two bool sequences over the same rows: bootstrap 95 %, exact McNemar test."""
     a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     if a.shape != b.shape:
         raise CourseError(
@@ -64,184 +99,151 @@ def compare(a, b, seed=0):
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
     table = [[int((a & b).sum()), only_a], [only_b, int((~a & ~b).sum())]]
     difference = a.astype(float) - b.astype(float)
-    low = high = float(difference.mean())
-    if difference.std() > 0:
-        interval = bootstrap(
-            (difference,),
-            np.mean,
-            n_resamples=10_000,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        )
-        low, high = map(float, interval.confidence_interval)
-    p = float(mcnemar(table, exact=True).pvalue) if only_a + only_b else 1.0
+    low, high = bootstrap_interval(difference, seed)
+    p = 1.0
+    if only_a + only_b:
+        p = float(mcnemar(table, exact=True).pvalue)
     return Comparison(float(difference.mean()), low, high, only_a, only_b, p, int(a.size))
 
 
-def tango_statistic(only_a, only_b, n, delta):
-    """Tango's score statistic of the difference `delta`, for counts or arrays of counts; it falls as delta grows."""
+# A paired difference without a bootstrap ------------------------------------------------------
+
+
+def tango_statistic(only_a, only_b, n: int, delta: float):
+    """Tango's score statistic of the difference `delta`, for counts or arrays of counts.
+
+    It falls as delta grows. Written out here because no Python library has it.
+    """
     b = -only_a - only_b + (2 * n - only_a + only_b) * delta
-    q = (np.sqrt(np.maximum(0.0, b * b + 8 * n * only_b * delta * (1 - delta))) - b) / (
-        4 * n
-    )  # share of only_b under delta
-    return (only_a - only_b - n * delta) / np.sqrt(
-        np.maximum(1e-300, n * (2 * q + delta * (1 - delta)))
-    )
+    root = np.sqrt(np.maximum(0.0, b * b + 8 * n * only_b * delta * (1 - delta)))
+    only_b_share = (root - b) / (4 * n)  # the likeliest share of `only_b` under delta
+    variance = np.maximum(1e-300, n * (2 * only_b_share + delta * (1 - delta)))
+    return (only_a - only_b - n * delta) / np.sqrt(variance)
 
 
-def paired_interval(only_a, only_b, n, alpha=0.05):
-    """(low, high) of a paired difference a - b in shares: Tango's score interval (Statistics in Medicine 1998, 17, 891).
+def paired_interval(only_a: int, only_b: int, n: int, alpha: float = 0.05) -> tuple[float, float]:
+    """(low, high) of a paired difference a - b in shares: Tango's score interval.
 
-    Unlike a bootstrap it stays honest when few rows differ or none do. Raises CourseError for impossible counts.
+    Statistics in Medicine 1998, 17, 891. Unlike a bootstrap it stays honest when few rows differ or
+    none do. Raises CourseError for impossible counts.
     """
     if n < 1 or min(only_a, only_b) < 0 or only_a + only_b > n:
         raise CourseError(f"{only_a} and {only_b} rows that differ do not fit into {n} rows.")
-
-    def statistic(delta):
-        return float(tango_statistic(only_a, only_b, n, delta))
-
     z, edge = norm.isf(alpha / 2), 1 - 1e-9
-    low = (
-        brentq(lambda d: statistic(d) - z, -edge, edge)
-        if statistic(-edge) > z > statistic(edge)
-        else -1.0
-    )
-    high = (
-        brentq(lambda d: statistic(d) + z, -edge, edge)
-        if statistic(-edge) > -z > statistic(edge)
-        else 1.0
-    )
-    return float(low), float(high)
+
+    def end(target: float, otherwise: float) -> float:
+        def distance(delta: float) -> float:
+            return float(tango_statistic(only_a, only_b, n, delta)) - target
+
+        if distance(-edge) > 0 > distance(edge):
+            return float(brentq(distance, -edge, edge))
+        return otherwise
+
+    return end(z, -1.0), end(-z, 1.0)
 
 
-def highest_rate(errors, n, confidence=0.95):
-    """The error rate that `errors` in n rows rule out from above, one-sided (Clopper and Pearson 1934)."""
+def highest_rate(errors: int, n: int, confidence: float = 0.95) -> float:
+    """The error rate that `errors` in n rows rule out from above, one-sided (Clopper-Pearson)."""
     if n < 1 or not 0 <= errors <= n:
         raise CourseError(f"{errors} errors in {n} rows cannot be.")
-    return (
-        float(proportion_confint(errors, n, alpha=2 * (1 - confidence), method="beta")[1])
-        if errors < n
-        else 1.0
-    )
+    if errors == n:
+        return 1.0
+    return float(proportion_confint(errors, n, alpha=2 * (1 - confidence), method="beta")[1])
 
 
-def _groups(values, clusters):
-    """(values as floats, number of each row's cluster, number of clusters); CourseError for rows or clusters that do not fit."""
-    values, clusters = np.asarray(values, float), list(clusters)
-    if values.size != len(clusters):
+# Rows that belong together --------------------------------------------------------------------
+
+
+def clustered_error(
+    values: Sequence[float] | np.ndarray, clusters: Iterable[Hashable]
+) -> tuple[float, float, int]:
+    """(mean, standard error, number of clusters) when rows share a thread or template.
+
+    The sandwich estimate of a regression on a constant, as Miller 2024 (arXiv 2411.00640) advises.
+    Raises CourseError without rows, and when all rows belong to one cluster.
+    """
+    values, names = np.asarray(values, float), list(clusters)
+    if values.size != len(names):
         raise CourseError(
-            f"Every row needs a cluster, not {values.size} rows and {len(clusters)} clusters."
+            f"Every row needs a cluster, not {values.size} rows and {len(names)} clusters."
         )
     if not values.size:
         raise CourseError("There are no rows to score.")
-    names = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
-    if len(names) < 2:
+    number = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    if len(number) < 2:
         raise CourseError(
             "All rows belong to one thread or template; an interval needs at least two."
         )
-    return values, np.array([names[name] for name in clusters]), len(names)
+    groups = np.array([number[name] for name in names])
+    fit = sm.OLS(values, np.ones(values.size)).fit(cov_type="cluster", cov_kwds={"groups": groups})
+    return float(values.mean()), float(fit.bse[0]), len(number)
 
 
-def clustered_error(values, clusters):
-    """(mean, standard error, number of clusters) when rows share a thread or template: deviations are added up per cluster first.
-
-    The sandwich estimate of Miller 2024 (arXiv 2411.00640) with the small-sample factor G / (G - 1).
-    """
-    values, place, count = _groups(values, clusters)
-    sums = np.bincount(place, weights=values - values.mean(), minlength=count)
-    return (
-        float(values.mean()),
-        float(np.sqrt(count / (count - 1) * (sums**2).sum()) / values.size),
-        count,
-    )
-
-
-def clustered_share(right, clusters):
+def clustered_share(right: Bools, clusters: Iterable[Hashable]) -> Share:
     """Share of True with a 95 % interval when rows share a thread or template.
 
-    Wilson's interval on the effective number of rows, p(1 - p) / error^2, with Student's t for G clusters (Korn and Graubard 1998 do
-    this to an exact interval). Never more effective rows than rows; when all are right or all wrong, one row per cluster.
+    Wilson's interval on the effective number of rows, p(1 - p) / error^2, with Student's t for the
+    number of clusters (Korn and Graubard 1998 do this to an exact interval).
     """
     p, error, count = clustered_error(np.asarray(right, bool), clusters)
     rows = len(right)
-    effective = (
-        min(rows, p * (1 - p) / error**2)
-        if 0 < p < 1 and error > 0
-        else count
-        if p in (0, 1)
-        else rows
-    )
-    z2 = t.ppf(0.975, count - 1) ** 2
-    middle, half = (
-        (p + z2 / (2 * effective)) / (1 + z2 / effective),
-        np.sqrt(p * (1 - p) / effective + z2 / (4 * effective**2)),
-    )
-    half *= np.sqrt(z2) / (1 + z2 / effective)
+    effective: float = rows  # never more effective rows than rows
+    if p in (0, 1):
+        effective = count  # nothing varies, so nothing can be estimated: one row for each cluster
+    elif error > 0:
+        effective = min(rows, p * (1 - p) / error**2)
+    z = t.ppf(0.975, count - 1)
+    middle = (p + z**2 / (2 * effective)) / (1 + z**2 / effective)
+    half = z * np.sqrt(p * (1 - p) / effective + z**2 / (4 * effective**2))
+    half /= 1 + z**2 / effective
     return Share(p, float(max(0.0, middle - half)), float(min(1.0, middle + half)), rows)
 
 
-def clustered_difference(a, b, clusters):
-    """(a - b, low, high) in shares over the same rows, 95 %, when rows share a thread or template; Student's t for G clusters."""
-    a, b = np.asarray(a, bool), np.asarray(b, bool)
-    if a.shape != b.shape:
-        raise CourseError(
-            f"A paired comparison needs the same rows on both sides, not {a.size} and {b.size}."
-        )
-    value, error, count = clustered_error(a.astype(float) - b, clusters)
-    half = float(t.ppf(0.975, count - 1)) * error
-    return value, max(-1.0, value - half), min(1.0, value + half)
+# A share that an imperfect judge counted ------------------------------------------------------
 
 
-def unpaired_difference(a, error_a, b, error_b):
-    """(a - b, low, high), 95 %, from two figures and their standard errors, as if they came from different rows.
+def corrected_share(
+    claimed: float,
+    n: int,
+    sensitivity: float,
+    positives: int,
+    specificity: float,
+    negatives: int,
+    alpha: float = 0.05,
+) -> Share:
+    """The true share behind the share of n rows that a judge `claimed` to be right.
 
-    What a harness' table invites you to do. On the same rows it ignores that both ways find the same rows hard.
+    `sensitivity`: what it calls right of the `positives` that a person calls right; `specificity`:
+    what it calls wrong of the `negatives`. Rogan and Gladen's estimate (1978) with the interval of
+    Lang and Reiczigel (2014), which no Python library has; for judges: arXiv 2511.21140. Raises
+    CourseError when the judge is not shown to be better than chance.
     """
-    half = 1.96 * float(np.hypot(error_a, error_b))
-    return a - b, a - b - half, a - b + half
-
-
-def between_seeds(shares):
-    """(mean, standard deviation, lowest, highest) of one figure over the seeds of a training; CourseError for fewer than two."""
-    values = np.asarray(list(shares), float)
-    if values.size < 2:
-        raise CourseError("A spread between seeds needs at least two; train another one.")
-    return float(values.mean()), float(values.std(ddof=1)), float(values.min()), float(values.max())
-
-
-def corrected_share(said, n, sensitivity, positives, specificity, negatives, alpha=0.05):
-    """The true share behind a judge's, as a Share: Rogan and Gladen 1978 with the interval of Lang and Reiczigel 2014.
-
-    `said`: the share the judge called right among `n` rows. `sensitivity`: what it calls right of the `positives` rows that a person
-    calls right; `specificity`: what it calls wrong of the `negatives` that a person calls wrong. Point estimate
-    (said + specificity - 1) / (sensitivity + specificity - 1), cut to 0..1. How to use it for judges: Lee et al. 2025, arXiv
-    2511.21140. Raises CourseError when the judge is not shown to be better than chance: dividing by nothing gives anything.
-    """
-    if min(n, positives, negatives) < 1 or not all(
-        0 <= x <= 1 for x in (said, sensitivity, specificity)
-    ):
+    figures = (claimed, sensitivity, specificity)
+    if min(n, positives, negatives) < 1 or not all(0 <= figure <= 1 for figure in figures):
         raise CourseError(
-            "A correction needs shares between 0 and 1, and rows that a person called right as well as rows called wrong."
+            "A correction needs shares between 0 and 1, and rows that a person called right as "
+            "well as rows called wrong."
         )
     z = norm.isf(alpha / 2)
-    point = sensitivity + specificity - 1
-    se, sp = (
-        (sensitivity * positives + 1) / (positives + 2),
-        (specificity * negatives + 1) / (negatives + 2),
-    )
-    v_se, v_sp = se * (1 - se) / (positives + 2), sp * (1 - sp) / (negatives + 2)
-    power = se + sp - 1
-    if point <= 0 or power - z * np.sqrt(v_se + v_sp) <= 0:
+    # the judge's skill is known from few rows: one success and one failure are added to each side
+    hits = (sensitivity * positives + 1) / (positives + 2)
+    rejections = (specificity * negatives + 1) / (negatives + 2)
+    hits_variance = hits * (1 - hits) / (positives + 2)
+    rejections_variance = rejections * (1 - rejections) / (negatives + 2)
+    power = hits + rejections - 1
+    uncertain = z * np.sqrt(hits_variance + rejections_variance)
+    if sensitivity + specificity <= 1 or power <= uncertain:
         raise CourseError(
-            f"The judge's sensitivity {sensitivity:.2f} and specificity {specificity:.2f} on {positives + negatives} rows "
-            "do not show that it is better than chance, so its figure cannot be corrected; use people's labels."
+            f"The judge's sensitivity {sensitivity:.2f} and specificity {specificity:.2f} on "
+            f"{positives + negatives} rows do not show that it is better than chance, so its "
+            "figure cannot be corrected; use people's labels."
         )
-    p = (said * n + z * z / 2) / (n + z * z)
-    middle = (p + sp - 1) / power
-    shift = 2 * z * z * (middle * v_se - (1 - middle) * v_sp)
-    half = (
-        z * np.sqrt(p * (1 - p) / (n + z * z) + middle**2 * v_se + (1 - middle) ** 2 * v_sp) / power
-    )
-    value = float(np.clip((said + specificity - 1) / point, 0, 1))
-    low, high = (float(np.clip(middle + shift + side * half, 0, 1)) for side in (-1, 1))
-    return Share(value, min(low, value), max(high, value), n)
+    p = (claimed * n + z * z / 2) / (n + z * z)
+    middle = (p + rejections - 1) / power
+    shift = 2 * z * z * (middle * hits_variance - (1 - middle) * rejections_variance)
+    spread = p * (1 - p) / (n + z * z)
+    spread += middle**2 * hits_variance + (1 - middle) ** 2 * rejections_variance
+    half = z * np.sqrt(spread) / power
+    value = (claimed + specificity - 1) / (sensitivity + specificity - 1)
+    value, low, high = np.clip([value, middle + shift - half, middle + shift + half], 0, 1)
+    return Share(float(value), float(min(low, value)), float(max(high, value)), n)

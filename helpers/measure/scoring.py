@@ -1,77 +1,97 @@
-"""From answers to figures that say how sure they are: Wilson intervals, exact paired tests, bootstrap differences."""
+"""Answers against labelled rows: which fields are right, which records are exact."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from helpers import CourseError
-from helpers.measure.intervals import share
+from helpers.core.pilot import Pilot
+from helpers.measure.intervals import Share, share
 
 
 @dataclass(frozen=True)
 class Scored:
-    """`right`: {field: bool array of shape (rows,)}; `exact`: rows where every field is right; `invented`: values not in the text."""
+    """Every array has shape (rows,). `right`: {field: bools}; `exact`: every field is right;
+    `valid`: the answer is a record; `invented`: a copied value does not stand in the text.
+    """
 
-    right: dict
+    right: dict[str, np.ndarray]
     exact: np.ndarray
     valid: np.ndarray
     invented: np.ndarray
-    records: list
+    records: list[dict | None]
 
     @property
-    def share(self):
+    def share(self) -> Share:
         """Share of exact records."""
         return share(self.exact)
 
     @property
-    def shares(self):
+    def shares(self) -> dict[str, Share]:
         """{field: Share of rows where it is right}."""
         return {name: share(right) for name, right in self.right.items()}
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"{'exact record':16}{self.share}"]
-        lines += [f"{name:16}{right}" for name, right in self.shares.items()]
+        for name, right in self.shares.items():
+            lines.append(f"{name:16}{right}")
         return "\n".join(lines)
 
 
-def parse(answer):
-    """The JSON object in an answer as a dict, or None. Text around it, a repeated key, NaN or another type is not valid."""
+def parse(answer: Any) -> dict | None:
+    """The JSON object in an answer; None for text around it, a repeated key, NaN, another type."""
 
-    def once(pairs):
-        keys = [key for key, _ in pairs]
-        if len(set(keys)) < len(keys):
+    def without_repeats(pairs: list[tuple]) -> dict:
+        if len(dict(pairs)) < len(pairs):
             raise ValueError("repeated key")
         return dict(pairs)
 
-    def never(word):
+    def refuse(word: str) -> None:
         raise ValueError(f"{word} is no JSON")
 
     try:
-        record = json.loads(answer, object_pairs_hook=once, parse_constant=never)
+        record = json.loads(answer, object_pairs_hook=without_repeats, parse_constant=refuse)
     except (ValueError, TypeError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
 
-def score(pilot, rows, answers):
-    """Score answers (JSON texts or dicts, one per row) against labelled rows.
+def score(pilot: Pilot, rows: Sequence[dict], answers: Sequence[str | dict | None]) -> Scored:
+    """Score answers (JSON texts or records, one for each row) against labelled rows.
 
-    A field is right when it is present and equal; an exact record has every field right and no other key.
+    A field is right when it is present and equal; an exact record has every field right and no
+    other key. Raises CourseError when the numbers differ.
     """
-    answers = list(answers)
-    if len(answers) != len(rows):
-        raise CourseError(f"{len(answers)} answers for {len(rows)} rows: every row needs one.")
-    records = [a if isinstance(a, dict) else parse(a) for a in answers]
-    right = {name: np.zeros(len(rows), bool) for name in pilot.fields}
-    exact, invented = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
-    missing = object()
+    answers, n = list(answers), len(rows)
+    if len(answers) != n:
+        raise CourseError(f"{len(answers)} answers for {n} rows: every row needs one.")
+    records = []
+    for answer in answers:
+        records.append(answer if isinstance(answer, dict) else parse(answer))
+    right = {name: np.zeros(n, bool) for name in pilot.fields}
+    exact, invented = np.zeros(n, bool), np.zeros(n, bool)
     for i, (row, record) in enumerate(zip(rows, records)):
-        found = record or {}
-        for name, spec in pilot.fields.items():
-            value = found.get(name, missing)
-            right[name][i] = value == row[name] and type(value) is type(row[name])
-            if spec.type != "label" and isinstance(value, str) and value not in row[pilot.text]:
-                invented[i] = True
-        exact[i] = set(found) == set(pilot.fields) and all(right[name][i] for name in pilot.fields)
-    return Scored(right, exact, np.array([r is not None for r in records]), invented, records)
+        if record is None:
+            continue
+        for name in pilot.fields:
+            right[name][i] = name in record and same_value(record[name], row[name])
+        exact[i] = set(record) == set(pilot.fields) and all(right[f][i] for f in pilot.fields)
+        invented[i] = _invents(pilot, record, row[pilot.text])
+    valid = np.array([record is not None for record in records], bool)
+    return Scored(right, exact, valid, invented, records)
+
+
+def same_value(value: Any, truth: Any) -> bool:
+    """Equal and of one type: True is not 1."""
+    return value == truth and type(value) is type(truth)
+
+
+def _invents(pilot: Pilot, record: dict, text: str) -> bool:
+    for name, spec in pilot.fields.items():
+        value = record.get(name)
+        if spec.type != "label" and isinstance(value, str) and value not in text:
+            return True
+    return False
