@@ -1,40 +1,39 @@
-"""What answers a teacher's requests: a model in this process, batch by batch, or an OpenAI-compatible server; and the journal.
+"""What answers a teacher's requests: a model in this process, or an OpenAI-compatible server.
 
-A request is a dict: `messages` or a raw `prompt`, `seed`, max_tokens, temperature, top_p, top_k, stop, grammar (GBNF). A reply is a
-dict: key, text (None when it failed), reason, tokens_in, tokens_out, estimated.
+A request is a dict in that server's words: `messages` or a raw `prompt`, `seed`, max_tokens,
+temperature, top_p, top_k, stop, grammar (GBNF). A reply is a dict: text (None when it failed),
+reason, tokens_in, tokens_out, estimated.
 """
 
-import email.utils
-import random
-import threading
-import time
+from collections.abc import Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import LogitsProcessorList, StoppingCriteria
+from transformers import LogitsProcessorList, StopStringCriteria
 
 from helpers import CourseError
-from helpers.ask import answers
+from helpers.ask.answers import HoldToGrammar, hash_of_weights
+from helpers.ask.likelihood import pad_token
 from helpers.choose import models
-from helpers.core.files import append_entry, fingerprint, read_entries
+from helpers.core.files import fingerprint
 from helpers.core.runtime import detect
 
-SETTINGS = {
-    "max_tokens": 80,
-    "temperature": 0.8,
-    "top_p": 0.95,
-    "top_k": 0,
-    "stop": None,
-}  # what a request leaves out
+# what a request leaves out
+SETTINGS = {"max_tokens": 80, "temperature": 0.8, "top_p": 0.95, "top_k": 0, "stop": None}
 ANYTHING = "root ::= [^\\x00]*\n"
 FATAL = {401: "refused the key", 403: "refused the key", 404: "knows no such model or address"}
 
 
-def reply(request, text=None, reason=None, tokens_in=0, tokens_out=0, estimated=False):
-    """A reply to a request, under the request's fingerprint."""
+def reply(
+    text: str | None = None,
+    reason: str | None = None,
+    tokens_in: int = 0,
+    tokens_out: int = 0,
+    estimated: bool = False,
+) -> dict:
+    """A reply as it is kept: a text and its tokens, or the reason why there is none."""
     return {
-        "key": fingerprint(request),
         "text": text,
         "reason": reason,
         "tokens_in": tokens_in,
@@ -43,246 +42,214 @@ def reply(request, text=None, reason=None, tokens_in=0, tokens_out=0, estimated=
     }
 
 
-def length(request):
-    """Tokens of a prompt, estimated as a third of its characters (English has about four to a token)."""
-    return len(request.get("prompt") or "".join(m["content"] for m in request["messages"])) // 3 + 1
+def estimated_tokens(request: dict) -> int:
+    """Tokens of a prompt: a third of its characters (English has about four to a token)."""
+    text = request.get("prompt")
+    if not text:
+        text = "".join(message["content"] for message in request["messages"])
+    return len(text) // 3 + 1
 
 
-def cut(text, stop):
+def _until_stop(text: str, stop: Sequence[str] | None) -> str:
     """Text up to the first stop string, without white space around it."""
     for mark in stop or ():
         text = text.lstrip().split(mark)[0]
     return text.strip()
 
 
-class _StopTokens(StoppingCriteria):
-    """Ends a row of a batch at a token that holds a stop string."""
+class _StopStrings(StopStringCriteria):
+    """Stop strings as in transformers, but a line break right at the start is only white space."""
 
-    def __init__(self, tokenizer, stop, known={}):
-        name = (tokenizer.name_or_path, *stop)
-        if name not in known:
-            pieces = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
-            known[name] = torch.tensor([any(mark in piece for mark in stop) for piece in pieces])
-        self.table, self.first = known[name], None
+    def __init__(self, tokenizer, stop: Sequence[str], prompt_length: int) -> None:
+        super().__init__(tokenizer, list(stop))
+        self.prompt_length = prompt_length
 
-    def __call__(self, input_ids, scores, **_):
-        self.first = input_ids.shape[1] if self.first is None else self.first
-        ends = self.table.to(input_ids.device)[input_ids[:, -1]]
-        return (
-            torch.zeros_like(ends) if input_ids.shape[1] == self.first else ends
-        )  # a line break right at the start is white space
+    def __call__(self, input_ids, scores, **more) -> torch.Tensor:
+        ended = super().__call__(input_ids, scores, **more)
+        if input_ids.shape[1] == self.prompt_length + 1:
+            return torch.zeros_like(ended)
+        return ended
 
 
 class Batches:
-    """A transformers model in this process. The rows of a batch are drawn together, so the batches are fixed by the requests alone:
-    a run that was killed makes the same texts as one that was not (on the same machine and versions).
+    """A transformers model in this process.
+
+    The rows of a batch are drawn together, so the requests alone fix the batches: a run that was
+    killed makes the same texts as one that was not (on the same machine and versions).
     """
 
     parallel = 1
 
-    def __init__(self, teacher, size=32):
+    def __init__(self, teacher, size: int = 32) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        self.teacher, self.size, self.stop = teacher, size, threading.Event()
+        self.teacher, self.size = teacher, size
         base, here = models.resolve(teacher.model), detect()
         with models.loading(base):
             self.tokenizer = AutoTokenizer.from_pretrained(base.path, padding_side="left")
-            self.model = (
-                AutoModelForCausalLM.from_pretrained(base.path, dtype=here.torch_dtype)
-                .to(here.device)
-                .eval()
-            )
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
+            model = AutoModelForCausalLM.from_pretrained(base.path, dtype=here.torch_dtype)
+        self.model = model.to(here.device).eval()
+        self.tokenizer.pad_token_id = pad_token(self.tokenizer)
+        self.identity = [hash_of_weights(model), self.tokenizer.chat_template]
 
-    def units(self, requests):
+    def units(self, requests: Sequence[dict]) -> Iterator[list[dict]]:
         """Lists of up to `size` requests in order, each with the same sampling settings."""
-        settings = lambda r: [r.get(name, usual) for name, usual in SETTINGS.items()]  # noqa: E731
-        for _, group in groupby(requests, settings):
-            group = list(group)
-            yield from (group[i : i + self.size] for i in range(0, len(group), self.size))
+        for _, group in groupby(requests, _settings):
+            alike = list(group)
+            for start in range(0, len(alike), self.size):
+                yield alike[start : start + self.size]
 
-    def answer(self, requests):
+    def answer(self, requests: Sequence[dict]) -> list[dict]:
         """Replies to one unit; the seed of the draw comes from the requests themselves."""
-        wanted = {name: requests[0].get(name, usual) for name, usual in SETTINGS.items()}
-        template = self.tokenizer.apply_chat_template
-        texts = [
-            r["prompt"]
-            if "prompt" in r
-            else template(r["messages"], tokenize=False, add_generation_prompt=True)
-            for r in requests
-        ]
-        inputs = self.tokenizer(
-            texts, return_tensors="pt", padding=True, add_special_tokens=False
-        ).to(self.model.device)
-        width, processors = inputs.input_ids.shape[1], LogitsProcessorList()
-        if any(r.get("grammar") for r in requests):
-            processors.append(
-                answers.HoldToGrammar(
-                    self.tokenizer, [r.get("grammar") or ANYTHING for r in requests], width
-                )
-            )
-        stopping = [_StopTokens(self.tokenizer, wanted["stop"])] if wanted["stop"] else None
-        draw = {"do_sample": wanted["temperature"] > 0, "pad_token_id": self.tokenizer.pad_token_id}
-        if draw["do_sample"]:
-            draw |= {name: wanted[name] for name in ("temperature", "top_p", "top_k")}
+        settings = _settings(requests[0])
+        texts = [self._prompt(request) for request in requests]
+        inputs = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+        inputs = inputs.to(self.model.device)
+        length = inputs.input_ids.shape[1]
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(int(fingerprint(requests), 16) % 2**31)
             out = self.model.generate(
                 **inputs,
-                max_new_tokens=wanted["max_tokens"],
-                logits_processor=processors,
-                stopping_criteria=stopping,
-                **draw,
+                max_new_tokens=settings["max_tokens"],
+                logits_processor=self._held(requests, length),
+                stopping_criteria=self._stopped(settings["stop"], length),
+                pad_token_id=self.tokenizer.pad_token_id,
+                **_drawing(settings),
             )
-        new = out[:, width:]
-        spent = (new != self.tokenizer.pad_token_id).sum(1).tolist()
+        new = out[:, length:]
         read = inputs.attention_mask.sum(1).tolist()
-        return [
-            reply(r, cut(text, wanted["stop"]), None, a, b)
-            for r, text, a, b in zip(
-                requests, self.tokenizer.batch_decode(new, skip_special_tokens=True), read, spent
-            )
-        ]
+        written = (new != self.tokenizer.pad_token_id).sum(1).tolist()
+        replies = []
+        texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
+        for text, tokens_in, tokens_out in zip(texts, read, written):
+            replies.append(reply(_until_stop(text, settings["stop"]), None, tokens_in, tokens_out))
+        return replies
+
+    def _prompt(self, request: dict) -> str:
+        if "prompt" in request:
+            return request["prompt"]
+        return self.tokenizer.apply_chat_template(
+            request["messages"], tokenize=False, add_generation_prompt=True
+        )
+
+    def _held(self, requests: Sequence[dict], length: int) -> LogitsProcessorList:
+        grammars = [request.get("grammar") for request in requests]
+        processors = LogitsProcessorList()
+        if any(grammars):
+            grammars = [grammar or ANYTHING for grammar in grammars]
+            processors.append(HoldToGrammar(self.tokenizer, grammars, length))
+        return processors
+
+    def _stopped(self, stop: Sequence[str] | None, length: int) -> list | None:
+        if not stop:
+            return None
+        return [_StopStrings(self.tokenizer, stop, length)]
+
+
+def _settings(request: dict) -> dict:
+    return {name: request.get(name, usual) for name, usual in SETTINGS.items()}
+
+
+def _drawing(settings: dict) -> dict:
+    """Arguments of model.generate: a temperature of 0 takes the likeliest token."""
+    if settings["temperature"] == 0:
+        return {"do_sample": False}
+    drawing = {name: settings[name] for name in ("temperature", "top_p", "top_k")}
+    return {"do_sample": True, **drawing}
 
 
 class Server:
-    """An OpenAI-compatible server, `teacher.parallel` requests at a time. A seed repeats a text only as far as the server keeps it."""
+    """An OpenAI-compatible server, `teacher.parallel` requests at a time.
 
-    size = 1
+    Its client tries again by itself, `teacher.retries` times, after pauses that grow or that the
+    server asks for. A seed repeats a text only as far as the server keeps it.
+    """
 
-    def __init__(self, teacher, address=None):
+    def __init__(self, teacher, address: str | None = None) -> None:
         import openai
 
-        self.teacher, self.parallel, self.stop = teacher, teacher.parallel, threading.Event()
+        self.teacher, self.parallel = teacher, teacher.parallel
+        self.identity = [teacher.address, teacher.name, teacher.chat_only, teacher.gbnf]
         self._key, self._llama = teacher.key(), teacher.address == "embedded"
         self._client = openai.OpenAI(
             base_url=address or teacher.address,
             api_key=self._key,
-            max_retries=0,
+            max_retries=teacher.retries,
             timeout=teacher.timeout,
         )
 
-    def units(self, requests):
-        return ([request] for request in requests)
+    def units(self, requests: Sequence[dict]) -> Iterator[list[dict]]:
+        """Every request on its own."""
+        for request in requests:
+            yield [request]
 
-    def answer(self, requests):
-        """The reply to one request: tried again with growing, random pauses; what fails for good carries its reason.
+    def answer(self, requests: Sequence[dict]) -> list[dict]:
+        """The reply to one request; what failed carries its reason.
 
         Raises CourseError when the key or the model is refused: no other request would fare better.
         """
         import openai
 
-        request, reason = requests[0], ""
-        for attempt in range(self.teacher.retries + 1):
-            pause = random.uniform(0.5, 1) * min(
-                0.5 * 2**attempt, 20
-            )  # full back-off with jitter: servers recover unevenly
-            try:
-                return [self._once(request)]
-            except openai.APITimeoutError:
-                reason = f"no answer within {self.teacher.timeout:g} s"
-            except openai.APIConnectionError:
-                reason = "the server is not reachable"
-            except (
-                openai.APIStatusError
-            ) as problem:  # its text may repeat the key: only the number is kept
-                reason = f"the server answered with status {problem.status_code}"
-                if problem.status_code in FATAL:
-                    raise CourseError(
-                        f"The teacher's server {FATAL[problem.status_code]} (status {problem.status_code}); check address, "
-                        "model and key_from under teacher in pilot.yaml. What was answered before is kept."
-                    ) from None
-                if problem.status_code < 500 and problem.status_code not in (408, 409, 425, 429):
-                    break
-                pause = max(pause, _retry_after(problem.response.headers.get("retry-after")))
-            except (
-                ValueError,
-                TypeError,
-                AttributeError,
-                KeyError,
-                IndexError,
-                openai.OpenAIError,
-            ):
-                reason = "the server's answer could not be read"
-            if attempt < self.teacher.retries and self.stop.wait(pause):
-                reason = "stopped"
-                break
-        return [reply(request, None, reason)]
+        try:
+            return [self._ask(requests[0])]
+        except openai.APITimeoutError:
+            reason = f"no answer within {self.teacher.timeout:g} s"
+        except openai.APIConnectionError:
+            reason = "the server is not reachable"
+        except openai.APIStatusError as problem:  # its text may repeat the key: the number is kept
+            status = problem.status_code
+            if status in FATAL:
+                raise CourseError(
+                    f"The teacher's server {FATAL[status]} (status {status}); check "
+                    "address, model and key_from under teacher in pilot.yaml. What was answered "
+                    "before is kept."
+                ) from None
+            reason = f"the server answered with status {status}"
+        except (ValueError, TypeError, AttributeError, LookupError, openai.OpenAIError):
+            reason = "the server's answer could not be read"
+        return [reply(None, reason)]
 
-    def _once(self, request):
-        extra = (
-            {"grammar": request["grammar"]}
-            if request.get("grammar") and (self._llama or self.teacher.gbnf)
-            else {}
-        )
-        if self._llama:
-            extra |= {"cache_prompt": True, "top_k": request.get("top_k", SETTINGS["top_k"])}
-        common = {
-            name: request.get(name, SETTINGS[name])
-            for name in ("max_tokens", "temperature", "top_p")
-        }
-        common |= {"model": self.teacher.name, "seed": request["seed"], "extra_body": extra}
-        common |= {"stop": request["stop"]} if request.get("stop") else {}
+    def _ask(self, request: dict) -> dict:
+        arguments = self._arguments(request)
         if "prompt" in request and not self.teacher.chat_only:
-            got = self._client.completions.create(prompt=request["prompt"], **common)
-            text = got.choices[0].text
+            answer = self._client.completions.create(prompt=request["prompt"], **arguments)
+            text = answer.choices[0].text
         else:
             messages = request.get("messages") or [{"role": "user", "content": request["prompt"]}]
-            got = self._client.chat.completions.create(messages=messages, **common)
-            text = got.choices[0].message.content
+            answer = self._client.chat.completions.create(messages=messages, **arguments)
+            text = answer.choices[0].message.content
         if not isinstance(text, str):
             raise ValueError("no text")
         if self._key != "none":
-            text = text.replace(self._key, "[key]")
-        usage = getattr(got, "usage", None)
-        known = (
-            usage is not None
-            and isinstance(usage.prompt_tokens, int)
-            and isinstance(usage.completion_tokens, int)
-        )
-        return reply(
-            request,
-            cut(text, request.get("stop")),
-            None,
-            usage.prompt_tokens if known else length(request),
-            usage.completion_tokens if known else len(text) // 3 + 1,
-            not known,
-        )
+            text = text.replace(self._key, "[key]")  # a server may repeat it
+        tokens = _counted_tokens(answer)
+        estimated = tokens is None
+        if tokens is None:
+            tokens = estimated_tokens(request), len(text) // 3 + 1
+        return reply(_until_stop(text, request.get("stop")), None, *tokens, estimated)
+
+    def _arguments(self, request: dict) -> dict[str, Any]:
+        """What the server understands: llama.cpp takes grammars, a hosted interface none."""
+        settings = _settings(request)
+        more = {}
+        if request.get("grammar") and (self._llama or self.teacher.gbnf):
+            more["grammar"] = request["grammar"]
+        if self._llama:
+            more |= {"cache_prompt": True, "top_k": settings["top_k"]}
+        arguments = {"model": self.teacher.name, "seed": request["seed"], "extra_body": more}
+        for name in ("max_tokens", "temperature", "top_p"):
+            arguments[name] = settings[name]
+        if settings["stop"]:
+            arguments["stop"] = settings["stop"]
+        return arguments
 
 
-def _retry_after(said):
-    """Seconds that a Retry-After header asks for (a number or a date), at most two minutes, 0 without one."""
-    if not said:
-        return 0.0
-    try:
-        seconds = float(said)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(said).timestamp() - time.time()
-        except ValueError:
-            return 0.0
-    return min(max(seconds, 0.0), 120.0)
-
-
-class RowJournal:
-    """Replies by the fingerprint of their request in a JSONL file that grows as they arrive; half a last line is cut off.
-
-    A reply: {key, text (None when it failed), reason, tokens_in, tokens_out, estimated}. `seconds` adds up over every start.
-    """
-
-    def __init__(self, path):
-        self.path, self.replies, self.seconds = Path(path), {}, 0.0
-        for entry in read_entries(self.path):
-            self.replies.update({reply["key"]: reply for reply in entry["replies"]})
-            self.seconds += entry["seconds"]
-
-    def add(self, replies, seconds):
-        append_entry(
-            self.path,
-            {"replies": replies, "seconds": round(seconds, 3)},
-            "The teacher's answers",
-            len(self.replies),
-        )
-        self.replies.update({reply["key"]: reply for reply in replies})
-        self.seconds += seconds
+def _counted_tokens(answer) -> tuple[int, int] | None:
+    """(tokens read, tokens written) as the server counted them, or None."""
+    usage = getattr(answer, "usage", None)
+    if usage is None:
+        return None
+    counts = usage.prompt_tokens, usage.completion_tokens
+    if not all(isinstance(count, int) for count in counts):
+        return None
+    return counts

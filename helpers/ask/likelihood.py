@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from helpers.core.runtime import progress
-
 
 @contextmanager
 def evaluating(model) -> Iterator[None]:
@@ -67,7 +65,7 @@ def log_likelihoods(
     order = sorted(range(len(readings)), key=lambda number: len(readings[number].ids))
     results: list = [None] * len(readings)
     with evaluating(model):
-        for start in progress(range(0, len(order), batch_size), "reading"):
+        for start in range(0, len(order), batch_size):
             numbers = order[start : start + batch_size]
             batch = [readings[number] for number in numbers]
             for number, logs in zip(numbers, _read(model, batch, pad_token(tokenizer))):
