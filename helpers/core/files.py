@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from charset_normalizer import from_bytes
 
 from helpers import CourseError
 from helpers.core.text import normalised
 
 FORMULA = ("=", "+", "-", "@", "\t")  # a spreadsheet runs a cell that begins with one of these
+
+ENCODINGS = {"cp932": "Shift-JIS", "shift_jis": "Shift-JIS", "utf_16": "UTF-16"}
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -80,19 +83,9 @@ def read_utf8(path: Path, cure: str = "save it again as UTF-8") -> str:
         return normalised(data.decode("utf-8-sig"))
     except UnicodeDecodeError as problem:
         line = data[: problem.start].count(b"\n") + 1
-        raise CourseError(
-            f"{path.name} is not UTF-8 (line {line}){_encoding_guess(data)}; {cure}."
-        ) from None
-
-
-def _encoding_guess(data: bytes) -> str:
-    from charset_normalizer import from_bytes
-
-    best = from_bytes(data).best()
-    if best is None:
-        return ""
-    names = {"cp932": "Shift-JIS", "shift_jis": "Shift-JIS", "utf_16": "UTF-16"}
-    return f", it looks like {names.get(best.encoding, best.encoding)}"
+        best = from_bytes(data).best()
+        guess = f", it looks like {ENCODINGS.get(best.encoding, best.encoding)}" if best else ""
+        raise CourseError(f"{path.name} is not UTF-8 (line {line}){guess}; {cure}.") from None
 
 
 class _OnceLoader(yaml.SafeLoader):

@@ -38,20 +38,17 @@ class FieldSpec(BaseModel):
 
     @field_validator("values", mode="before")
     @classmethod
-    def text_values(cls, values: Any) -> Any:
-        """Values are texts: YAML reads a bare yes, no or 1 as something else."""
+    def _texts(cls, values: Any) -> Any:
         if values is not None and not isinstance(values, (list, dict, Sample)):
             raise ValueError("'values' must be a list, for example [order, complaint]")
         for value in values if isinstance(values, list) else ():
-            if not isinstance(value, str):
-                raise ValueError(
-                    f'{value!r} is not text; put every value in quotes, for example ["1", "2"]'
-                )
+            if not isinstance(value, str):  # YAML reads a bare yes, no or 1 as something else
+                example = 'for example ["1", "2"]'
+                raise ValueError(f"{value!r} is not text; put every value in quotes, {example}")
         return values
 
     @model_validator(mode="after")
-    def complete(self) -> "FieldSpec":
-        """A label has its values and nothing else has, a pattern its regex."""
+    def _complete(self) -> "FieldSpec":
         if self.type == "label":
             self._check_label()
         elif self.values is not None:
@@ -113,27 +110,21 @@ class Pilot(BaseModel):
 
     @field_validator("name")
     @classmethod
-    def folder_name(cls, name: str) -> str:
-        """The name is also a folder's."""
+    def _folder_name(cls, name: str) -> str:
         if not NAME.fullmatch(name):
             raise ValueError("use letters, digits, - and _ only: it names the folder under runs/")
         return name
 
     @model_validator(mode="after")
-    def consistent(self) -> "Pilot":
-        """Field names are free, and only a pilot with a source samples its values."""
+    def _consistent(self) -> "Pilot":
         for name, field in self.fields.items():
             if not NAME.fullmatch(name):
                 raise ValueError(f"the field name {name!r} may have letters, digits, - and _ only")
             if name == self.text or name in TAKEN:
-                raise ValueError(
-                    f"the field name {name!r} is taken: it is the text column, or one of "
-                    f"{', '.join(TAKEN)}; rename the field"
-                )
+                taken = f"is taken: it is the text column, or one of {', '.join(TAKEN)}"
+                raise ValueError(f"the field name {name!r} {taken}; rename the field")
             if isinstance(field.values, Sample) and self.source is None:
-                raise ValueError(
-                    f"field {name!r} samples its values, which needs a 'source' to sample from"
-                )
+                raise ValueError(f"field {name!r} samples its values, which needs a 'source'")
         if self.source and (len(self.fields) != 1 or not self.labels):
             raise ValueError("a pilot with a 'source' has exactly one field, a label")
         return self
@@ -163,9 +154,7 @@ class Pilot(BaseModel):
         pilot.folder = folder
         for name, field in pilot.fields.items():
             if isinstance(field.values, Sample):
-                field.values = public_sets.sampled_values(
-                    pilot.source, pilot.text, name, field.values
-                )
+                field.values = public_sets.sampled_values(pilot, name)
         return pilot
 
     # How the model is asked -------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers import ROOT, CourseError
+from helpers.core.text import normalised
 
 Pairs = list[tuple[str, str]]
 
@@ -19,27 +20,58 @@ def local_copy(name: str) -> Path | None:
     return None
 
 
-def splits_of(source: Any, text: str, label: str) -> dict[str, Pairs]:
-    """{split: [(text, label), ...]} of CLINC150 or of any set that `load_dataset` reads.
+def sampled_values(pilot: Any, label: str) -> list[str]:
+    """As many labels as `values: {sample: ...}` says, drawn before any score is known."""
+    sample = pilot.fields[label].values
+    pairs = _splits(pilot.source, pilot.text, label)["train"]
+    known = sorted({value for _, value in pairs} - {"oos"})
+    if sample.sample > len(known):
+        has = f"{pilot.source.dataset} has {len(known)} labels"
+        raise CourseError(f"{has}; pilot.yaml wants to sample {sample.sample}.")
+    return sorted(random.Random(sample.seed).sample(known, sample.sample))
 
-    `text` and `label` name the columns. Raises CourseError when it cannot be loaded.
-    """
-    clinc = source.dataset in ("clinc150", "clinc/clinc_oos")
-    here = local_copy("clinc150") if clinc else None
-    if here:
-        raw = json.loads((here / "data_full.json").read_text(encoding="utf-8"))
-        return {"train": raw["train"], "test": raw["test"], "ood": raw["oos_test"]}
+
+def drawn_rows(pilot: Any) -> dict[str, list[dict]]:
+    """{split: rows}: `per_label` training rows of each value, `test_rows`, and up to 60 ood."""
+    source, label = pilot.source, pilot.labels[0]
+    splits = _splits(source, pilot.text, label)
+    draw, tables = random.Random(source.seed), {"train": []}
+    for value in pilot.fields[label].values:
+        pairs = [pair for pair in splits["train"] if pair[1] == value]
+        if len(pairs) < source.per_label:
+            has = f"{source.dataset} has {len(pairs)} training rows for {value!r}"
+            raise CourseError(f"{has}; pilot.yaml asks for {source.per_label}.")
+        tables["train"] += draw.sample(pairs, source.per_label)
+    pool = [pair for pair in splits["test"] if pair[1] in pilot.fields[label].values]
+    tables["test"] = draw.sample(pool, min(source.test_rows, len(pool)))
+    if splits["ood"]:
+        pairs = draw.sample(splits["ood"], min(60, len(splits["ood"])))
+        tables["ood"] = [(text, None) for text, _ in pairs]
+    draw.shuffle(tables["train"])
+    rows = {}
+    for split, pairs in tables.items():
+        rows[split] = [
+            {"id": f"{split}-{number}", pilot.text: normalised(text), label: value, "tags": ""}
+            for number, (text, value) in enumerate(pairs)
+        ]
+    return rows
+
+
+def _splits(source: Any, text: str, label: str) -> dict[str, Pairs]:
+    """{split: [(text, label), ...]} of CLINC150 or of any set that `load_dataset` reads."""
     name, config = source.dataset, source.config
-    if name == "clinc150":
+    if name in ("clinc150", "clinc/clinc_oos"):
         name, config = "clinc/clinc_oos", "plus"
+        here = local_copy("clinc150")
+        if here:
+            raw = json.loads((here / "data_full.json").read_text(encoding="utf-8"))
+            return {"train": raw["train"], "test": raw["test"], "ood": raw["oos_test"]}
     data = _loaded(name, config)
-    test = "test" if "test" in data else "validation"
     splits = {}
-    for ours, theirs in (("train", "train"), ("test", test)):
+    for ours, theirs in (("train", "train"), ("test", "test" if "test" in data else "validation")):
         if theirs not in data or not {text, label} <= set(data[theirs].column_names):
-            raise CourseError(
-                f"{name} has no split {theirs!r} with the columns {text!r} and {label!r}."
-            )
+            wanted = f"no split {theirs!r} with the columns {text!r} and {label!r}"
+            raise CourseError(f"{name} has {wanted}.")
         labels = data[theirs][label]
         names = getattr(data[theirs].features[label], "names", None)
         if names:  # a ClassLabel stores numbers
@@ -60,41 +92,3 @@ def _loaded(name: str, config: str | None) -> Any:
             f"The data set {name} could not be loaded ({words}); check the name and the "
             "network, or put a copy into the folder that COURSE_DATASETS names."
         ) from problem
-
-
-def sampled_values(source: Any, text: str, label: str, sample: Any) -> list[str]:
-    """`sample.sample` labels of the set, drawn with `sample.seed` before any score is known."""
-    splits = splits_of(source, text, label)
-    known = sorted({value for _, value in splits["train"]} - {"oos"})
-    if sample.sample > len(known):
-        raise CourseError(
-            f"{source.dataset} has {len(known)} labels; pilot.yaml wants to sample {sample.sample}."
-        )
-    return sorted(random.Random(sample.seed).sample(known, sample.sample))
-
-
-def drawn_rows(source: Any, text: str, label: str, values: list[str]) -> dict[str, list[dict]]:
-    """{split: rows}: `per_label` training rows of each value, `test_rows`, and up to 60 ood."""
-    splits = splits_of(source, text, label)
-    draw, tables = random.Random(source.seed), {"train": []}
-    for value in values:
-        texts = [words for words, known in splits["train"] if known == value]
-        if len(texts) < source.per_label:
-            raise CourseError(
-                f"{source.dataset} has {len(texts)} training rows for {value!r}; "
-                f"pilot.yaml asks for {source.per_label}."
-            )
-        tables["train"] += [(words, value) for words in draw.sample(texts, source.per_label)]
-    pool = [pair for pair in splits["test"] if pair[1] in values]
-    tables["test"] = draw.sample(pool, min(source.test_rows, len(pool)))
-    if splits.get("ood"):
-        drawn = draw.sample(splits["ood"], min(60, len(splits["ood"])))
-        tables["ood"] = [(words, None) for words, _ in drawn]
-    draw.shuffle(tables["train"])
-    return {
-        split: [
-            {"id": f"{split}-{number}", text: words, label: value, "tags": ""}
-            for number, (words, value) in enumerate(pairs)
-        ]
-        for split, pairs in tables.items()
-    }

@@ -36,12 +36,7 @@ def load(pilot: Pilot, profile: Profile | None = None) -> Rows:
     Raises CourseError naming file, row and what to do, for up to five mistakes at once.
     """
     notes: list[str] = []
-    if pilot.source:
-        label = next(iter(pilot.fields))
-        values = pilot.fields[label].values
-        tables = public_sets.drawn_rows(pilot.source, pilot.text, label, values)
-    else:
-        tables = _from_files(pilot, notes)
+    tables = public_sets.drawn_rows(pilot) if pilot.source else _from_files(pilot, notes)
     _check_sizes(tables, notes)
     _drop_leaks(pilot, tables, notes)
     _check_classes(pilot, tables["train"], notes)
@@ -86,26 +81,18 @@ def _from_files(pilot: Pilot, notes: list[str]) -> Tables:
 
 
 def _file(pilot: Pilot, split: str) -> Path | None:
-    folder, name = pilot.folder, getattr(pilot, split)
-    if name:
-        if not (folder / name).is_file():
-            raise CourseError(
-                f"pilot.yaml says {split}: {name}, but there is no such file in {folder.name}/."
-            )
-        return folder / name
-    paths = [folder / f"{split}{end}" for end in (".csv", ".jsonl")]
-    paths = [path for path in paths if path.is_file()]
+    folder, named = pilot.folder, getattr(pilot, split)
+    names = [named] if named else [f"{split}.csv", f"{split}.jsonl"]
+    paths = [folder / name for name in names if (folder / name).is_file()]
     if len(paths) > 1:
-        raise CourseError(
-            f"{folder.name}/ has both {paths[0].name} and {paths[1].name}; "
-            f"say in pilot.yaml which is '{split}'."
-        )
-    if not paths and split != "ood":
-        raise CourseError(
-            f"There is no {split}.csv or {split}.jsonl in {folder.name}/; save the rows there as "
-            "CSV UTF-8 (an Excel workbook is not read)."
-        )
-    return paths[0] if paths else None
+        both = f"{folder.name}/ has both {names[0]} and {names[1]}"
+        raise CourseError(f"{both}; say in pilot.yaml which is '{split}'.")
+    if paths:
+        return paths[0]
+    if named or split != "ood":
+        missing = f"There is no {' or '.join(names)} in {folder.name}/"
+        raise CourseError(f"{missing}; save the rows there as CSV UTF-8, not as an Excel workbook.")
+    return None
 
 
 # Checking -------------------------------------------------------------------------------------
@@ -127,34 +114,24 @@ def _checked(
     pilot: Pilot, rows: list[tuple[int, dict]], name: str, split: str, notes: list[str]
 ) -> list[dict]:
     """Rows with the columns id, text, the fields and tags; CourseError lists what is wrong."""
-    wrong, clean, row_of_id = [], [], {}
-    controls = 0
+    wrong, clean, row_of_id, controls = [], [], {}, 0
     for number, row in rows:
-        text = row.get(pilot.text)
-        if not isinstance(text, str) or not text.strip():
-            wrong.append(f"{name} row {number}: the column {pilot.text!r} is empty or not text.")
-            continue
         new, changed = _cleaned(pilot, row, number)
         controls += changed
-        if new["id"] in row_of_id:
-            first = row_of_id[new["id"]]
+        for problem in _problems(pilot, new, split):
+            wrong.append(f"{name} row {number}: {problem}")
+        first = row_of_id.setdefault(new["id"], number)
+        if first != number:
             wrong.append(
                 f"{name} row {number}: the id {new['id']!r} stands in row {first} already."
             )
-        row_of_id[new["id"]] = number
-        # rows outside the pilot's subject may have no labels at all
-        if split != "ood" or any(new[field] is not None for field in pilot.fields):
-            for field_name, spec in pilot.fields.items():
-                problem = wrong_value(field_name, spec, new[field_name], new[pilot.text])
-                if problem:
-                    wrong.append(f"{name} row {number}: {problem}")
         clean.append(new)
     if wrong:
         more = f" And {len(wrong) - 5} more." if len(wrong) > 5 else ""
         raise CourseError(" ".join(wrong[:5]) + more)
-    formulas = sum(row[pilot.text].startswith(FORMULA) for row in clean)
     if controls:
         notes.append(f"{name}: control characters in {controls} row(s) were replaced by spaces.")
+    formulas = sum(row[pilot.text].startswith(FORMULA) for row in clean)
     if formulas:
         notes.append(
             f"{name}: {formulas} text(s) start like a spreadsheet formula; kept as text, "
@@ -173,8 +150,17 @@ def _cleaned(pilot: Pilot, row: dict, number: int) -> tuple[dict, bool]:
         if isinstance(value, str) and CONTROL.search(value):
             value, changed = CONTROL.sub(" ", value), True
         new[name] = None if value == "" else value
-    new["tags"] = row.get("tags") or ""
-    return new, changed
+    return {**new, "tags": row.get("tags") or ""}, changed
+
+
+def _problems(pilot: Pilot, row: dict, split: str) -> list[str]:
+    text = row[pilot.text]
+    if not isinstance(text, str) or not text.strip():
+        return [f"the column {pilot.text!r} is empty or not text."]
+    if split == "ood" and all(row[name] is None for name in pilot.fields):
+        return []  # rows outside the pilot's subject may have no labels at all
+    problems = [wrong_value(name, spec, row[name], text) for name, spec in pilot.fields.items()]
+    return [problem for problem in problems if problem]
 
 
 def wrong_value(name: str, spec: FieldSpec, value: Any, text: str) -> str | None:
@@ -207,10 +193,8 @@ def _check_sizes(tables: Tables, notes: list[str]) -> None:
     for split, fewest in FEWEST.items():
         number = len(tables[split])
         if number < fewest:
-            raise CourseError(
-                f"{split} has {number} rows; at least {fewest} are needed, "
-                "and an honest test wants 200."
-            )
+            wants = f"at least {fewest} are needed, and an honest test wants 200"
+            raise CourseError(f"{split} has {number} rows; {wants}.")
     if len(tables["test"]) < 50:
         notes.append(f"test has only {len(tables['test'])} rows: the intervals will be wide.")
 
@@ -220,15 +204,12 @@ def _drop_leaks(pilot: Pilot, tables: Tables, notes: list[str]) -> None:
     tested = {same_message(row[pilot.text]) for row in tables["test"]}
     kept = [row for row in tables["train"] if same_message(row[pilot.text]) not in tested]
     leaks = len(tables["train"]) - len(kept)
-    if not leaks:
-        return
-    notes.append(
-        f"{leaks} training row(s) also stand in the test set and were left out of training."
-    )
+    if leaks:
+        where = "also stand in the test set and were left out of training"
+        notes.append(f"{leaks} training row(s) {where}.")
     if len(kept) < FEWEST["train"]:
         raise CourseError(
-            "Almost every training row also stands in the test set; "
-            "give the test set rows of its own."
+            "Almost every training row also stands in the test set; give that rows of its own."
         )
     tables["train"] = kept
 

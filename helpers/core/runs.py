@@ -97,7 +97,7 @@ class Run:
         return self.folder.parent / chapter, reference / chapter
 
     def need(self, chapter: str, name: str) -> Path:
-        """A file that another chapter made: this pilot's, else the reference copy; or CourseError."""
+        """A file that another chapter made: this pilot's, else the reference; or CourseError."""
         for folder in self._folders_of(chapter):
             if (folder / name).exists():
                 return folder / name
