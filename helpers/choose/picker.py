@@ -81,11 +81,15 @@ def show_picker(
     mode: str = "qlora",
     use: licensing.Use | None = None,
 ) -> None:
-    """Display controls and a table that follows them; without a kernel the table stands alone."""
+    """Display controls and a table that follows them; without a kernel the table stands alone.
+
+    language: any, Japanese, or a pilot's language code, which starts with any where it is not ja.
+    """
     import ipywidgets as widgets
     from IPython.display import HTML, display
 
     use = use or licensing.Use()
+    language = "Japanese" if language in ("ja", "Japanese") else "any"
     if os.environ.get("COURSE_QUIET"):  # a recorded page has no kernel to talk to
         display(HTML(models_as_html(matching_models(language, "any", gib, mode, use))))
         return
