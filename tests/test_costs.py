@@ -117,6 +117,8 @@ def test_hosted_prices_come_from_the_installed_package_and_nothing_is_fetched(mo
     )
     assert (before["usd_in"], before["usd_out"]) == pytest.approx((1.36, 4.18))
     assert (after["usd_in"], after["usd_out"]) == pytest.approx((0.70, 2.10))
+    short = prices.hosted("openai", "gpt-6.1-sol", "2026-11-22")  # dearer for long prompts
+    assert (short["usd_in"], short["usd_out"]) == pytest.approx((2, 10))
     assert (
         "genai-prices 0.2" in after["source"]
         and after["date"] == "2026-10-29"

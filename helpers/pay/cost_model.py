@@ -1,7 +1,7 @@
 """Does it pay: one cost model as formulas, break-even, payback, tornado, Monte Carlo."""
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,6 +160,22 @@ def judge_way(model: CostModel, inputs: Inputs, drawn: Mapping[str, Any], way: s
         break_even(base, way),
         payback(base, way),
     )
+
+
+def overall_verdict(payoffs: Sequence[Payoff], sure: float) -> str:
+    """'pays' when one of these ways does, 'does not pay' when none does, else 'not decided'."""
+    verdicts = {payoff.verdict(sure) for payoff in payoffs}
+    if "pays" in verdicts:
+        return "pays"
+    return "does not pay" if verdicts == {"does not pay"} else "not decided"
+
+
+def how_often(share: float) -> str:
+    """Words for a share of draws, so that a sentence follows the figure."""
+    for least, words in ((0.9, "almost always"), (0.6, "mostly"), (0.4, "as often as not")):
+        if share >= least:
+            return words
+    return "seldom" if share >= 0.1 else "almost never"
 
 
 def middle_draws(draws: np.ndarray) -> tuple[float, float]:

@@ -103,7 +103,8 @@ def hosted(provider: str, model: str, on: str) -> dict:
     if provider not in models:
         near = did_you_mean(provider, models, 3)
         raise CourseError(f"{package} has no prices of {provider!r}{near}")
-    usage = genai_prices.Usage(input_tokens=1_000_000, output_tokens=1_000_000)
+    # of a short prompt: a million tokens at once would fall under the tier for long ones
+    usage = genai_prices.Usage(input_tokens=1000, output_tokens=1000)
     try:
         listed = genai_prices.calc_price(
             usage, model, provider_id=provider, genai_request_timestamp=at
@@ -117,9 +118,10 @@ def hosted(provider: str, model: str, on: str) -> dict:
             f"{package} names {name!r} of {provider}, but no price for its tokens; "
             "take the provider's own list."
         )
-    dollars = {"usd_in": float(listed.input_price), "usd_out": float(listed.output_price)}
+    usd_in, usd_out = (1000 * float(part) for part in (listed.input_price, listed.output_price))
     source = f"{package}, {provider} {name}, list price"
-    return {"model": name, **dollars, "source": source, "date": on, "confidence": "medium"}
+    row = {"model": name, "usd_in": usd_in, "usd_out": usd_out, "source": source}
+    return {**row, "date": on, "confidence": "medium"}
 
 
 def _day(text: Any, what: str) -> date:
