@@ -102,7 +102,7 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
 def record_chapter(number: str, path: Path, notebook: NotebookNode, folder: Path) -> None:
     """Make this run the reference: stored outputs, data/reference/results/NN.json, its files."""
     results = ROOT / "data/reference/results"
-    result = json.loads((folder / number / "results.json").read_text(encoding="utf-8"))
+    result = _read_json(folder / number / "results.json")
     name = f"{number}_{result['pilot']}"
     if result["pilot"] == "inbox":  # the bundled pilot's outputs are the ones that readers see
         name = number
@@ -120,7 +120,7 @@ def _lent_figures(results: Path, number: str) -> list[dict]:
     """Label figures of other pilots of this chapter, under a name that begins with the pilot's."""
     lent = []
     for path in sorted(results.glob(f"{number}_*.json")):
-        other = json.loads(path.read_text(encoding="utf-8"))
+        other = _read_json(path)
         for figure in other["figures"]:
             if re.fullmatch(r"\w+\.label\.\w+", figure["name"]):
                 figure["name"] = re.sub(r"^\w+", other["pilot"], figure["name"])
@@ -138,13 +138,17 @@ def _keep_files(run: Path, reference: Path) -> None:
     manifest = run / "manifest.json"
     if not manifest.is_file():
         return
-    for name in json.loads(manifest.read_text(encoding="utf-8")):
+    for name in _read_json(manifest):
         kept = run / name
         if kept.is_file() and kept.stat().st_size < 1_000_000:
             shutil.copy(kept, reference)
         elif kept.is_dir() and (reference / name).is_dir():  # the adapter of these answers
             shutil.rmtree(reference / name)
             shutil.copytree(kept, reference / name)
+
+
+def _read_json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def readme_table() -> str:
@@ -157,7 +161,7 @@ def readme_table() -> str:
         stored = ROOT / "data/reference/results" / f"{number}.json"
         minutes = measured = ""
         if stored.is_file():
-            result = json.loads(stored.read_text(encoding="utf-8"))
+            result = _read_json(stored)
             minutes = f"{result['seconds'] / 60:.0f}"
             measured = "; ".join(result["settings"].get("lead", []))
         cells = [f"[{title}](notebooks/{path.name})", " ".join(question.split()), minutes, measured]
@@ -189,11 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "\nStopped. Finished answers and checkpoints are kept; "
-            "the same command goes on from there.",
-            file=sys.stderr,
-        )
+        kept = "finished answers and checkpoints are kept; the same command goes on from there"
+        print(f"\nStopped. {kept.capitalize()}.", file=sys.stderr)
         return 130
     return 0
 
@@ -215,23 +216,40 @@ def _run(options: argparse.Namespace) -> None:
     pilot = Pilot.load(Path(options.pilot).resolve())
     if pilot.name == "inbox" and pilot.folder != ROOT / "data/inbox":
         raise CourseError(
-            "pilot.yaml: the name 'inbox' belongs to the bundled pilot; "
-            "give yours a name of its own."
+            "pilot.yaml: the name 'inbox' belongs to the bundled pilot; choose another."
         )
     notes = rows.load(pilot).notes  # mistakes in the rows are said before a kernel starts
     environment = {**os.environ, "COURSE_PILOT": str(pilot.folder), "COURSE_QUIET": "1"}
-    environment["COURSE_RUNS"] = str(runs_folder())  # notebooks run in another folder
+    environment["COURSE_RUNS"] = str(runs_folder())  # notebooks run in a folder of their own
     if options.profile:
         environment["COURSE_PROFILE"] = options.profile
     profile = PROFILES.get(environment.get("COURSE_PROFILE", ""))
     folder = runs_folder() / pilot.name
     if profile and profile.name == "smoke":
         folder = folder / "smoke"
+    bar = _bar_in_words(pilot, profile)
     for number, path in _chosen(options.only):
-        _run_one(number, path, folder, environment, options, pilot, profile)
+        if number == "00" and not bar:
+            hint = "run `make bar PILOT=...` first if the result is meant to count"
+            print(f"No bar is frozen for this pilot: {hint}.", flush=True)
+        if options.fresh:
+            shutil.rmtree(folder / number, ignore_errors=True)
+        started = time.perf_counter()
+        notebook = run_chapter(path, _say_live, environment)
+        seconds = time.perf_counter() - started
+        nbformat.write(notebook, folder / number / path.name)
+        if options.record:
+            record_chapter(number, path, notebook, folder)
+        figures = len(_read_json(folder / number / "results.json")["figures"])
+        line = f"{path.stem:20} done in {seconds:.0f} s, {figures} figures"
+        print(f"\r{line:76}" if sys.stdout.isatty() else line, flush=True)
     for note in notes:
         print(f"Note: {note}")
-    _report(pilot, profile, folder)
+    page = pages.build_report(folder, _bar_in_words(pilot, profile))  # 02 may have frozen one
+    print(f"Report: {page.relative_to(ROOT) if page.is_relative_to(ROOT) else page}")
+    for results in sorted(folder.glob("*/results.json")):
+        for line in _read_json(results)["settings"].get("lead", []):
+            print(f"  {line}")
 
 
 def _chosen(only: str | None) -> list[tuple[str, Path]]:
@@ -242,54 +260,20 @@ def _chosen(only: str | None) -> list[tuple[str, Path]]:
     return chosen
 
 
-def _run_one(
-    number: str,
-    path: Path,
-    folder: Path,
-    environment: dict,
-    options: argparse.Namespace,
-    pilot: Pilot,
-    profile: Profile | None,
-) -> None:
-    has_bar = sealed.first_sealed(sealed.places(pilot, profile))
-    if number == "00" and pilot.name not in ("inbox", "clinc150") and not has_bar:
-        print(
-            "No bar is frozen for this pilot: run `make bar PILOT=...` first if the result is "
-            "meant to count.",
-            flush=True,
-        )
-    if options.fresh:
-        shutil.rmtree(folder / number, ignore_errors=True)
-    started = time.perf_counter()
-    notebook = run_chapter(path, _say_live, environment)
-    seconds = time.perf_counter() - started
-    nbformat.write(notebook, folder / number / path.name)
-    if options.record:
-        record_chapter(number, path, notebook, folder)
-    result = json.loads((folder / number / "results.json").read_text(encoding="utf-8"))
-    line = f"{path.stem:20} done in {seconds:.0f} s, {len(result['figures'])} figures"
-    print(f"\r{line:76}" if sys.stdout.isatty() else line, flush=True)
+def _bar_in_words(pilot: Pilot, profile: Profile | None) -> str:
+    """The agreed bar in a sentence, empty where none is frozen."""
+    if not sealed.first_sealed(sealed.places(pilot, profile)):
+        return ""
+    try:
+        return f"The {Bar.load(pilot, profile)}"
+    except CourseError as problem:  # edited, or frozen on other rows: the page says so
+        return str(problem)
 
 
 def _say_live(line: str) -> None:
     """A line that the next one overwrites; nothing where output goes to a file."""
     if sys.stdout.isatty():
         print(f"\r{line:76}", end="", flush=True)
-
-
-def _report(pilot: Pilot, profile: Profile | None, folder: Path) -> None:
-    bar = ""
-    if sealed.first_sealed(sealed.places(pilot, profile)):
-        try:
-            bar = f"The {Bar.load(pilot, profile)}"
-        except CourseError as problem:  # edited, or frozen on other rows: the page says so
-            bar = str(problem)
-    page = pages.build_report(folder, bar)
-    print(f"Report: {page.relative_to(ROOT) if page.is_relative_to(ROOT) else page}")
-    for chapter in sorted(folder.glob("*/results.json")):
-        settings = json.loads(chapter.read_text(encoding="utf-8"))["settings"]
-        for line in settings.get("lead", []):
-            print(f"  {line}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a file in one step: a kill or a full disk leaves the old file, never half a new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(path.name + ".part")
+    half = path.with_name(path.name + ".part")  # beside it: a rename works on one disk only
     try:
         half.write_text(text, encoding="utf-8", newline="")
         os.replace(half, path)
@@ -61,6 +61,7 @@ def sha256(path: str | Path) -> str:
 
 def fingerprint(*things: Any) -> str:
     """Twelve hex digits over settings, rows or hashes: the same things give the same name."""
+    # sorted keys: the order in which settings were written does not matter
     content = json.dumps(things, sort_keys=True, default=str).encode()
     return hashlib.sha256(content).hexdigest()[:12]
 
@@ -74,13 +75,13 @@ def read_utf8(path: Path, cure: str = "save it again as UTF-8") -> str:
     Raises CourseError with the line where another encoding shows.
     """
     data = path.read_bytes()
-    if data[:4] == b"PK\x03\x04":
+    if data[:4] == b"PK\x03\x04":  # a zip file, which an .xlsx is
         raise CourseError(
             f"{path.name} is an Excel workbook under another name; "
             "in Excel choose Save as, CSV UTF-8."
         )
     try:
-        return normalised(data.decode("utf-8-sig"))
+        return normalised(data.decode("utf-8-sig"))  # -sig: Excel puts a mark in front
     except UnicodeDecodeError as problem:
         line = data[: problem.start].count(b"\n") + 1
         best = from_bytes(data).best()
@@ -128,7 +129,7 @@ def _yaml_sentence(name: str, text: str, problem: yaml.YAMLError) -> str:
     wrong |= dict.fromkeys("：，　", "a full-width colon, comma or space; use the half-width one")
     for number, content in enumerate(text.split("\n"), 1):
         for character, what in wrong.items():
-            if character in content and number <= line + 1:
+            if character in content and number <= line + 1:  # YAML notices it a line later
                 return f"{name} line {number} has {what}."
     cure = "a value with a mark such as ? : # [ in it needs quotes around it"
     return f"{name} is not valid YAML near line {line}: {words}; {cure}."
@@ -148,7 +149,7 @@ def numbered_rows(path: Path, notes: list[str] | None = None) -> list[tuple[int,
     text = read_utf8(path, "save it as 'CSV UTF-8'")
     if not text.strip():
         raise CourseError(f"{path.name} is empty.")
-    if path.suffix == ".jsonl":
+    if path.suffix == ".jsonl":  # every other name is taken for CSV
         return _jsonl_rows(path.name, text)
     separator = _separator(text.split("\n", 1)[0])
     if separator != "," and notes is not None:
@@ -176,12 +177,12 @@ def numbered_rows(path: Path, notes: list[str] | None = None) -> list[tuple[int,
 
 def _separator(header: str) -> str:
     """Comma, semicolon or tab, whichever is most frequent outside quotes; a comma wins a tie."""
-    outside = "".join(header.split('"')[::2])
+    outside = "".join(header.split('"')[::2])  # every other piece stands inside quotes
     return max(",;\t", key=outside.count)
 
 
 def _records(name: str, text: str, separator: str) -> list[list[str]]:
-    csv.field_size_limit(10_000_000)
+    csv.field_size_limit(10_000_000)  # a long message is no mistake
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     records, begin = [], 1
     try:

@@ -13,7 +13,7 @@ from helpers.core.files import write_text
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(ROOT / "helpers/templates"),
     autoescape=jinja2.select_autoescape(["html"]),
-    trim_blocks=True,
+    trim_blocks=True,  # a line with only a tag leaves no empty line
 )
 
 
@@ -48,10 +48,10 @@ def build_report(folder: str | Path, bar: str = "") -> Path:
     pilot, chapters = folder.name, []
     for path in sorted(folder.glob("*/results.json")):
         chapter = json.loads(path.read_text(encoding="utf-8"))
-        chapter["pictures"] = [
-            {"name": picture.stem, "data": embedded_picture(picture)}
-            for picture in sorted(path.parent.glob("*.png"))
-        ]
+        chapter["pictures"] = []
+        for picture in sorted(path.parent.glob("*.png")):  # their names begin with a number
+            data = embedded_picture(picture)
+            chapter["pictures"].append({"name": picture.stem, "data": data})
         pilot = chapter["pilot"]
         chapters.append(chapter)
     page = render("run_report.html", pilot=pilot, chapters=chapters, bar=bar)

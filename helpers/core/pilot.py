@@ -98,7 +98,7 @@ class Pilot(BaseModel):
     language: str = "en"
     text: str
     fields: dict[str, FieldSpec] = Field(min_length=1)
-    success: Literal["exact"] = "exact"
+    success: Literal["exact"] = "exact"  # every field right
     base_model: str = "embedded"
     teacher: str | dict = "embedded"
     train: str | None = None
@@ -106,7 +106,7 @@ class Pilot(BaseModel):
     ood: str | None = None
     source: Source | None = None
     about: str = ""
-    folder: Path = Field(default=Path("."), exclude=True)
+    folder: Path = Field(default=Path("."), exclude=True)  # where pilot.yaml lies
 
     @field_validator("name")
     @classmethod
@@ -185,7 +185,7 @@ class Pilot(BaseModel):
     def chat(self, text: str, shots: Iterable[Mapping] = (), full: bool = True) -> list[dict]:
         """Messages in the chat format: the instruction, worked examples (rows), the text."""
         messages = [{"role": "system", "content": self.instruction(full)}]
-        for row in shots:
+        for row in shots:  # worked examples look like earlier turns of the same talk
             messages.append({"role": "user", "content": row[self.text]})
             messages.append({"role": "assistant", "content": self.answer(row)})
         return [*messages, {"role": "user", "content": text}]
@@ -198,6 +198,7 @@ class Pilot(BaseModel):
         Labels come from `values`. With copy=True a pattern can only be a match that stands in
         the text and a span only a run of its words; with copy=False both are any string.
         """
+        # the keys come in a fixed order, so that a record has one way to be written
         parts, rules = [], []
         before = "{"
         for number, (name, field) in enumerate(self.fields.items()):
@@ -226,15 +227,17 @@ def _choices(field: FieldSpec, text: str, copy: bool) -> list[str]:
     if field.type == "label":
         return [_literal(_quoted(value)) for value in field.values]
     if not copy:
-        return [r'"\"" [^"\\\n]+ "\""']
+        return [r'"\"" [^"\\\n]+ "\""']  # any text in quotes, without an escape
     if field.type == "span":
         return [r'"\"" span "\""'] if re.search(r"\w", text) else []
+    # each match once, in the order of the text
     matches = dict.fromkeys(match.group(0) for match in re.finditer(field.regex, text))
     return [_literal(_quoted(value)) for value in matches if value]
 
 
 def _span_rules(text: str) -> list[str]:
     """Every run of words as nested rules: a start w0 may go on with c1, that with c2, and so on."""
+    # a piece is a word or one mark, with the white space before it
     pieces = re.findall(r"(\s*)(\w+|[^\w\s])", text)
     rules, starts = [], []
     for number, (space, word) in enumerate(pieces):

@@ -75,10 +75,10 @@ class LiveLoss(TrainerCallback):
         if self.handle is None:
             self.handle = display(figure, display_id=True)
         else:
-            self.handle.update(figure)
+            self.handle.update(figure)  # in place, not one below the other
         if save and self.path:
             figure.savefig(self.path)
-        plt.close(figure)
+        plt.close(figure)  # or the cell would show it a second time
 
 
 # Dots and bars: the first name stands on top --------------------------------------------------
@@ -144,7 +144,7 @@ def stacks(named: Mapping[str, Mapping[str, float]], title: str = "", unit: str 
     """Stacked bars for {name: {piece: number}}: one colour per piece, totals written on."""
     figure, axes = new_axes(height=1.3 + 0.36 * len(named))
     names = list(reversed(named))
-    left = [0.0] * len(names)
+    left = [0.0] * len(names)  # where the next piece of each bar begins
     for piece in dict.fromkeys(piece for bar in named.values() for piece in bar):
         widths = [named[name].get(piece, 0.0) for name in names]
         drawn = axes.barh(names, widths, left=left, height=0.62, label=piece)
@@ -187,6 +187,7 @@ def curves(
     for (name, (xs, ys)), colour in zip(named.items(), colours, strict=False):
         axes.plot(xs, ys, color=colour, linewidth=1.8)
         ends.append((ys[-1], xs[-1], name, colour))
+    # a line of text is about 7 % of the height
     gap = 0.07 * max(max(ys) for _, ys in named.values())
     lowest = -1.0
     for height, last, name, colour in sorted(ends):  # names of close lines are moved apart
@@ -214,7 +215,7 @@ def histogram(
     """A histogram (`bins`: the edges), with a dashed line for each (value, name) in `marks`."""
     figure, axes = new_axes(height=2.2)
     if bins is None:
-        bins = min(20, max(4, len(set(values))))
+        bins = min(20, max(4, len(set(values))))  # no more bars than values
     axes.hist(values, bins=bins, color=SOFT, edgecolor="white")
     axes.set_ylim(0, 1.15 * axes.get_ylim()[1])  # space for the names of the marks
     for value, name in marks:

@@ -24,7 +24,7 @@ def sampled_values(pilot: Any, label: str) -> list[str]:
     """As many labels as `values: {sample: ...}` says, drawn before any score is known."""
     sample = pilot.fields[label].values
     pairs = _splits(pilot.source, pilot.text, label)["train"]
-    known = sorted({value for _, value in pairs} - {"oos"})
+    known = sorted({value for _, value in pairs} - {"oos"})  # oos: out of scope, no label
     if sample.sample > len(known):
         has = f"{pilot.source.dataset} has {len(known)} labels"
         raise CourseError(f"{has}; pilot.yaml wants to sample {sample.sample}.")
@@ -35,6 +35,7 @@ def drawn_rows(pilot: Any) -> dict[str, list[dict]]:
     """{split: rows}: `per_label` training rows of each value, `test_rows`, and up to 60 ood."""
     source, label = pilot.source, pilot.labels[0]
     splits = _splits(source, pilot.text, label)
+    # one generator for all draws, in this order: the rows are the same on every machine
     draw, tables = random.Random(source.seed), {"train": []}
     for value in pilot.fields[label].values:
         pairs = [pair for pair in splits["train"] if pair[1] == value]

@@ -16,7 +16,7 @@ from helpers.core.pilot import FieldSpec, Pilot
 from helpers.core.runtime import Profile
 from helpers.core.text import CONTROL, did_you_mean, same_message
 
-FEWEST = {"train": 10, "test": 5}
+FEWEST = {"train": 10, "test": 5}  # below, nothing can be trained or counted
 Tables = dict[str, list[dict]]
 
 
@@ -58,7 +58,7 @@ def spread(
     order = list(rows)
     random.Random(seed).shuffle(order)
     if labels:
-        turns: dict[str, list] = {}
+        turns: dict[str, list] = {}  # {value: its rows}
         for row in order:
             turns.setdefault(row[labels[0]], []).append(row)
         longest = max(map(len, turns.values()), default=0)
@@ -126,7 +126,7 @@ def _checked(
                 f"{name} row {number}: the id {new['id']!r} stands in row {first} already."
             )
         clean.append(new)
-    if wrong:
+    if wrong:  # five are enough to see what kind of mistake it is
         more = f" And {len(wrong) - 5} more." if len(wrong) > 5 else ""
         raise CourseError(" ".join(wrong[:5]) + more)
     if controls:
@@ -201,6 +201,7 @@ def _check_sizes(tables: Tables, notes: list[str]) -> None:
 
 def _drop_leaks(pilot: Pilot, tables: Tables, notes: list[str]) -> None:
     """Take training rows out that also stand in the test set: they would inflate the score."""
+    # both sides folded: a capital letter does not make another message
     tested = {same_message(row[pilot.text]) for row in tables["test"]}
     kept = [row for row in tables["train"] if same_message(row[pilot.text]) not in tested]
     leaks = len(tables["train"]) - len(kept)

@@ -43,7 +43,7 @@ class Run:
             base = base / "smoke"
         self.folder = base / chapter
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.started = time.perf_counter()
+        self.started = time.perf_counter()  # results.json says how long a chapter took
         self.figures: list[dict] = []
 
     def path(self, name: str) -> Path:
@@ -57,9 +57,8 @@ class Run:
     ) -> Path:
         """Enter a file or folder into manifest.json with its hashes, settings, seed, versions."""
         path = self.path(name)
-        files = [path]
-        if path.is_dir():
-            files = sorted(place for place in path.rglob("*") if place.is_file())
+        places = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files = [place for place in places if place.is_file()]
         manifest = self._manifest()
         manifest[name] = {
             "sha256": {file.relative_to(self.folder).as_posix(): sha256(file) for file in files},
@@ -87,7 +86,7 @@ class Run:
     def _manifest(self) -> dict:
         try:
             return json.loads(self.path("manifest.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # none yet, or cut short: everything is made again
             return {}
 
     # What other chapters made ---------------------------------------------------------------
@@ -115,6 +114,7 @@ class Run:
         """
         for folder in self._folders_of(chapter):
             for path in _answer_files(folder / "answers", name):
+                # the model, its adapter, the prompt's settings: see helpers.ask.answers.generate
                 made_from = path.stem.rsplit("-", 1)[1]
                 keys = [fingerprint(made_from, text) for text in texts]
                 journal = Journal(path)
@@ -146,6 +146,7 @@ class Run:
 
         `seeds`: where they are not the run's own. The same name again replaces the figure.
         """
+        # by their attributes, since core knows nothing of helpers.measure
         if hasattr(value, "difference"):
             comparison = value
             value, low, high = comparison.difference, comparison.low, comparison.high

@@ -81,7 +81,7 @@ def bf16_on_cpu() -> bool:
     import torch
 
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    if any(getattr(torch.cpu, name, bool)() for name in checks):
+    if any(getattr(torch.cpu, name, bool)() for name in checks):  # bool(): False where absent
         return True
     return "BF16" in str(torch.backends.cpu.get_cpu_capability()).upper()
 
@@ -158,7 +158,7 @@ def plain_errors() -> None:
         return
 
     def show_sentence(self, kind, value, trace, tb_offset=None):
-        print(f"{value}", file=sys.stderr)
+        print(f"{value}", file=sys.stderr)  # stderr: course.py keeps it out of stored outputs
         return [f"{kind.__name__}: {value}"]
 
     shell.set_custom_exc((CourseError,), show_sentence)
@@ -168,7 +168,7 @@ def progress(things: Iterable, title: str, total: int | None = None) -> Iterable
     """A progress bar for a person; silent in recorded runs and tests (`COURSE_QUIET=1`)."""
     from tqdm.auto import tqdm
 
-    silent = bool(os.environ.get("COURSE_QUIET"))
+    silent = bool(os.environ.get("COURSE_QUIET"))  # a recorded page shows no bar half drawn
     return tqdm(things, desc=title, total=total, leave=False, disable=silent)
 
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 WIDE = r"\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f"  # scripts that write no spaces between words
 TOKEN = re.compile(rf"[{WIDE}]|[^\W{WIDE}]+")
+# control characters, line separators, and halves of a character that JSON escapes can hold
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -34,14 +35,14 @@ def same_message(text: str) -> str:
 
     `C# help` and `C++ help` stay different: every other character counts.
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = unicodedata.normalize("NFKC", text).casefold()  # full-width forms too
     return " ".join(folded.split()).rstrip(" .!?。！？")
 
 
 def did_you_mean(word: object, known: Iterable[str], number: int = 1) -> str:
     """`; did you mean 'order'?` for the nearest known name, else `; there are ...`, all of them."""
     names = list(known)
-    lowered = {name.lower(): name for name in names}
+    lowered = {name.lower(): name for name in names}  # 'Order' is near 'order'
     near = difflib.get_close_matches(str(word).lower(), list(lowered), number)
     if near:
         return f"; did you mean {' or '.join(repr(lowered[name]) for name in near)}?"
