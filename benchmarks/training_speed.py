@@ -1,10 +1,11 @@
-"""Useful tokens a second: the course's training cell against the tutorial default, side by side, and what each choice gives.
+"""Useful tokens a second: the course's training cell against the tutorial default, side by side.
 
     python -m benchmarks.training_speed [--rows 60] [--rounds 2] [--memory] [--out file.json]
 
-The default is TRL's: a base named by string (float32), NF4, padding, gradient checkpointing, batches of 8, the loss as TRL computes
-it. The ladder switches the course's choices on one after another. Every rung trains one epoch of the same rows, the rungs take turns,
-and the first step of each is not counted. A useful token is one that is not padding.
+The default is TRL's: a base named by string (float32), NF4, padding, checkpointing, batches
+of 8, the loss as TRL computes it. The ladder switches the course's choices on one after another.
+Every rung trains one epoch of the same rows, the rungs take turns, and the first step of each is
+not counted. A useful token is one that is not padding.
 """
 
 import argparse
@@ -15,367 +16,289 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-os.environ.setdefault("COURSE_QUIET", "1")
+import torch
+from peft.helpers import disable_input_dtype_casting
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from helpers import ROOT, CourseError
-from helpers.choose import models
+from helpers.choose import memory, models
 from helpers.core import rows, runtime
+from helpers.core.files import write_text
 from helpers.core.pilot import Pilot
 from helpers.tune import examples, training
 
 DEFAULT = {
     "load": "float32",
-    "nf4": True,
-    "checkpointing": True,
+    "four_bit": True,
+    "activation_checkpointing": True,
     "packing": False,
-    "batch": 8,
-    "length": 1024,
+    "batch_size": 8,
+    "max_length": 1024,
     "guards": False,
-    "loss": "all",
-    "casts": True,
+    "answer_only": False,
+    "casts": True,  # PEFT's way through float32 before each adapter, see training.fit
 }
-LADDER = [  # each rung keeps what stands above it
-    ("default", {}),
-    ("load_bf16", {"load": "bfloat16"}),
-    ("no_checkpointing", {"checkpointing": False}),
-    ("packed_512", {"packing": True, "batch": 1, "length": 512}),
-    ("answer_loss", {"loss": "answer"}),
-    ("fast", {"casts": False, "guards": True}),
-]
-BESIDE = [  # the fast cell with one thing changed
-    ("packed_256", {"length": 256}),
-    ("packed_1024", {"length": 1024}),
-    ("dense_base", {"nf4": False}),
-]
+LADDER = {  # each rung keeps what stands above it
+    "default": {},
+    "load_bf16": {"load": "bfloat16"},
+    "no_checkpointing": {"activation_checkpointing": False},
+    "packed_512": {"packing": True, "batch_size": 1, "max_length": 512},
+    "answer_loss": {"answer_only": True},
+    "fast": {"casts": False, "guards": True},
+}
+BESIDE = {  # the fast cell with one thing changed
+    "packed_256": {"max_length": 256},
+    "packed_1024": {"max_length": 1024},
+    "dense_base": {"four_bit": False},
+}
 
 
-def rungs(names=None):
-    """{name: choices} of the ladder and of what stands beside it; `names` picks some."""
-    found, choices = {}, dict(DEFAULT)
-    for name, change in LADDER:
+def speed_rungs(names: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+    """{name: choices} of the ladder and of what stands beside it; `names` picks some.
+
+    Without bfloat16 in hardware the rung that loads in bfloat16 is left out, and all are float32.
+    """
+    choices, rungs = dict(DEFAULT), {}
+    for name, change in LADDER.items():
+        if name == "load_bf16" and runtime.detect("cpu").dtype == "float32":
+            continue
         choices = choices | change
-        found[name] = dict(choices)
-    found |= {name: found["fast"] | change for name, change in BESIDE}
-    if (
-        runtime.detect("cpu").dtype == "float32"
-    ):  # without bfloat16 in hardware the same ladder, in float32
-        found = {name: c | {"load": "float32"} for name, c in found.items() if name != "load_bf16"}
-    return {name: found[name] for name in names or found}
+        rungs[name] = choices
+    for name, change in BESIDE.items():
+        rungs[name] = rungs["fast"] | change
+    return {name: rungs[name] for name in names or rungs}
 
 
-def prepared(pilot, base, number, packs=4):
-    """`number` training rows, their labels in turns, as prompt and completion; few or short ones are repeated until they fill `packs` packs of 512."""
-    from transformers import AutoTokenizer
-
+def benchmark_rows(pilot: Pilot, base: Any, number: int, packs: int = 4) -> list[dict[str, str]]:
+    """`number` training rows, labels in turns, repeated until they fill `packs` packs of 512."""
     tokenizer = AutoTokenizer.from_pretrained(base.path)
-    few = rows.spread([dict(row) for row in rows.load(pilot).train], pilot.labels, number)
-    data, _ = examples.examples(pilot, few, tokenizer, 512)
-    tokens = sum(len(tokenizer(row["prompt"] + row["completion"]).input_ids) for row in data)
-    return data * max(1, -(-packs * 512 // tokens), -(-9 // len(data)))
+    train = [dict(row) for row in rows.load(pilot).train]
+    few = rows.spread(train, pilot.labels, number)
+    taught, _ = examples.training_rows(pilot, few, tokenizer, 512)
+    tokens = sum(examples.row_length(tokenizer, row) - 1 for row in taught)
+    return taught * max(1, -(-packs * 512 // tokens), -(-9 // len(taught)))
 
 
-def build(choices, pilot, base, data, out):
-    """An SFTTrainer with these choices over `data` (prompt and completion), one epoch."""
-    import torch
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import (
-        AutoModelForCausalLM,
-        AutoTokenizer,
-        BitsAndBytesConfig,
-        PrinterCallback,
-    )
-    from trl import SFTConfig, SFTTrainer
-
+def rung_trainer(
+    choices: Mapping[str, Any], base: Any, taught: Sequence[Mapping], folder: str
+) -> training.AnswerSFTTrainer:
+    """The trainer of one rung, for one epoch."""
     here = runtime.detect("cpu")
-    number = here.torch_dtype
-    nf4 = (
-        BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=number,
-        )
-        if choices["nf4"]
-        else None
-    )
-    tokenizer = AutoTokenizer.from_pretrained(base.path)
-    longest = 1 + max(len(tokenizer(row["prompt"] + row["completion"]).input_ids) for row in data)
-    model = AutoModelForCausalLM.from_pretrained(
-        base.path, dtype=getattr(torch, choices["load"]), quantization_config=nf4
-    )
-    hardware = training.hardware_arguments(here) | {
-        "activation_checkpointing": choices["checkpointing"]
-    }
-    arguments = SFTConfig(
-        output_dir=str(out),
+    return training.build_trainer(
+        training.load_base(base.path, here, choices["four_bit"], getattr(torch, choices["load"])),
+        AutoTokenizer.from_pretrained(base.path),
+        taught,
+        here,
+        folder,
+        training.lora_config(),
+        guards=choices["guards"],
+        answer_only=choices["answer_only"],
         packing=choices["packing"],
-        max_length=max(choices["length"], longest),
+        max_length=choices["max_length"],
+        per_device_train_batch_size=choices["batch_size"],
+        activation_checkpointing=choices["activation_checkpointing"],
         num_train_epochs=1,
-        per_device_train_batch_size=choices["batch"],
         learning_rate=1e-3,
-        seed=0,
-        save_strategy="no",
         logging_steps=1,
-        report_to="none",
-        disable_tqdm=True,
-        **hardware,
     )
-    torch.manual_seed(0)
-    trainer = SFTTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_list(data),
-        processing_class=tokenizer,
-        peft_config=LoraConfig(
-            r=16,
-            lora_alpha=32,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        ),
-    )
-    trainer.remove_callback(PrinterCallback)
-    if choices["guards"]:
-        training.guard_4bit(trainer.model)
-        training.guard_adapter(trainer.model)
-    if choices["loss"] == "answer":
-        training.answer_loss(trainer)
-    return trainer
 
 
-def timed(trainer, casts):
-    """(useful tokens, seconds) of trainer.train() without its first step, and the last loss. Raises CourseError for a single step."""
-    from peft.helpers import disable_input_dtype_casting
-    from transformers import TrainerCallback
+class _StepEnds(TrainerCallback):
+    """Notes when each step ends, in seconds."""
 
-    tokens, ends, step = [], [], trainer.training_step
+    def __init__(self) -> None:
+        self.times: list[float] = []
 
-    def counted(model, inputs, *rest, **more):
-        padded = "attention_mask" in inputs
-        tokens.append(
-            int(inputs["attention_mask"].sum()) if padded else inputs["input_ids"].numel()
-        )
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.times.append(time.perf_counter())
+
+
+def timed_training(trainer: Any, casts: bool) -> tuple[int, float, list[float]]:
+    """(useful tokens, seconds, losses) of trainer.train(); the first step is not in the first two.
+
+    Raises CourseError for a single step.
+    """
+    tokens, ends, step = [], _StepEnds(), trainer.training_step
+
+    def counted(model: Any, inputs: Mapping[str, torch.Tensor], *rest: Any, **more: Any) -> Any:
+        mask = inputs.get("attention_mask")
+        tokens.append(inputs["input_ids"].numel() if mask is None else int(mask.sum()))
         return step(model, inputs, *rest, **more)
 
-    class Clock(TrainerCallback):
-        def on_step_end(self, *_, **__):
-            ends.append(time.perf_counter())
-
     trainer.training_step = counted
-    trainer.add_callback(Clock())
+    trainer.add_callback(ends)
     with disable_input_dtype_casting(trainer.model, active=not casts):
         trainer.train()
-    if len(ends) < 2:
-        raise CourseError(f"{len(ends)} step is too few to time; take more rows.")
-    return (
-        sum(tokens[1:]),
-        ends[-1] - ends[0],
-        [e["loss"] for e in trainer.state.log_history if "loss" in e][-1],
-    )
+    if len(ends.times) < 2:
+        raise CourseError(f"{len(ends.times)} step is too few to time; take more rows.")
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return sum(tokens[1:]), ends.times[-1] - ends.times[0], losses
 
 
-def measure(number=60, rounds=2, names=None, pilot=None, say=lambda line: None, packs=4):
-    """{rung: {tokens_per_second, lowest, highest, tokens, seconds, loss}}: medians over rounds in which the rungs take turns."""
+def measure_speed(
+    number: int = 60,
+    rounds: int = 2,
+    names: Sequence[str] | None = None,
+    pilot: Pilot | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    packs: int = 4,
+) -> dict[str, dict[str, float]]:
+    """{rung: tokens_per_second, lowest, highest, tokens, seconds, loss}: medians over rounds."""
     pilot = pilot or Pilot.load(ROOT / "data/inbox")
     base = models.resolve(pilot.base_model, pilot.folder)
-    data = prepared(pilot, base, number, packs)
-    taken = {name: [] for name in rungs(names)}
+    taught = benchmark_rows(pilot, base, number, packs)
+    timings = {name: [] for name in speed_rungs(names)}
     for turn in range(rounds):
-        order = list(rungs(names).items())
-        for name, choices in (
-            order if turn % 2 == 0 else order[::-1]
-        ):  # there and back, so that a warming machine helps no side
-            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as out:
-                tokens, seconds, loss = timed(
-                    build(choices, pilot, base, data, out), choices["casts"]
-                )
-            taken[name].append((tokens / seconds, tokens, seconds, loss))
+        order = list(speed_rungs(names).items())
+        if turn % 2:  # there and back, so that a warming machine helps no side
+            order.reverse()
+        for name, choices in order:
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                trainer = rung_trainer(choices, base, taught, folder)
+                tokens, seconds, losses = timed_training(trainer, choices["casts"])
+            timings[name].append((tokens / seconds, tokens, seconds, losses[-1]))
             say(f"{name:18}{tokens / seconds:7.1f} tokens/s")
-    return {
-        name: dict(
-            zip(
-                ("tokens_per_second", "tokens", "seconds", "loss"),
-                map(statistics.median, zip(*found)),
-            )
-        )
-        | {"lowest": min(found)[0], "highest": max(found)[0]}
-        for name, found in taken.items()
-    }
+    speeds = {}
+    for name, rounds_of in timings.items():
+        keys = ("tokens_per_second", "tokens", "seconds", "loss")
+        medians = [statistics.median(values) for values in zip(*rounds_of)]
+        speeds[name] = dict(zip(keys, medians))
+        speeds[name] |= {"lowest": min(rounds_of)[0], "highest": max(rounds_of)[0]}
+    return speeds
 
 
-def speedup(found):
-    """Useful tokens a second of the fast cell over those of the default, one number."""
-    return found["fast"]["tokens_per_second"] / found["default"]["tokens_per_second"]
+def speedup_of(speeds: Mapping[str, Mapping[str, float]]) -> float:
+    """Useful tokens a second of the fast cell over those of the default."""
+    return speeds["fast"]["tokens_per_second"] / speeds["default"]["tokens_per_second"]
 
 
-def memory(name, number=24):
-    """Growth of a fresh process's own memory over loading and training on a rung, at its peak, in bytes."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.training_speed",
-        "--peak",
-        name,
-        "--rows",
-        str(number),
-    ]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"},
-    )
+def rung_memory(name: str, number: int = 24) -> int:
+    """Growth of a fresh process's own memory over training on a rung, at its peak, in bytes."""
+    command = [sys.executable, "-m", "benchmarks.training_speed"]
+    command += ["--peak", name, "--rows", str(number)]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     lines = [line for line in done.stdout.splitlines() if line.startswith("peak ")]
     if done.returncode or not lines:
-        raise CourseError(
-            f"Measuring the memory of {name} stopped: {(done.stderr.strip().splitlines() or ['it was killed'])[-1][:300]}"
-        )
+        last = (done.stderr.strip().splitlines() or ["it was killed"])[-1][:300]
+        raise CourseError(f"Measuring the memory of {name} stopped: {last}")
     return int(lines[-1].split()[1])
 
 
-def peak(name, number):
-    """The measurement behind `memory`, in this process."""
-    import torch
-
-    from helpers.choose import memory as watch
-
-    pilot, choices = Pilot.load(ROOT / "data/inbox"), rungs([name])[name]
+def _print_peak(name: str, number: int) -> None:
+    """The measurement behind `rung_memory`, in this process."""
+    pilot, choices = Pilot.load(ROOT / "data/inbox"), speed_rungs([name])[name]
     base = models.resolve(pilot.base_model, pilot.folder)
-    data = prepared(pilot, base, number)
-    torch.randn(64, 64) @ torch.randn(64, 64)
-    before = watch.own_bytes()
-    with watch.PeakMemory(False) as top, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as out:
-        timed(build(choices, pilot, base, data, out), choices["casts"])
-    print("peak", top.top - before)
+    taught = benchmark_rows(pilot, base, number)
+    torch.randn(64, 64) @ torch.randn(64, 64)  # the library's own buffers are not the model's
+    before = memory.own_bytes()
+    with (
+        memory.PeakMemory(False) as peak,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+    ):
+        timed_training(rung_trainer(choices, base, taught, folder), choices["casts"])
+    print("peak", peak.top - before)
 
 
-def on_shape(config, rows_a_step=4, length=512, steps=8, cap_gib=None):
-    """QLoRA of random weights in the shape of a config.json, for cards: {tokens_per_second, peak_gib, first_loss, last_loss, device}.
+def train_on_shape(
+    config: str | Path,
+    rows_a_step: int = 4,
+    length: int = 512,
+    steps: int = 8,
+    cap_gib: float | None = None,
+) -> dict[str, Any]:
+    """QLoRA of random weights in the shape of a config.json: speed, memory and two losses.
 
-    The base model is random, so the loss only shows that something is learnt: the same few rows of random tokens, again and again.
-    `cap_gib` caps the memory of the card, as a smaller one would. Runs on a CPU too, where the peak is None.
+    Keys: tokens_per_second, peak_gib (None on a CPU), first_loss, last_loss, device. The base is
+    random, so the loss only shows that something is learnt: the same rows of random tokens again
+    and again. `cap_gib` caps the memory of the card, as a smaller one would.
     """
-    import torch
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoTokenizer,
-        BitsAndBytesConfig,
-        PrinterCallback,
-    )
-    from trl import SFTConfig, SFTTrainer
-
     here = runtime.detect()
-    cuda, number = here.device == "cuda", here.torch_dtype
+    cuda = here.device == "cuda"
     if cuda and cap_gib:
-        torch.cuda.set_per_process_memory_fraction(
-            min(1.0, cap_gib * 2**30 / torch.cuda.get_device_properties(0).total_memory)
-        )
-    held = (
-        torch.cuda.memory_allocated() if cuda else 0
-    )  # what the caller keeps on the card is not this run's
+        card = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, cap_gib * 2**30 / card))
+    # what the caller keeps on the card is not this run's
+    before = torch.cuda.memory_allocated() if cuda else 0
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        AutoModelForCausalLM.from_config(
-            AutoConfig.from_pretrained(config), dtype=number
-        ).save_pretrained(f"{scratch}/random")
-        nf4 = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=number,
-        )
-        model = AutoModelForCausalLM.from_pretrained(
-            f"{scratch}/random",
-            dtype=number,
-            quantization_config=nf4,
-            device_map={"": 0} if cuda else None,
-        )
-        ids = torch.randint(3, min(1000, model.config.vocab_size), (rows_a_step, length)).tolist()
-        arguments = SFTConfig(
-            output_dir=scratch,
-            max_length=length,
+        shape = AutoConfig.from_pretrained(config)
+        random_model = AutoModelForCausalLM.from_config(shape, dtype=here.torch_dtype)
+        random_model.save_pretrained(f"{scratch}/random")
+        del random_model
+        model = training.load_base(f"{scratch}/random", here, four_bit=True)
+        ids = torch.randint(3, min(1000, shape.vocab_size), (rows_a_step, length)).tolist()
+        trainer = training.build_trainer(
+            model,
+            AutoTokenizer.from_pretrained(models.resolve("embedded").path),
+            [{"input_ids": row} for row in ids * steps],
+            here,
+            scratch,
+            training.lora_config(),
+            answer_only=False,
             per_device_train_batch_size=rows_a_step,
             max_steps=steps,
             learning_rate=1e-3,
             lr_scheduler_type="constant",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
             logging_steps=1,
-            **training.hardware_arguments(here),
         )
-        trainer = SFTTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=Dataset.from_dict({"input_ids": ids * steps}),
-            processing_class=AutoTokenizer.from_pretrained(models.resolve("embedded").path),
-            peft_config=LoraConfig(
-                r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"
-            ),
-        )
-        trainer.remove_callback(PrinterCallback)
-        training.guard_4bit(trainer.model)
-        training.guard_adapter(trainer.model)
         if cuda:
             torch.cuda.reset_peak_memory_stats()
-        tokens, seconds, last = timed(trainer, casts=not (here.bf16 or here.fp16))
-        losses = [e["loss"] for e in trainer.state.log_history if "loss" in e]
+        tokens, seconds, losses = timed_training(trainer, casts=not (here.bf16 or here.fp16))
     return {
         "tokens_per_second": tokens / seconds,
-        "peak_gib": (torch.cuda.max_memory_allocated() - held) / 2**30 if cuda else None,
+        "peak_gib": (torch.cuda.max_memory_allocated() - before) / 2**30 if cuda else None,
         "first_loss": losses[0],
-        "last_loss": last,
+        "last_loss": losses[-1],
         "device": torch.cuda.get_device_name(0) if cuda else "cpu",
     }
 
 
-def table(found, used=None):
-    """Lines of text: a rung each, with its tokens a second, the ratio to the default and, where measured, its memory."""
-    slow = found["default"]["tokens_per_second"] if "default" in found else None
-    for name, f in found.items():
-        ratio = f"{f['tokens_per_second'] / slow:6.2f} x" if slow else ""
-        gib = f"{used[name] / 2**30:8.2f} GiB" if used else ""
-        yield f"{name:18}{f['tokens_per_second']:7.1f} tokens/s {ratio}{gib}   loss {f['loss']:.2f}"
+def speed_lines(
+    speeds: Mapping[str, Mapping[str, float]], used: Mapping[str, int] | None = None
+) -> Iterator[str]:
+    """A line of text for each rung: tokens a second, ratio to the default, memory if measured."""
+    for name, speed in speeds.items():
+        line = f"{name:18}{speed['tokens_per_second']:7.1f} tokens/s"
+        if "default" in speeds:
+            line += f"{speed['tokens_per_second'] / speeds['default']['tokens_per_second']:7.2f} x"
+        if used:
+            line += f"{used[name] / 2**30:8.2f} GiB"
+        yield f"{line}   loss {speed['loss']:.2f}"
 
 
-def main():
-    parser = argparse.ArgumentParser()
+def _main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_speed")
     parser.add_argument("--rows", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--only", nargs="+", choices=list(rungs()))
-    parser.add_argument(
-        "--memory", action="store_true", help="also the peak memory of each rung, a process each"
-    )
-    parser.add_argument("--peak", choices=list(rungs()), help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", choices=list(speed_rungs()))
+    parser.add_argument("--memory", action="store_true", help="also each rung's peak memory")
+    parser.add_argument("--peak", choices=list(speed_rungs()), help=argparse.SUPPRESS)
     parser.add_argument("--out")
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     runtime.quiet()
-    if arguments.peak:
-        return peak(arguments.peak, arguments.rows)
-    found = measure(
-        arguments.rows, arguments.rounds, arguments.only, say=lambda line: print(line, flush=True)
-    )
-    used = {name: memory(name) for name in found} if arguments.memory else None
-    print("\n".join(table(found, used)))
-    figures = {
-        f"training.tokens_per_second.{name}": f["tokens_per_second"] for name, f in found.items()
-    }
-    if {"fast", "default"} <= set(found):
-        figures["training.speedup"] = speedup(found)
+    if options.peak:
+        _print_peak(options.peak, options.rows)
+        return
+    speeds = measure_speed(options.rows, options.rounds, options.only, say=print)
+    used = {name: rung_memory(name) for name in speeds} if options.memory else {}
+    print("\n".join(speed_lines(speeds, used)))
+    figures = {}
+    for name, speed in speeds.items():
+        figures[f"training.tokens_per_second.{name}"] = speed["tokens_per_second"]
+    for name, value in used.items():
+        figures[f"training.peak_bytes.{name}"] = value
+    if {"fast", "default"} <= set(speeds):
+        figures["training.speedup"] = speedup_of(speeds)
         print(f"training.speedup {figures['training.speedup']:.2f}")
-    if used:
-        figures |= {f"training.peak_bytes.{name}": value for name, value in used.items()}
-    if arguments.out:
-        Path(arguments.out).write_text(
-            json.dumps({"figures": figures, "rungs": found, "machine": runtime.machine()}, indent=1)
-        )
+    if options.out:
+        result = {"figures": figures, "rungs": speeds, "machine": runtime.machine()}
+        write_text(options.out, json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    _main()

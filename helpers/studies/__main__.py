@@ -2,6 +2,6 @@
 
 import sys
 
-from helpers.studies.runner import main
+from helpers.studies.runner import study_command
 
-sys.exit(main())
+sys.exit(study_command())

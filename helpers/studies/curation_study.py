@@ -20,7 +20,7 @@ from helpers.core.files import Journal, write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
 from helpers.keep import filters, pipeline
-from helpers.make import augment, recipes
+from helpers.make import augment, phrase_book, recipes
 from helpers.measure import intervals
 from helpers.studies import study_figures as figures
 from helpers.tune.students import SETTINGS, StudentJob
@@ -63,9 +63,9 @@ def synthetic_pool(pilot: Pilot, run: Run, seeds: Rows, say: Callable = print) -
         shutil.copy(recorded, place)
     if not place.is_file():
         made = _ask_teacher(pilot, run, seeds, say)
-        book = augment.phrase_book(pilot)
-        made += augment.substitute(pilot, seeds, MADE["substitute"], 4, book.get("spans"))
-        made += augment.compose(pilot, seeds, MADE["compose"], book, 4)
+        book = phrase_book.read_phrase_book(pilot)
+        made += augment.substitute(pilot, seeds, MADE["substitute"], 4, book.spans)
+        made += phrase_book.compose(pilot, seeds, MADE["compose"], book, 4)
         write_text(place, _as_lines(made))
         run.keep("study_pool.jsonl", {"seeds": SEEDS, "made": MADE, "teacher": pilot.teacher})
     return [json.loads(line) for line in place.read_text(encoding="utf-8").split("\n") if line]

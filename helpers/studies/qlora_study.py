@@ -1,408 +1,288 @@
-"""Chapter 05's study: how much data, which method, mixed or in sequence, and is fast as good as the default?
+"""Chapter 05's study: how much data, which method, mixed or in sequence, is fast as good?
 
-All students answer the 200 test rows, as a report: nothing of the chapter is chosen by these figures. The order is that of what matters
-most; a study stopped early has the first tables.
+All students answer the test rows, as a report: nothing of the chapter is chosen by these figures.
+The order is that of what matters most; a study stopped early has the first tables.
 """
 
 import json
 import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from transformers import AutoTokenizer
 
-from helpers import ROOT, CourseError
-from helpers.choose import memory
-from helpers.core import rows as rows_room
-from helpers.core import files, runs
+from helpers import CourseError
+from helpers.choose import memory, models
+from helpers.core import rows as labelled_rows
+from helpers.core.files import write_text
+from helpers.core.pilot import Pilot
+from helpers.core.runs import Run
 from helpers.make import augment
-from helpers.measure import intervals
-from helpers.tune import students
+from helpers.studies import study_figures as figures
+from helpers.tune import examples
+from helpers.tune.students import SETTINGS, StudentJob
 
-FAST = {"pack": 512, "loss": "answer"}
+Rows = list[dict[str, Any]]
+FAST = {"max_length": 512, "answer_only": True}
+# as TRL's defaults would have it, but for the learning rate
 DEFAULT = {
     "packing": False,
-    "batch": 8,
-    "pack": 1024,
+    "batch_size": 8,
+    "max_length": 1024,
     "load": "float32",
-    "checkpointing": True,
+    "activation_checkpointing": True,
     "guards": False,
-}  # as TRL's defaults would have it, but for the learning rate
-EPOCHS, SEEDS, FEWER = 8, (0, 1, 2), (0, 1)  # FEWER: for what is compared beside the speed
+}
+EPOCHS, SEEDS = 8, (0, 1, 2)
+FEWER = (0, 1)  # seeds of what is compared beside the speed
 CURVE, LEAST_EPOCHS = (15, 30, 120, 250, 500), 3  # rows; see curve_steps
 STAGES = (("lamini", "LaMini"), ("explain", "Orca"), ("evolve", "Evol"))
 STAGE_STEPS = 25
-TIMED = ("fast", "default", "packs of 256", "lora", "full")  # the arms whose seconds are compared
+TIMED = ("fast", "default", "packs of 256", "lora", "full")  # arms whose seconds are compared
+CHANGES = {
+    "rank 4": {"r": 4, "lora_alpha": 8},
+    "rank 64": {"r": 64, "lora_alpha": 128},
+    "attention only": {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
+}
 
 
-def made_by(run, chapter, name):
-    """A chapter's file as lines of JSON: from this pilot's run of the chapter, of its study, or the reference copy."""
+def chapter_rows(run: Run, chapter: str, name: str) -> Rows:
+    """A chapter's JSONL: from this pilot's run of it, or the reference copy; else CourseError."""
     place = run.folder.parent.parent / chapter / name
-    place = place if place.is_file() else run.need(chapter, name)
+    if not place.is_file():
+        place = run.need(chapter, name)
     return [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines() if line]
 
 
-def curated(pilot, data, run, number):
-    """(rows, name of their source): chapter 04's curated rows where they are, else rows by substitution; never a test row."""
+def rows_beyond_seeds(pilot: Pilot, data: Any, run: Run) -> tuple[Rows, str]:
+    """(rows, "curated" or "substituted"): chapter 04's where they are; never a test row."""
     try:
-        found, source = made_by(run, "04", "curated.jsonl"), "curated"
+        more, source = chapter_rows(run, "04", "curated.jsonl"), "curated"
     except CourseError:
-        found, source = (
-            augment.substitute(pilot, [dict(row) for row in data.train], number, 5),
-            "substituted",
-        )
+        train = [dict(row) for row in data.train]
+        more, source = augment.substitute(pilot, train, max(CURVE), 5), "substituted"
     banned = {row[pilot.text] for row in data.test}
-    return [row for row in found if row[pilot.text] not in banned], source
+    return [row for row in more if row[pilot.text] not in banned], source
 
 
-def curve(pilot, data, run, seed=0):
-    """{rows: list}: labelled rows first, the first label's values in turns, then curated ones, both in an order drawn with the seed.
+def curve_rows(pilot: Pilot, data: Any, run: Run, seed: int = 0) -> dict[int, Rows]:
+    """{size: rows}: labelled rows first, labels in turns, then made ones, both drawn with the seed.
 
     Sizes that there are not enough rows for are left out.
     """
-    every = rows_room.spread([dict(row) for row in data.train], pilot.labels, len(data.train), seed)
-    more, _ = curated(pilot, data, run, max(CURVE))
+    train = [dict(row) for row in data.train]
+    every = labelled_rows.spread(train, pilot.labels, len(train), seed)
+    more, _ = rows_beyond_seeds(pilot, data, run)
     random.Random(seed).shuffle(more)  # the file lies recipe by recipe
     every += more
     return {size: every[:size] for size in CURVE if size <= len(every)}
 
 
-def curve_steps(size, seeds, packs):
-    """Packs for a set of `size` rows: EPOCHS passes up to the number of seed rows, whose run takes `packs`; beyond it as many packs as
-    those, and LEAST_EPOCHS passes at least. So a larger set never gets less work than a smaller one, and no row goes unread.
+def curve_steps(size: int, labelled: int, packs: int) -> int:
+    """Packs for a set of `size` rows, when `labelled` rows take `packs` for EPOCHS passes.
+
+    EPOCHS passes up to `labelled` rows; beyond them as many packs, and at least LEAST_EPOCHS
+    passes. So a larger set never gets less work than a smaller one, and no row goes unread.
     """
-    a_pass = packs / EPOCHS * size / seeds
-    return max(1, round(EPOCHS * a_pass if size <= seeds else max(packs, LEAST_EPOCHS * a_pass)))
+    one_pass = packs / EPOCHS * size / labelled
+    steps = EPOCHS * one_pass
+    if size > labelled:
+        steps = max(packs, LEAST_EPOCHS * one_pass)
+    return max(1, round(steps))
 
 
-def raw(pilot, run):
-    """{recipe: rows} of chapter 03's raw rows that the sequence study goes through, in order; no rows before chapter 03 has run."""
+def stage_rows(run: Run) -> dict[str, Rows]:
+    """{stage: chapter 03's raw rows of its recipe}, in order; stages without rows are left out."""
     try:
-        found = made_by(run, "03", "raw.jsonl")
+        raw = chapter_rows(run, "03", "raw.jsonl")
     except CourseError:
-        found = []
-    return {recipe: [row for row in found if row["recipe"] == recipe] for recipe, _ in STAGES}
-
-
-def jobs(pilot, data, run):
-    """[(folder, arm, rows, seed, steps, settings)]; a start that begins with '@' names the arm it goes on from."""
-    seeds = [dict(row) for row in data.train]
-    packs = max(1, round(EPOCHS * len(seeds) * study_tokens(pilot, seeds) / FAST["pack"]))
-    batches = -(-EPOCHS * len(seeds) // DEFAULT["batch"])
-    speed = [
-        [
-            ("speed", "fast", seeds, seed, packs, FAST),
-            ("speed", "default", seeds, seed, batches, DEFAULT),
-        ]
-        for seed in SEEDS
-    ]
-    sizes = [
-        [
-            ("curve", f"rows {size}", rows, seed, curve_steps(size, len(seeds), packs), FAST)
-            for size, rows in curve(pilot, data, run, seed).items()
-        ]
-        for seed in FEWER
-    ]
-    methods = [
-        [
-            ("methods", "lora", seeds, seed, packs, FAST | {"method": "lora"}),
-            (
-                "methods",
-                "full",
-                seeds,
-                seed,
-                packs,
-                FAST | {"method": "full", "learning_rate": 1e-4},
-            ),
-        ]
-        for seed in FEWER
-    ]
-    most = max(
-        [steps for *_, steps, _ in sizes[0]], default=packs
-    )  # is it the rows or the work? The labelled rows with most steps
-    longer = [("curve", "no more rows", seeds, seed, most, FAST) for seed in FEWER[:1]]
-    sweep = [
-        ("sweep", name, seeds, 0, packs, FAST | change)
-        for name, change in (
-            ("rank 4", {"r": 4, "alpha": 8}),
-            ("rank 64", {"r": 64, "alpha": 128}),
-            ("attention only", {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}),
-        )
-    ]
-    # the same passes in twice the steps: a pack is the batch, too
-    halves = [
-        ("packs", "packs of 256", seeds, seed, 2 * packs, FAST | {"pack": FAST["pack"] // 2})
-        for seed in FEWER
-    ]
-    sets, before, sequence = raw(pilot, run), None, []
+        return {}
+    stages = {}
     for recipe, name in STAGES:
-        if sets[recipe]:
-            start = {"start": f"@{before}"} if before else {}
-            sequence.append(
-                ("sequence", f"after {name}", sets[recipe], 0, STAGE_STEPS, FAST | start)
-            )
-            before = f"after {name}"
-    if sequence:
-        mixed = [row for rows in sets.values() for row in rows]
-        sequence.append(("sequence", "mix", mixed, 0, len(sequence) * STAGE_STEPS, FAST))
-    return (
-        speed[0]
-        + methods[0]
-        + sizes[0]
-        + sweep
-        + sequence
-        + sum(speed[1:] + sizes[1:] + methods[1:], [])
-        + longer
-        + halves
-    )
+        of_recipe = [row for row in raw if row["recipe"] == recipe]
+        if of_recipe:
+            stages[name] = of_recipe
+    return stages
 
 
-def shared_out(wanted, parts):
-    """The part of each job: the one with the least work so far; the stages of the sequence stay together, in their order."""
-    load, chosen, sequence = [0] * parts, [], None
-    for folder, arm, _, _, steps, settings in wanted:
-        together = folder == "sequence" and arm != "mix"
-        part = sequence if together and sequence is not None else load.index(min(load))
-        sequence = part if together else sequence
-        load[part] += 40 + steps * (
-            1 if settings.get("packing", True) else 4
-        )  # answering costs about forty packs, a padded batch four
-        chosen.append(part)
-    return chosen
+def mean_row_tokens(pilot: Pilot, table: Rows) -> float:
+    """Mean tokens of a training row, by the base model's tokenizer."""
+    base = models.resolve(pilot.base_model, pilot.folder)
+    tokenizer, lengths = AutoTokenizer.from_pretrained(base.path), []
+    for row in table:
+        taught = examples.training_row(pilot, row, tokenizer, SETTINGS["max_prompt_length"])
+        lengths.append(examples.row_length(tokenizer, taught))
+    return float(np.mean(lengths))
 
 
-def study_tokens(pilot, rows):
-    """Mean tokens of a row with its prompt and answer, by the base model's tokenizer."""
-    from transformers import AutoTokenizer
+def qlora_jobs(pilot: Pilot, data: Any, run: Run, say: Any = print) -> list[StudentJob]:
+    """Every student of the study, first the ones that matter most."""
+    seeds, sets = [dict(row) for row in data.train], {"test": data.test}
+    tokens = EPOCHS * len(seeds) * mean_row_tokens(pilot, seeds)
+    packs = max(1, round(tokens / FAST["max_length"]))
+    batches = -(-EPOCHS * len(seeds) // DEFAULT["batch_size"])
 
-    from helpers.ask import answers
-    from helpers.choose import models
+    def job(study: str, arm: str, table: Rows, seed: int, steps: int, **change: Any) -> StudentJob:
+        settings = FAST | change
+        if arm == "default":
+            settings = DEFAULT
+        return StudentJob(arm, table, seed, steps, sets, settings, study=study)
 
-    tokenizer = AutoTokenizer.from_pretrained(models.resolve(pilot.base_model, pilot.folder).path)
-    window = students.SETTINGS["window"]
-    texts = [
-        answers.prompt(pilot, tokenizer, row[pilot.text], full=False, max_length=window)
-        + pilot.answer(row)
-        for row in rows
-    ]
-    return float(np.mean([len(ids) + 1 for ids in tokenizer(texts).input_ids]))
+    def speed(seed: int) -> list[StudentJob]:
+        fast = job("speed", "fast", seeds, seed, packs)
+        return [fast, job("speed", "default", seeds, seed, batches)]
 
+    def methods(seed: int) -> list[StudentJob]:
+        lora = job("methods", "lora", seeds, seed, packs, method="lora")
+        full = {"method": "full", "learning_rate": 1e-4}
+        return [lora, job("methods", "full", seeds, seed, packs, **full)]
 
-def prepare(pilot, data, run, say=print):
-    """Nothing is made before the students start; says what they will be trained on."""
-    _, source = curated(pilot, data, run, max(CURVE))
-    say(
-        f"{len(jobs(pilot, data, run))} students; rows beyond the {len(data.train)} seeds are {source} ones"
-    )
+    def curve(seed: int) -> list[StudentJob]:
+        jobs = []
+        for size, table in curve_rows(pilot, data, run, seed).items():
+            steps = curve_steps(size, len(seeds), packs)
+            jobs.append(job("curve", f"rows {size}", table, seed, steps))
+        return jobs
 
-
-def train_students(pilot, data, run, say=print, part=0, parts=1):
-    """Train what is not trained yet; returns the finished cells. The stages of the sequence stay in one part, in their order."""
-    cells, keys, wanted = [], {}, jobs(pilot, data, run)
-    for (folder, arm, rows, seed, steps, settings), whose in zip(wanted, shared_out(wanted, parts)):
-        mine = part == whose
-        start = settings.get("start")
-        if start:
-            if start[1:] not in keys:
-                continue  # an earlier stage is another process's, or missing
-            settings = settings | {"start": keys[start[1:]]}
-        found = students.run_students(
-            pilot,
-            {arm: rows},
-            [seed],
-            steps,
-            run.runtime,
-            {"test": data.test},
-            run.path(folder),
-            say,
-            False,
-            0 if mine else -1,
-            1,
-            settings,
-        )
-        keys |= {cell["arm"]: cell["key"] for cell in found}
-        cells += [cell | {"study": folder} for cell in found]
-    return cells
-
-
-def run(here, folder, say=print, pilot=None, data=None):
-    """The whole study in one process, into `folder`; returns its cells. Resumes: a finished student is not made again."""
-    from helpers.core.pilot import Pilot
-
-    pilot = pilot or Pilot.load(ROOT / "data/inbox")
-    place = runs.Run(pilot, "studies/05", here)
-    place.folder = place.folder if folder is None else folder
-    place.folder.mkdir(parents=True, exist_ok=True)
-    return students(pilot, data or rows_room.load(pilot), place, say)
+    sizes, stages = curve(0), stage_rows(run)
+    jobs = speed(0) + methods(0) + sizes
+    for arm, change in CHANGES.items():
+        jobs.append(job("sweep", arm, seeds, 0, packs, **change))
+    before = None
+    for name, table in stages.items():
+        stage = job("sequence", f"after {name}", table, 0, STAGE_STEPS, start=before)
+        before = stage.key(pilot)
+        jobs.append(stage)
+    if stages:
+        mixed = [row for table in stages.values() for row in table]
+        jobs.append(job("sequence", "mix", mixed, 0, len(stages) * STAGE_STEPS))
+    for repeats, those in ((speed, SEEDS[1:]), (curve, FEWER[1:]), (methods, FEWER[1:])):
+        for seed in those:
+            jobs += repeats(seed)
+    # is it the rows or the work? The labelled rows with the most steps
+    most = max([large.steps for large in sizes], default=packs)
+    jobs.append(job("curve", "no more rows", seeds, 0, most))
+    # the same passes in twice the steps: a pack is the batch, too
+    for seed in FEWER:
+        half = FAST["max_length"] // 2
+        jobs.append(job("packs", "packs of 256", seeds, seed, 2 * packs, max_length=half))
+    _, source = rows_beyond_seeds(pilot, data, run)
+    say(f"{len(jobs)} students; rows beyond the {len(seeds)} labelled ones are {source}")
+    return jobs
 
 
-def figures(cells, used=None):
-    """[(name, value, unit, n or None, seeds, how)] from finished cells; value is a Share where there is an interval.
+def qlora_figures(cells: figures.Cells, peaks: Mapping[str, int]) -> Iterator[figures.StudyFigure]:
+    """Every figure of the study from its finished students.
 
-    `used` is {method: bytes at the peak} of `memories`. Raises CourseError when there are no cells.
+    `peaks` is {method: bytes at the peak}, see `method_peaks`. Raises CourseError without cells.
     """
     if not cells:
         raise CourseError(
             "There is no finished student of study 05; run `python -m helpers.studies 05`."
         )
-
-    def name(arm):
-        return arm.lower().replace(" ", "_")
-
-    out = []
     for arm in dict.fromkeys(cell["arm"] for cell in cells):
-        own = [cell for cell in cells if cell["arm"] == arm]
-        seeds = sorted(cell["seed"] for cell in own)
-        out += [
-            (
-                f"exact.{name(arm)}.seed_{cell['seed']}",
-                intervals.share(cell["right"]["test"]),
-                "share",
-                None,
-                [cell["seed"]],
-                "test, one seed, Wilson 95 %",
-            )
-            for cell in own
-            if len(own) > 1
-        ]
-        how = f"{own[0]['rows']} rows, {own[0]['steps']} steps; mean over {len(own)} seed(s), bootstrap 95 % over test rows"
-        out.append(
-            (f"exact.{name(arm)}", students.mean(cells, arm, "test"), "share", None, seeds, how)
-        )
-        out += [
-            (f"{what[5:]}.{name(arm)}", students.mean(cells, arm, what), "share", None, seeds, how)
-            for what in own[0]["right"]
-            if what.startswith("test.")
-        ]
-        for what, unit in (("seconds", "s"), ("ship_bytes", "bytes"), ("trained", "count")):
-            how = {
-                "seconds": "training; wall, one thread, two students side by side",
-                "ship_bytes": "trained weights in 16 bits",
-                "trained": "trained weights",
-            }[what]
-            if what == "seconds" and arm not in TIMED:
-                continue
-            out.append(
-                (
-                    f"{what}.{name(arm)}",
-                    float(np.mean([cell[what] for cell in own])),
-                    unit,
-                    len(own),
-                    seeds,
-                    how,
-                )
-            )
-    arms = {cell["arm"] for cell in cells}
-    sizes = {cell["rows"]: cell["arm"] for cell in cells if cell["arm"].startswith("rows ")}
-    sizes |= {cell["rows"]: "fast" for cell in cells if cell["arm"] == "fast"}
-    ladder = [sizes[size] for size in sorted(sizes)]
-    pairs = [
-        (arm, "fast")
-        for arm in ("packs of 256", "lora", "full", "rank 4", "rank 64", "attention only")
-    ]
-    pairs += [
-        ("fast", "default"),
-        ("packs of 256", "default"),
-        ("after Evol", "mix"),
-        ("no more rows", "fast"),
-        *zip(ladder[1:], ladder),
-    ]
-    pairs += [(ladder[-1], "no more rows"), (ladder[-1], "fast")] if ladder else []
-    for a, b in pairs:
-        if {a, b} <= arms:
-            seeds = sorted(
-                set.intersection(
-                    *({cell["seed"] for cell in cells if cell["arm"] == arm} for arm in (a, b))
-                )
-            )
-            both = [cell for cell in cells if cell["seed"] in seeds]
-            out.append(
-                (
-                    f"exact.{name(a)}_minus_{name(b)}",
-                    students.gap(both, a, b, "test"),
-                    "difference",
-                    None,
-                    seeds,
-                    "same test rows, seeds that both have averaged, bootstrap 95 %",
-                )
-            )
+        if len(figures.cells_of(cells, arm)) > 1:
+            yield from figures.seed_figures(cells, arm)
+        yield from _means(cells, arm)
+        yield from _counts(cells, arm)
+    ladder = _ladder(cells)
+    yield from _gaps(cells, ladder)
     for arm in ["default", "packs of 256", "lora", "full", "no more rows", *ladder]:
-        spread = {
-            cell["seed"]: float(np.mean(cell["right"]["test"]))
-            for cell in cells
-            if cell["arm"] == arm
-        }
-        if len(spread) > 1:
-            out.append(
-                (
-                    f"seed_spread.{name(arm)}",
-                    max(spread.values()) - min(spread.values()),
-                    "difference",
-                    len(spread),
-                    sorted(spread),
-                    "highest minus lowest seed",
-                )
-            )
-    out += [
-        (
-            f"peak_bytes.{method}",
-            float(value),
-            "bytes",
-            None,
-            [0],
-            "growth of a fresh process, batches of 1 x 512 tokens",
+        seeds = figures.seeds_of(cells, arm)
+        if len(seeds) > 1:
+            yield figures.spread_figure(cells, arm, seeds)
+    how = "growth of a fresh process, batches of 1 x 512 tokens"
+    for method, peak in peaks.items():
+        yield figures.StudyFigure(f"peak_bytes.{method}", float(peak), how, [0], "bytes")
+
+
+def _means(cells: figures.Cells, arm: str) -> Iterator[figures.StudyFigure]:
+    own = figures.cells_of(cells, arm)
+    how = (
+        f"{own[0]['rows']} rows, {own[0]['steps']} steps; "
+        f"mean over {len(own)} seed(s), bootstrap 95 % over test rows"
+    )
+    for what in own[0]["right"]:
+        key = "exact" if what == "test" else what.removeprefix("test.")
+        share = figures.mean_share(cells, arm, what)
+        yield figures.StudyFigure(
+            f"{key}.{figures.arm_name(arm)}", share, how, figures.seeds_of(cells, arm)
         )
-        for method, value in (used or {}).items()
+
+
+def _counts(cells: figures.Cells, arm: str) -> Iterator[figures.StudyFigure]:
+    counted = [
+        ("seconds", "s", "training; wall, one thread, two students side by side"),
+        ("ship_bytes", "bytes", "trained weights in 16 bits"),
+        ("trained", "count", "trained weights"),
     ]
-    return out
+    for what, unit, how in counted:
+        if what != "seconds" or arm in TIMED:
+            values = [cell[what] for cell in figures.cells_of(cells, arm)]
+            name, mean = f"{what}.{figures.arm_name(arm)}", float(np.mean(values))
+            yield figures.StudyFigure(
+                name, mean, how, figures.seeds_of(cells, arm), unit, len(values)
+            )
 
 
-def memories(run):
-    """{method: bytes at the peak} of the three methods on packs of 512 tokens, each in a process of its own; kept in memory.json."""
+def _ladder(cells: figures.Cells) -> list[str]:
+    """The arms of the learning curve by their rows; "fast" has the labelled ones."""
+    arm_of = {}
+    for cell in cells:
+        if cell["arm"].startswith("rows ") or cell["arm"] == "fast":
+            arm_of[cell["rows"]] = cell["arm"]
+    return [arm_of[size] for size in sorted(arm_of)]
+
+
+def _gaps(cells: figures.Cells, ladder: Sequence[str]) -> Iterator[figures.StudyFigure]:
+    """Differences of two arms over the seeds that both have."""
+    pairs = [(arm, "fast") for arm in ("packs of 256", "lora", "full", *CHANGES)]
+    pairs += [("fast", "default"), ("packs of 256", "default"), ("after Evol", "mix")]
+    pairs += [("no more rows", "fast"), *zip(ladder[1:], ladder)]
+    if ladder:
+        pairs += [(ladder[-1], "no more rows"), (ladder[-1], "fast")]
+    how = "same test rows, seeds that both have averaged, bootstrap 95 %"
+    for a, b in pairs:
+        seeds = sorted({*figures.seeds_of(cells, a)} & {*figures.seeds_of(cells, b)})
+        if seeds:
+            both = [cell for cell in cells if cell["seed"] in seeds]
+            yield figures.gap_figure(both, a, b, "test", "exact", how, seeds)
+
+
+def method_peaks(pilot: Pilot, run: Run) -> dict[str, int]:
+    """{method: bytes at the peak} on packs of 512 tokens, each in a fresh process; see memory.json.
+
+    Empty for another base model than the embedded one, which is what is measured.
+    """
+    if pilot.base_model != "embedded":
+        return {}
     path = run.path("memory.json")
     known = json.loads(path.read_text()) if path.is_file() else {}
     for method in ("qlora", "lora", "full"):
         if method not in known:
-            dtype = (
-                "float32" if method == "full" else run.runtime.dtype
-            )  # full tuning updates the weights, so they are kept exact
-            known[method] = memory.measure_peak(method, FAST["pack"], 1, dtype)["bytes"]
-            files.write_text(path, json.dumps(known))
+            # full tuning updates the weights themselves, so they are kept exact
+            dtype = "float32" if method == "full" else run.runtime.dtype
+            known[method] = memory.measure_peak(method, FAST["max_length"], 1, dtype)["bytes"]
+            write_text(path, json.dumps(known))
     return known
 
 
-def report(pilot, data, run):
-    """Enter every figure; returns the settings for results.json. Raises CourseError when a student is missing."""
-    wanted, cells = jobs(pilot, data, run), train_students(pilot, data, run, part=-2)
-    if len(cells) < len(wanted):
-        raise CourseError(
-            f"{len(wanted) - len(cells)} of {len(wanted)} students of study 05 are missing; run it again, it goes on "
-            "where it stopped."
-        )
-    files.write_text(
-        run.path("study_cells.jsonl"), "".join(json.dumps(cell) + "\n" for cell in cells)
-    )  # every answer, right or wrong
-    run.keep("study_cells.jsonl", {"students": len(cells)})
-    used = memories(run) if pilot.base_model == "embedded" else None
-    for name, value, unit, n, seeds, how in figures(cells, used):
-        if hasattr(value, "value"):  # a mean's or a gap's Share; the unit tells which
-            run.figure(name, value.value, value.low, value.high, value.n, unit, how, seeds)
-        else:
-            run.figure(name, value, n=n, unit=unit, how=how, seeds=seeds)
-    _, source = curated(pilot, data, run, max(CURVE))
-    by_name = {f["name"]: f for f in run.figures}
-    lead = [
-        f"{f['value']:.1%} [{f['low']:.1%}, {f['high']:.1%}] {what}"
-        for what, f in (
-            (f"{arm}, {len(SEEDS)} seeds", by_name[f"exact.{arm}"]) for arm in ("fast", "default")
-        )
-    ]
+def qlora_settings(pilot: Pilot, data: Any, run: Run, cells: figures.Cells) -> dict[str, Any]:
+    """What results.json says about the study beside its figures."""
+    lead = []
+    for arm in ("fast", "default"):
+        share = figures.mean_share(cells, arm, "test")
+        interval = f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]"
+        lead.append(f"{interval} {arm}, {len(SEEDS)} seeds")
     return {
         "lead": lead,
         "epochs": EPOCHS,
-        "curve": {c["arm"]: c["steps"] for c in cells if c["study"] == "curve"},
+        "curve": {cell["arm"]: cell["steps"] for cell in cells if cell["study"] == "curve"},
         "seed_rows": len(data.train),
-        "rows_beyond_the_seeds": source,
+        "rows_beyond_the_seeds": rows_beyond_seeds(pilot, data, run)[1],
         "fast": FAST,
         "default": DEFAULT,
-        "student": students.SETTINGS,
+        "student": SETTINGS,
         "stage_steps": STAGE_STEPS,
     }

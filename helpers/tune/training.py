@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,7 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.helpers import disable_input_dtype_casting
 from safetensors.torch import load_file
-from transformers import (
-    AutoModelForCausalLM,
-    BitsAndBytesConfig,
-    PreTrainedModel,
-    PrinterCallback,
-    TrainerCallback,
-)
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from helpers import CourseError
@@ -30,27 +24,14 @@ from helpers.core.runtime import Runtime
 from helpers.tune import examples
 
 # arguments of a Trainer that change what comes out; folders, logging and devices do not
-SHAPING = (  # fmt: skip
-    "learning_rate",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "max_length",
-    "packing",
-    "seed",
-    "data_seed",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "max_grad_norm",
-    "optim",
-    "bf16",
-    "fp16",
-    "loss_type",
-    "completion_only_loss",
-    "neftune_noise_alpha",
+# fmt: off
+SHAPING = (
+    "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "max_length", "packing", "seed", "data_seed",
+    "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim", "bf16", "fp16",
+    "loss_type", "completion_only_loss", "neftune_noise_alpha",
 )
+# fmt: on
 
 
 class AnswerSFTTrainer(SFTTrainer):
@@ -66,11 +47,7 @@ class AnswerSFTTrainer(SFTTrainer):
         self.answer_only = answer_only and self.args.device.type == "cpu"
 
     def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
+        self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean cross-entropy in nats over the trained tokens, as a scalar tensor."""
         if not self.answer_only:
@@ -80,23 +57,15 @@ class AnswerSFTTrainer(SFTTrainer):
         kept = (labels >= 0).any(0).nonzero()[:, 0]
         rest = {name: value for name, value in inputs.items() if name != "labels"}
         outputs = model(**rest, use_cache=False, logits_to_keep=kept)
-        total = torch.nn.functional.cross_entropy(
-            outputs.logits.flatten(0, 1).float(),
-            labels[:, kept].flatten(),
-            reduction="sum",
-            ignore_index=-100,
-        )
+        logits, targets = outputs.logits.flatten(0, 1).float(), labels[:, kept].flatten()
+        total = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
         count = num_items_in_batch
         if count is None:
             count = (labels >= 0).sum()
         loss = total / torch.as_tensor(count).clamp(min=1)
-        if return_outputs:
-            return loss, outputs
-        return loss
+        return (loss, outputs) if return_outputs else loss
 
-    def training_step(
-        self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **more: Any
-    ) -> torch.Tensor:
+    def training_step(self, model: Any, inputs: dict, *args: Any, **more: Any) -> torch.Tensor:
         """One step; raises CourseError that names its rows when the loss is not a number.
 
         The Trainer's own log never shows it: `logging_nan_inf_filter` puts the average of earlier
@@ -118,27 +87,20 @@ class AnswerSFTTrainer(SFTTrainer):
 
     def rows_of_step(self, inputs: Mapping[str, torch.Tensor]) -> list[str]:
         """The first 70 characters of each row of a step, without the beginning all rows share."""
-        texts = [self._text(ids) for ids in _rows_of_packs(inputs)]
-        first_rows = self.train_dataset.select(range(min(50, len(self.train_dataset))))
-        others = [self._text(row["input_ids"]) for row in first_rows]
-        shared = 0
-        if len(texts + others) > 1:
-            shared = len(os.path.commonprefix(texts + others))
+        packs = inputs["input_ids"].tolist()
+        rows = []
+        for number, ids in enumerate(packs):
+            starts = [0]
+            if "position_ids" in inputs:  # in a pack every row begins again at position 0
+                positions = inputs["position_ids"][number].tolist()
+                starts = [place for place, position in enumerate(positions) if position == 0]
+            rows += [ids[a:b] for a, b in zip(starts, [*starts[1:], len(ids)])]
+        others = self.train_dataset.select(range(min(50, len(self.train_dataset))))["input_ids"]
+        decode = self.processing_class.batch_decode
+        texts = decode(rows, skip_special_tokens=True)
+        all_texts = texts + decode(list(others), skip_special_tokens=True)
+        shared = len(os.path.commonprefix(all_texts)) if len(all_texts) > 1 else 0
         return [" ".join(text[shared:].split())[:70] for text in texts]
-
-    def _text(self, ids: Sequence[int]) -> str:
-        return self.processing_class.decode(ids, skip_special_tokens=True)
-
-
-def _rows_of_packs(inputs: Mapping[str, torch.Tensor]) -> Iterator[list[int]]:
-    """The token ids of each row; in a pack every row begins again at position 0."""
-    for number, ids in enumerate(inputs["input_ids"].tolist()):
-        starts = [0]
-        if "position_ids" in inputs:
-            positions = inputs["position_ids"][number].tolist()
-            starts = [place for place, position in enumerate(positions) if position == 0]
-        for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-            yield ids[start:end]
 
 
 # Building a trainer ---------------------------------------------------------------------------
@@ -160,44 +122,31 @@ def hardware_arguments(here: Runtime) -> dict[str, bool]:
 
 
 def load_base(
-    path: str | Path,
-    here: Runtime,
-    four_bit: bool,
-    dtype: torch.dtype | None = None,
-    compute_dtype: torch.dtype | None = None,
-) -> PreTrainedModel:
-    """A base model in NF4 with double quantisation, or dense; both dtypes default to `here`'s."""
-    quantization = None
-    if four_bit:
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=compute_dtype or here.torch_dtype,
-        )
+    path: str | Path, here: Runtime, four_bit: bool, dtype: Any = None, compute_dtype: Any = None
+) -> Any:
+    """A base model in NF4 with double quantisation, or dense; both torch dtypes are `here`'s."""
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype or here.torch_dtype,
+    )
     return AutoModelForCausalLM.from_pretrained(
         path,
         dtype=dtype or here.torch_dtype,
-        quantization_config=quantization,
+        quantization_config=nf4 if four_bit else None,
         device_map={"": 0} if here.device == "cuda" else None,
     )
 
 
-def lora_config(
-    r: int = 16, lora_alpha: int = 32, target_modules: str | Sequence[str] = "all-linear"
-) -> LoraConfig:
-    """The course's adapter, without dropout."""
-    return LoraConfig(
-        r=r,
-        lora_alpha=lora_alpha,
-        lora_dropout=0.0,
-        target_modules=target_modules,
-        task_type="CAUSAL_LM",
-    )
+def lora_config(**changes: Any) -> LoraConfig:
+    """The course's adapter, rank 16 beside every linear layer and no dropout, with `changes`."""
+    adapter = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
+    return LoraConfig(**adapter | changes, task_type="CAUSAL_LM")
 
 
 def build_trainer(
-    model: PreTrainedModel,
+    model: Any,
     tokenizer: Any,
     rows: Sequence[Mapping[str, Any]],
     here: Runtime,
@@ -226,8 +175,7 @@ def build_trainer(
         answer_only=answer_only,
     )
     trainer.remove_callback(PrinterCallback)
-    if guards:
-        # the two guards that chapters 00 and 05 write out
+    if guards:  # as chapters 00 and 05 write them out
         for layer in linear4bit_layers(trainer.model):
             layer.support_avx512bf16_for_cpu = False
         for parameter in trainer.model.parameters():
@@ -240,19 +188,17 @@ def linear4bit_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
     """The 4-bit layers of a model, whose packing on a CPU has to be switched off before training.
 
     On a processor with AVX512-BF16, bitsandbytes repacks the weights at the first forward in eval
-    mode; back in train mode that kernel has no gradient. Raises CourseError when there is no switch.
+    mode; back in train mode that kernel has no gradient. Raises CourseError without that switch.
     """
     import bitsandbytes
 
-    switch, layers = "support_avx512bf16_for_cpu", []
-    for layer in model.modules():
-        if isinstance(layer, bitsandbytes.nn.Linear4bit):
-            if not hasattr(layer, switch):
-                raise CourseError(
-                    f"bitsandbytes {bitsandbytes.__version__} has no {switch} any more, so its "
-                    "4-bit layers cannot be guarded; install the version in requirements.txt."
-                )
-            layers.append(layer)
+    switch, layer_class = "support_avx512bf16_for_cpu", bitsandbytes.nn.Linear4bit
+    layers = [layer for layer in model.modules() if isinstance(layer, layer_class)]
+    if not all(hasattr(layer, switch) for layer in layers):
+        raise CourseError(
+            f"bitsandbytes {bitsandbytes.__version__} has no {switch} any more, so its 4-bit "
+            "layers cannot be guarded; install the version in requirements.txt."
+        )
     return layers
 
 
@@ -263,19 +209,16 @@ def training_settings(trainer: SFTTrainer) -> dict[str, str]:
     """Everything that shapes a run: arguments, adapter, number formats, a hash of its rows."""
     settings = {}
     for name in SHAPING:
-        if hasattr(trainer.args, name):
-            value = getattr(trainer.args, name)
-            settings[name] = str(getattr(value, "value", value))
+        value = getattr(trainer.args, name, None)
+        settings[name] = str(getattr(value, "value", value))
     for lora in (getattr(trainer.model, "peft_config", None) or {}).values():
-        modules = lora.target_modules
-        if not isinstance(modules, str):
-            modules = ", ".join(sorted(modules))
         for name in ("r", "lora_alpha", "lora_dropout"):
             settings[name] = str(getattr(lora, name))
-        settings["target_modules"] = modules
+        settings["target_modules"] = str(lora.target_modules)
+        if not isinstance(lora.target_modules, str):
+            settings["target_modules"] = ", ".join(sorted(lora.target_modules))
     config = trainer.model.config
-    if config.name_or_path:
-        settings["model"] = Path(config.name_or_path).name
+    settings["model"] = Path(config.name_or_path).name
     four_bit = getattr(config, "quantization_config", None)
     settings["quantization"] = getattr(four_bit, "bnb_4bit_quant_type", None) or "none"
     dtypes = {str(p.dtype) for p in trainer.model.parameters() if p.requires_grad}
@@ -296,10 +239,8 @@ def refuse_other_settings(trainer: SFTTrainer, checkpoint: Path | None) -> None:
     path, now = Path(trainer.args.output_dir) / "settings.json", training_settings(trainer)
     if checkpoint and path.is_file():
         then = json.loads(path.read_text(encoding="utf-8"))
-        other = []
-        for name in sorted({*then, *now}):
-            if then.get(name) != now.get(name):
-                other.append(f"{name} was {then.get(name)} and is {now.get(name)}")
+        names = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
+        other = [f"{name} was {then.get(name)} and is {now.get(name)}" for name in names]
         if other:
             raise CourseError(
                 f"{checkpoint.name} was made with other settings: {'; '.join(other)}. Put them "
@@ -429,17 +370,15 @@ def load_adapter(model: PeftModel, folder: str | Path) -> None:
 
 def weight_bytes(model: torch.nn.Module) -> int:
     """Bytes that parameters and buffers of a model take, quantisation constants included."""
-    tensors = []
-    for tensor in [*model.parameters(), *model.buffers()]:
-        tensors.append(tensor)
+    tensors = [*model.parameters(), *model.buffers()]
+    for tensor in list(tensors):
         state = getattr(tensor, "quant_state", None)
         while state is not None:  # double quantisation: the constants have constants of their own
             tensors += [state.absmax, state.code, state.offset]
             state = state.state2
-    total, seen = 0, set()
+    sizes = {}
     for tensor in tensors:
-        # tied weights lie in the same memory and count once
-        if torch.is_tensor(tensor) and tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
-            total += tensor.numel() * tensor.element_size()
-    return total
+        if torch.is_tensor(tensor):
+            # tied weights lie at the same place and count once
+            sizes[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+    return sum(sizes.values())
