@@ -31,16 +31,13 @@ def majority(pilot: Pilot, train: Rows, texts: Sequence[str]) -> list[dict]:
 
 
 def rules(pilot: Pilot, train: Rows, texts: Sequence[str]) -> list[dict]:
-    """Keywords of rules.yaml for labels, the regex for patterns, and the spans seen in training.
-
-    A label field without keywords is found when the label's own name stands in the text; without a
-    hit it gets the commonest value.
-    """
+    """Keywords of rules.yaml for labels, the regex for patterns, and the spans seen in training."""
     common = majority(pilot, train, [""])[0]
     keywords_of = keywords(pilot)
     records: list[dict] = [{} for _ in texts]
     for name, spec in pilot.fields.items():
         spans = _spans_seen(train, name)
+        # a label without keywords is found by its own name
         tests = keywords_of.get(name, _own_names(spec.values if spec.type == "label" else ()))
         for record, text in zip(records, texts):
             if spec.type == "pattern":
@@ -49,22 +46,19 @@ def rules(pilot: Pilot, train: Rows, texts: Sequence[str]) -> list[dict]:
                 record[name] = next((span for span in spans if span in text), None)
             else:
                 hits = (value for value, test in tests.items() if test.search(text))
-                record[name] = next(hits, common[name])
+                record[name] = next(hits, common[name])  # no hit: the commonest value
     return records
 
 
 def tf_idf(pilot: Pilot, train: Rows, texts: Sequence[str]) -> list[dict]:
-    """Labels by word counts and a logistic regression for each field; spans and patterns by rules.
-
-    A field with one value in training keeps it: there is nothing to learn.
-    """
+    """Labels by word counts and a logistic regression for each field, the rest by rules."""
     records = rules(pilot, train, texts)
     seen = [row[pilot.text] for row in train]
     for name in pilot.labels:
         # an optional label may be empty, which is a class of its own here
         truth = [row[name] or "" for row in train]
         guesses = [truth[0]] * len(texts)
-        if len(set(truth)) > 1:
+        if len(set(truth)) > 1:  # else there is nothing to learn
             guesses = tf_idf_classifier(pilot, seen).fit(seen, truth).predict(texts)
         for record, guess in zip(records, guesses):
             record[name] = str(guess) or None
@@ -96,8 +90,7 @@ def _own_names(values: Sequence[str]) -> dict[str, re.Pattern]:
 def keywords(pilot: Pilot) -> dict[str, dict[str, re.Pattern]]:
     """{field: {label: compiled regex}} from the optional rules.yaml of the pilot; {} without one.
 
-    The file gives each label of a label field a list of regular expressions; the first label that
-    has a hit wins, case is ignored. Raises CourseError naming the field or label that is wrong.
+    Raises CourseError naming the field or label that is wrong.
     """
     path = pilot.folder / "rules.yaml"
     if not path.is_file():
@@ -147,8 +140,7 @@ def _one_test(where: str, words: Any) -> re.Pattern:
 def folds(pilot: Pilot, rows: Rows, number: int = 5, seed: int = 0) -> np.ndarray:
     """A fold number for every row, shape (rows,); equal messages share a fold.
 
-    The first label's values are spread over all folds. Fewer folds are made where fewer different
-    texts exist. Raises CourseError when there is but one.
+    The first label's values are spread over all folds. Raises CourseError for a single text.
     """
     texts = [same_message(row[pilot.text]) for row in rows]
     number = min(number, len(set(texts)))

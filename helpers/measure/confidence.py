@@ -32,9 +32,8 @@ def of_answers(
 ) -> list[dict[str, float]]:
     """[{field: probability, "record": ...}]: how likely the model finds its own answers `texts`.
 
-    A field's probability is the product over the tokens that touch its value, the record's over all
-    tokens; 0 for an answer of another form. It is the model's opinion before any calibration and
-    without the grammar: near 0 where that forced its hand. Kept in `<at>-<made from>.jsonl`, as
+    It is the model's opinion before any calibration and without the grammar: near 0 where that
+    forced its hand; 0 for an answer of another form. Kept in `<at>-<made from>.jsonl`, as
     answers.generate does it.
     """
     made_from = fingerprint(answers.hash_of_weights(model), tokenizer.chat_template, max_length)
@@ -66,6 +65,7 @@ def _probabilities(pilot: Pilot, text: str, log_p: np.ndarray, begins: list[int]
     token_begins, token_ends = np.array(begins), np.array([*begins[1:], len(text)])
     sure = {}
     for name, (start, end) in places.items():
+        # a token may hold the end of a value and the mark behind it: whatever touches counts
         touching = (token_begins < end) & (token_ends > start)
         sure[name] = round(float(np.exp(log_p[touching].sum())), 6)
     return sure | {"record": round(float(np.exp(log_p.sum())), 6)}
@@ -109,8 +109,7 @@ def confidence_bins(confidence: Numbers, right: Bools, bins: int = 5) -> list[tu
 def calibration_error(confidence: Numbers, right: Bools, bins: int = 5) -> float:
     """Mean distance of confidence and share right over the bins (expected calibration error).
 
-    Weighted by rows. Chance alone makes it larger than 0: a bin of 20 rows is off by some points
-    even for a perfectly calibrated model.
+    Chance alone makes it larger than 0: a bin of 20 rows is off by some points.
     """
     total = 0.0
     for mean, correct in confidence_bins(confidence, right, bins):
@@ -146,21 +145,18 @@ def calibrator(confidence: Numbers, right: Bools) -> Callable[[Numbers], np.ndar
 def risk_coverage(confidence: Numbers, right: Bools) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(coverage, risk, threshold), arrays over every possible threshold, highest first.
 
-    Coverage: the share of rows at least that sure. Risk: the share wrong among them. Rows of equal
-    confidence are kept or handed on together.
+    Coverage: the share of rows at least that sure. Risk: the share wrong among them.
     """
     confidence, right = _pair(confidence, right)
     order = np.argsort(-confidence, kind="stable")
     level, wrong = confidence[order], np.cumsum(~right[order])
+    # rows of equal confidence are kept or handed on together
     last = np.flatnonzero(np.append(level[1:] != level[:-1], True))
     return (last + 1) / right.size, wrong[last] / (last + 1), level[last]
 
 
 def threshold(confidence: Numbers, right: Bools, wanted: float) -> float | None:
-    """The lowest confidence from which the kept rows are right in the share `wanted`, or None.
-
-    Chosen on these rows it flatters them: confirm it on others with `kept`.
-    """
+    """The lowest confidence from which the kept rows are right in the share `wanted`, or None."""
     if not 0 < wanted <= 1:
         raise CourseError(
             f"The share wanted is {wanted:g}; write one between 0 and 1, 0.9 for 90 %."
@@ -180,10 +176,9 @@ def kept(confidence: Numbers, right: Bools, level: float | None) -> tuple[Share,
 
 
 def best_level(confidence: Numbers, small: Bools, other: Bools) -> float:
-    """The threshold (from which `small` is kept) that makes the combination right most often here.
+    """The threshold from which to keep `small` that is right most often here; inf: hand on all.
 
-    inf hands on every row; of equally good ones the one that keeps most. Like every choice it
-    flatters the rows it was made on.
+    Of equally good ones the one that keeps most. Like every choice it flatters its own rows.
     """
     confidence, small = _pair(confidence, small)
     levels = [*np.unique(confidence), np.inf]

@@ -27,19 +27,15 @@ class ErrorCost(BaseModel):
 
 
 class Costs(BaseModel):
-    """`today_minutes`: what a person needs for one message now; `errors`: {kind: ErrorCost}.
-
-    `running_per_1000`: money for hardware, calls and upkeep. `checking_minutes`: a person's look at
-    each message. Every automated way is charged both.
-    """
+    """The cost table of a pilot; every automated way is charged running and checking."""
 
     model_config = ConfigDict(extra="forbid")
     currency: str
     hourly: float = Field(gt=0)
-    today_minutes: float = Field(ge=0)
-    running_per_1000: float = Field(default=0, ge=0)
-    checking_minutes: float = Field(default=0, ge=0)
-    errors: dict[str, ErrorCost]
+    today_minutes: float = Field(ge=0)  # what a person needs for one message now
+    running_per_1000: float = Field(default=0, ge=0)  # money for hardware, calls and upkeep
+    checking_minutes: float = Field(default=0, ge=0)  # a person's look at each message
+    errors: dict[str, ErrorCost]  # by kind, as in known_kinds
 
     @property
     def today(self) -> float:
@@ -74,12 +70,10 @@ def error_kinds(
 ) -> list[str]:
     """What is wrong with one record, at most one kind a field; empty for an exact record.
 
-    `invalid`: no record with exactly the pilot's fields. `<field>.wrong`: another value. `.empty`:
-    nothing where a value stood. `.extra`: a value where none belongs. `.missed.<value>`: this value
-    was overlooked, for kinds in `named`.
+    A value that was overlooked is a kind of its own where `named` has `<field>.missed.<value>`.
     """
     if record is None or set(record) != set(pilot.fields):
-        return ["invalid"]
+        return ["invalid"]  # a person must read the message
     kinds = []
     for name, spec in pilot.fields.items():
         value, truth = record[name], row[name]
@@ -88,11 +82,11 @@ def error_kinds(
         if f"{name}.missed.{truth}" in named:
             kinds.append(f"{name}.missed.{truth}")
         elif truth is None:
-            kinds.append(f"{name}.extra")
+            kinds.append(f"{name}.extra")  # a value where none belongs
         elif value is None and spec.optional:
-            kinds.append(f"{name}.empty")
+            kinds.append(f"{name}.empty")  # nothing where a value stood
         else:
-            kinds.append(f"{name}.wrong")
+            kinds.append(f"{name}.wrong")  # another value
     return kinds
 
 
@@ -147,18 +141,15 @@ def check_kinds(pilot: Pilot, kinds: Collection[str], where: str) -> None:
 
 @dataclass(frozen=True)
 class Cost:
-    """Expected cost per 1,000 messages with a bootstrap interval.
-
-    `by_kind`: {kind: (errors, money per 1,000)}; `by_field`: {field: (money, low, high)}.
-    """
+    """Expected cost per 1,000 messages with a bootstrap interval."""
 
     value: float
     low: float
     high: float
     n: int
     currency: str
-    by_kind: dict[str, tuple[int, float]]
-    by_field: dict[str, Interval]
+    by_kind: dict[str, tuple[int, float]]  # number of errors, money per 1,000 messages
+    by_field: dict[str, Interval]  # money per 1,000 messages
 
     def __str__(self) -> str:
         interval = f"[{self.low:,.0f}, {self.high:,.0f}]"
@@ -186,10 +177,7 @@ def error_cost(
     seed: int = 0,
     alpha: float = 0.05,
 ) -> Cost:
-    """What a way with these `records` costs per 1,000 messages, with its interval at 1 - alpha.
-
-    Each field's error is put right by itself, so costs add up; `costs.fixed` comes on top.
-    """
+    """What a way with these `records` costs per 1,000 messages, with its interval at 1 - alpha."""
     costs = check_costs(pilot, costs)
     kinds_of, counts = [], Counter()
     for row, record in zip(rows, records, strict=True):
@@ -200,6 +188,7 @@ def error_cost(
         each = []
         for kinds in kinds_of:
             own = [kind for kind in kinds if field in (None, kind.split(".")[0])]
+            # each field's error is put right by itself, so that costs add up
             each.append(1000 * sum(costs.of(kind) for kind in own))
         return mean_interval(each, seed, alpha)
 
@@ -221,10 +210,8 @@ def cost_difference(
     seed: int = 0,
     alpha: float = 0.05,
 ) -> Interval:
-    """(one - other, low, high) in money per 1,000 messages on the same labelled rows, paired.
-
-    What every automated way is charged (`costs.fixed`) falls out.
-    """
+    """(one - other, low, high) in money per 1,000 messages on the same labelled rows, paired."""
+    # what every automated way is charged (costs.fixed) falls out
     costs = check_costs(pilot, costs)
 
     def price(row: dict, record: dict | None) -> float:

@@ -23,11 +23,11 @@ LOGGERS = ("lm_eval", "lm-eval", "lm_eval.evaluator", "lm_eval.api.task")
 
 @dataclass(frozen=True)
 class Harness:
-    """lm-eval's `acc`, the standard error of it, and `right`, shape (rows,), from its samples."""
+    """What lm-eval found on one task."""
 
     acc: float
-    stderr: float
-    right: np.ndarray
+    stderr: float  # one standard error of acc
+    right: np.ndarray  # bools of shape (rows,), from its logged samples
 
     def __str__(self) -> str:
         return f"acc {self.acc:.1%} ± {self.stderr:.1%} (one standard error), n={self.right.size}"
@@ -38,8 +38,8 @@ def label_docs(
 ) -> list[dict]:
     """Multiple-choice documents (id, prompt, choices, answer) for a label field, else the first.
 
-    `ask(text)` gives the prompt to the tuned model; the answer is begun up to the field, with the
-    right values of the fields before it. Raises CourseError without a label field or a label.
+    `ask(text)` gives the prompt; the answer is begun up to the field, with the right values of the
+    fields before it. Raises CourseError without a label field or a label.
     """
     if not pilot.labels:
         raise CourseError(
@@ -139,10 +139,7 @@ def run_harness(
 
 
 def by_hand(model, tokenizer, docs: Sequence[dict], batch_size: int = 16) -> np.ndarray:
-    """Is the likeliest choice the right one? Bools of shape (rows,), with nothing of lm-eval.
-
-    Sums of log probabilities over the tokens, not means, as `acc` has it.
-    """
+    """Is the likeliest choice the right one? Bools of shape (rows,), with nothing of lm-eval."""
     prompts, choices = [], []
     for doc in docs:
         prompts += [doc["prompt"]] * len(doc["choices"])
@@ -150,6 +147,7 @@ def by_hand(model, tokenizer, docs: Sequence[dict], batch_size: int = 16) -> np.
     read = iter(log_likelihoods(model, tokenizer, prompts, choices, batch_size))
     right = []
     for doc in docs:
+        # sums over the tokens, not means, as `acc` has it
         sums = [next(read)[0].sum() for _ in doc["choices"]]
         right.append(int(np.argmax(sums)) == doc["answer"])
     return np.array(right)

@@ -30,14 +30,14 @@ class Share:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two ways on the same rows: difference a - b in shares, its interval, the exact McNemar p."""
+    """Two ways on the same rows."""
 
-    difference: float
+    difference: float  # a - b in shares
     low: float
     high: float
-    only_a: int
+    only_a: int  # rows where only a is right
     only_b: int
-    p: float
+    p: float  # of the exact McNemar test
     n: int
 
     def __str__(self) -> str:
@@ -68,13 +68,12 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """(low, high) of a statistic over rows drawn again and again, percentiles at 1 - alpha.
 
-    `samples` has shape (rows,), or (columns, rows) for a statistic of several columns of one row.
-    Values that are all the same give that value twice.
+    `samples` has shape (rows,), or (columns, rows) for a statistic of several columns.
     """
     samples = np.atleast_2d(np.asarray(samples, float))
     value = float(statistic(*samples))
     if len(samples) == 1 and samples.std() == 0:
-        return value, value
+        return value, value  # every draw would be the same
     result = bootstrap(
         tuple(samples),
         statistic,
@@ -110,9 +109,9 @@ def compare(a: Bools, b: Bools, seed: int = 0) -> Comparison:
 
 
 def tango_statistic(only_a, only_b, n: int, delta: float):
-    """Tango's score statistic of the difference `delta`, for counts or arrays of counts.
+    """Tango's score statistic of the difference `delta` for counts or arrays of counts; it falls.
 
-    It falls as delta grows. Written out here because no Python library has it.
+    Written out because no Python library has it.
     """
     b = -only_a - only_b + (2 * n - only_a + only_b) * delta
     root = np.sqrt(np.maximum(0.0, b * b + 8 * n * only_b * delta * (1 - delta)))
@@ -124,8 +123,7 @@ def tango_statistic(only_a, only_b, n: int, delta: float):
 def paired_interval(only_a: int, only_b: int, n: int, alpha: float = 0.05) -> tuple[float, float]:
     """(low, high) of a paired difference a - b in shares: Tango's score interval.
 
-    Statistics in Medicine 1998, 17, 891. Unlike a bootstrap it stays honest when few rows differ or
-    none do. Raises CourseError for impossible counts.
+    Statistics in Medicine 1998, 17, 891. It stays honest when few rows differ or none do.
     """
     if n < 1 or min(only_a, only_b) < 0 or only_a + only_b > n:
         raise CourseError(f"{only_a} and {only_b} rows that differ do not fit into {n} rows.")
@@ -159,7 +157,6 @@ def clustered_error(
 ) -> tuple[float, float, int]:
     """(mean, standard error, number of clusters) when rows share a thread or template.
 
-    The sandwich estimate of a regression on a constant, as Miller 2024 (arXiv 2411.00640) advises.
     Raises CourseError without rows, and when all rows belong to one cluster.
     """
     values, names = np.asarray(values, float), list(clusters)
@@ -175,6 +172,7 @@ def clustered_error(
             "All rows belong to one thread or template; an interval needs at least two."
         )
     groups = np.array([number[name] for name in names])
+    # the sandwich error of a regression on a constant, as Miller 2024 (arXiv 2411.00640) advises
     fit = sm.OLS(values, np.ones(values.size)).fit(cov_type="cluster", cov_kwds={"groups": groups})
     return float(values.mean()), float(fit.bse[0]), len(number)
 

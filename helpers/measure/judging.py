@@ -17,22 +17,23 @@ from helpers.measure.intervals import Bools, Share, clustered_share, share
 from helpers.measure.scoring import same_value
 
 PAIR = 'root ::= "A" | "B"\n'  # the grammar of a verdict
-# what the gate asks for, see `calibrate`
-FEWEST_PAIRS, LEAST_AGREEMENT, LEAST_SURVIVING, MOST_PLACE, MOST_UNREAD = 30, 0.6, 0.5, 0.15, 0.1
+# What the gate asks for
+FEWEST_PAIRS = 30
+LEAST_AGREEMENT = 0.6  # with people, also when balanced for length; an unreadable verdict is wrong
+LEAST_SURVIVING = 0.5  # share of pairs with the same winner when the places are swapped
+MOST_PLACE = 0.15  # both orders are judged, so the first place wins half unless it decides
+MOST_UNREAD = 0.1
 
 
 # Asking ---------------------------------------------------------------------------------------
 
 
 def closer(pilot: Pilot, person: dict, a: dict | None, b: dict | None) -> int | None:
-    """Which record has more fields equal to a person's: 0 for `a`, 1 for `b`, None for a tie.
-
-    A record without exactly the pilot's fields loses to one that has them.
-    """
+    """Which record has more fields equal to a person's: 0 for `a`, 1 for `b`, None for a tie."""
 
     def points(record: dict | None) -> int:
         if not isinstance(record, dict) or set(record) != set(pilot.fields):
-            return -1
+            return -1  # another form loses to every record
         return sum(same_value(record[name], person[name]) for name in pilot.fields)
 
     if points(a) == points(b):
@@ -50,14 +51,13 @@ def pairs(
 ) -> list[dict]:
     """Pairs to judge, from two ways' records and people's labels of the same rows, without ties.
 
-    Dicts with id, text, records (which way stands first is drawn), `better` and `longer`: 0 or 1,
-    `longer` -1 for equal length.
+    Dicts with id, text, records, and which of them is `better` and `longer` (0 or 1, -1: equal).
     """
     draw = np.random.default_rng(seed)
     label_of = {str(person["id"]): person for person in people}
     result = []
     for row, a, b in zip(rows, one, other, strict=True):
-        if draw.random() < 0.5:
+        if draw.random() < 0.5:  # nobody should know which way stands first
             a, b = b, a
         person = label_of.get(str(row["id"]))
         better = closer(pilot, person, a, b) if person else None
@@ -77,10 +77,7 @@ def _written(record: dict | None) -> str:
 
 
 def pair_requests(pilot: Pilot, pairs: Sequence[dict], max_new_tokens: int = 2) -> list[dict]:
-    """Two requests for each pair, the second with the places swapped.
-
-    A judge that thinks aloud needs more `max_new_tokens`.
-    """
+    """Two requests for each pair, the second with the places swapped."""
     task = (
         "You compare two records that were made from one message. Say which one is better: answer "
         "with the letter A or B alone. Length does not count, only whether each value is right. "
@@ -117,10 +114,8 @@ def read_pairs(texts: Sequence[str | None]) -> np.ndarray:
 
 
 def same_model(judge: str, *others: tuple[str, str | None]) -> list[str]:
-    """Sentences that name the other models (what it does, name) that are the judge itself.
-
-    A judge prefers its own kind of text, and a filter that also evaluates grades its own choice.
-    """
+    """Sentences that name the other models (what it does, name) that are the judge itself."""
+    # a judge prefers its own kind of text; a filter that also evaluates grades its own choice
     same = [what for what, name in others if name and name == judge]
     return [f"the judge is the same model as {what} ({judge})" for what in same]
 
@@ -130,22 +125,17 @@ def same_model(judge: str, *others: tuple[str, str | None]) -> list[str]:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A judge held against people, both orders of each pair, clustered by pair.
+    """A judge held against people, both orders of each pair, clustered by pair."""
 
-    `agrees`: verdicts like people's; `balanced`: half of them from pairs whose longer record is
-    better; `survives`: pairs with one winner in both orders; `first`: how often the first place
-    won; `kappa` of the first order; `reasons` to refuse the judge; `labels`: whose they were.
-    """
-
-    n: int
-    agrees: Share
-    balanced: Share | None
-    survives: Share
-    first: Share | None
-    kappa: Agreement
-    unread: float
-    reasons: list[str] = field(default_factory=list)
-    labels: str = "people"
+    n: int  # pairs
+    agrees: Share  # verdicts like people's
+    balanced: Share | None  # the same, half from pairs whose longer record is better
+    survives: Share  # pairs with one winner in both orders
+    first: Share | None  # verdicts for the first place
+    kappa: Agreement  # of the first order
+    unread: float  # share of verdicts that name neither record or both
+    reasons: list[str] = field(default_factory=list)  # to refuse the judge
+    labels: str = "people"  # whose they were; simulated ones are not people
 
     @property
     def refused(self) -> bool:
@@ -172,10 +162,7 @@ def calibrate(
     """Hold a judge's verdicts against people's and decide whether it may be used.
 
     `places`: shape (pairs, 2), of read_pairs; `better`, `longer`: shape (pairs,), of pairs().
-    It is accepted when the whole 95 % interval *shows* all of this: agreement above 60 %, also
-    balanced for length; more than half of the pairs survive the swap (as with a coin); the first
-    place wins between 35 % and 65 %, as both orders are judged; 30 pairs or more; at most 10 %
-    unreadable. An unreadable verdict is wrong. `labels` says whose labels they were.
+    It is accepted when whole 95 % intervals *show* what stands at the top of this module.
     """
     places, better, longer = (np.asarray(each, int) for each in (places, better, longer))
     n = len(better)
@@ -267,10 +254,7 @@ def _place_reasons(first: Share | None) -> list[str]:
 
 
 def skill(verdicts: Sequence[int] | np.ndarray, people: Bools) -> tuple[Share, Share]:
-    """(sensitivity, specificity) of verdicts 1, 0 or -1 (unreadable, wrong) against people's.
-
-    Raises CourseError when people call all records right, or all wrong.
-    """
+    """(sensitivity, specificity) of verdicts 1, 0 or -1 (unreadable, wrong) against people's."""
     verdicts, people = np.asarray(verdicts, int), np.asarray(people, bool)
     if people.all() or not people.any():
         word = "right" if people.all() else "wrong"

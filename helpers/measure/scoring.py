@@ -14,14 +14,12 @@ from helpers.measure.intervals import Share, share
 
 @dataclass(frozen=True)
 class Scored:
-    """Every array has shape (rows,). `right`: {field: bools}; `exact`: every field is right;
-    `valid`: the answer is a record; `invented`: a copied value does not stand in the text.
-    """
+    """Answers held against labelled rows; every array is of bools, shape (rows,)."""
 
-    right: dict[str, np.ndarray]
-    exact: np.ndarray
-    valid: np.ndarray
-    invented: np.ndarray
+    right: dict[str, np.ndarray]  # field by field
+    exact: np.ndarray  # every field is right and there is no other
+    valid: np.ndarray  # the answer is a record
+    invented: np.ndarray  # a copied value does not stand in the text
     records: list[dict | None]
 
     @property
@@ -60,11 +58,7 @@ def parse(answer: Any) -> dict | None:
 
 
 def score(pilot: Pilot, rows: Sequence[dict], answers: Sequence[str | dict | None]) -> Scored:
-    """Score answers (JSON texts or records, one for each row) against labelled rows.
-
-    A field is right when it is present and equal; an exact record has every field right and no
-    other key. Raises CourseError when the numbers differ.
-    """
+    """Score answers (JSON texts or records, one for each row) against labelled rows."""
     answers, n = list(answers), len(rows)
     if len(answers) != n:
         raise CourseError(f"{len(answers)} answers for {n} rows: every row needs one.")
