@@ -207,9 +207,10 @@ class Pilot(BaseModel):
             choices = _choices(field, text, copy)
             if field.optional or not choices:  # nothing to copy: null is the only true answer
                 choices.append('"null"')
+            # before the first field that needs them: stored requests hold this very text
+            if copy and field.type == "span" and not any(rule[:5] == "span " for rule in rules):
+                rules += _span_rules(text)
             rules.append(f"f{number} ::= " + " | ".join(choices))
-        if copy and any(field.type == "span" for field in self.fields.values()):
-            rules += _span_rules(text)
         return "\n".join(["root ::= " + " ".join(parts) + ' "}"', *rules]) + "\n"
 
 
