@@ -1,4 +1,4 @@
-"""Shared pieces: a small pilot on disk, the embedded model, and a place for runs that is thrown away."""
+"""Shared pieces: a small pilot on disk, the embedded model, a place for runs to throw away."""
 
 import os
 import tempfile
@@ -68,7 +68,7 @@ def tokenizer(embedded):
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory, tokenizer):
-    """A folder with a model of random weights and the embedded tokenizer: the shape of a Llama, the size of a thimble."""
+    """A folder with a Llama of random weights, very small, and the embedded tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

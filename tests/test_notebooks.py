@@ -1,4 +1,4 @@
-"""The chapters on someone else's pilot, on another model, and with words instead of tracebacks. nbval runs them on the inbox."""
+"""The chapters on someone else's pilot and model; nbval runs them on the inbox."""
 
 import json
 import os
@@ -32,6 +32,7 @@ def label_pilot(tmp_path, base):
     return place
 
 
+@pytest.mark.slow
 def test_chapter_00_runs_on_a_folder_and_a_model_of_ones_own(tmp_path, tiny, capsys):
     place = label_pilot(tmp_path, tiny)
     assert course.main(["--pilot", str(place), "--profile", "smoke", "--only", "00"]) == 0, (
@@ -55,6 +56,7 @@ def test_chapter_00_runs_on_a_folder_and_a_model_of_ones_own(tmp_path, tiny, cap
     }
 
 
+@pytest.mark.slow
 def test_chapter_01_on_a_folder_and_a_model_that_the_catalogue_does_not_know(
     tmp_path, tiny, capsys
 ):
@@ -107,6 +109,7 @@ def test_stored_outputs_are_small():
         assert path.stat().st_size < 1_000_000, path.name
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal to a process group")
 def test_ctrl_c_ends_in_a_sentence_and_keeps_what_was_answered(tmp_path, tiny):
     place = label_pilot(tmp_path, tiny)

@@ -1,4 +1,4 @@
-"""pilot.yaml: every mistake has its sentence; the grammar lets the right answers through and no others."""
+"""pilot.yaml: every mistake has its sentence; the grammar lets right answers through only."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The two roads agree, the README says what the results say, and nothing of one machine is in the tree."""
+"""The two roads agree, README and results agree, and nothing of one machine is in the tree."""
 
 import json
 import re
@@ -102,7 +102,7 @@ def test_the_reference_answers_give_the_reference_figures(name):
 
 
 def test_the_students_of_study_04_give_its_figures():
-    """Chapter 04: every answer of every student is stored, right or wrong; counted again here they give the published figures."""
+    """Chapter 04: the stored answers, counted again here, give the published figures."""
     from helpers.tune import students
 
     cells = [
@@ -132,7 +132,7 @@ def test_the_students_of_study_04_give_its_figures():
 
 
 def test_the_reference_rows_give_the_reference_figures():
-    """Chapter 03: the raw rows of the recorded run, counted again here, give the published figures."""
+    """Chapter 03: the recorded raw rows, counted again here, give the published figures."""
     from helpers.core.pilot import Pilot
 
     pilot = Pilot.load(ROOT / "data/inbox")

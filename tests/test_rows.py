@@ -1,4 +1,4 @@
-"""Bad rows: each is answered in one plain sentence that says what is wrong, where, and what to do."""
+"""Bad rows: each is answered in one sentence that says what is wrong, where, what to do."""
 
 import time
 
@@ -240,6 +240,15 @@ def test_a_hundred_thousand_rows(folder):
     data = load(folder, profile=PROFILES["cpu"])
     assert len(data.train) == PROFILES["cpu"].train_rows and time.perf_counter() - started < 60
     assert any("of 100,000 rows" in n for n in data.notes)
+
+
+def test_a_rare_label_survives_the_draw(folder):
+    path = folder / "train.csv"
+    lines = [f"r{i},What does belt {i + 500} cost?,order,belt," for i in range(300)]
+    path.write_text("\n".join([path.read_text().splitlines()[0], *lines]) + "\n")
+    edit(folder, "train.csv", "belt 799 cost?,order", "belt 799 cost?,quote")
+    data = load(folder, profile=PROFILES["smoke"])
+    assert sorted(set(data.train["intent"])) == ["order", "quote"] and len(data.train) == 16
 
 
 def test_a_very_long_message_is_cut_in_the_message_only(folder, tokenizer):

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,9 +40,9 @@ def load(pilot: Pilot, profile: Profile | None = None) -> Rows:
     tables = public_sets.drawn_rows(pilot) if pilot.source else _from_files(pilot, notes)
     _check_sizes(tables, notes)
     _drop_leaks(pilot, tables, notes)
-    _check_classes(pilot, tables["train"], notes)
     if profile:
-        _cap(tables, profile, notes)
+        _cap(pilot, tables, profile, notes)
+    _check_classes(pilot, tables["train"], notes)  # after the draw: it must not lose one either
     datasets = {split: Dataset.from_list(rows) for split, rows in tables.items()}
     return Rows(datasets["train"], datasets["test"], datasets.get("ood"), notes)
 
@@ -219,24 +220,38 @@ def _check_classes(pilot: Pilot, train: list[dict], notes: list[str]) -> None:
     for name in pilot.labels:
         seen = {row[name] for row in train}
         if len(seen) < 2:
-            raise CourseError(
-                f"train has only one class for {name} ({next(iter(seen))!r}); "
-                "add rows of another label, or remove the field."
-            )
+            one = f"train has only one class for {name} ({next(iter(seen))!r})"
+            raise CourseError(f"{one}; add rows of another label, or remove the field.")
         missing = [value for value in pilot.fields[name].values if value not in seen]
         if missing:
-            notes.append(
-                f"train has no row with {name} = {', '.join(map(repr, missing))}; "
-                "no model can learn a label it never saw."
-            )
+            values = ", ".join(map(repr, missing))
+            lost = f"train has no row with {name} = {values}"
+            notes.append(f"{lost}; no model can learn a label it never saw.")
 
 
-def _cap(tables: Tables, profile: Profile, notes: list[str]) -> None:
+def _cap(pilot: Pilot, tables: Tables, profile: Profile, notes: list[str]) -> None:
     """Draw as many rows as the profile allows; the same rows every time."""
-    for split in tables:
-        most, number = getattr(profile, f"{split}_rows"), len(tables[split])
-        if number > most:
-            tables[split] = random.Random(0).sample(tables[split], most)
-            notes.append(
-                f"{split}: {most} of {number:,} rows, drawn with seed 0 (profile {profile.name})."
-            )
+    for split, rows in tables.items():
+        most = getattr(profile, f"{split}_rows")
+        if len(rows) <= most:
+            continue
+        drawn = random.Random(0).sample(rows, most)
+        if split == "train":
+            for name in pilot.labels:
+                _keep_every_value(drawn, rows, name)
+        tables[split] = drawn
+        of = f"{most} of {len(rows):,} rows, drawn with seed 0"
+        notes.append(f"{split}: {of} (profile {profile.name}).")
+
+
+def _keep_every_value(drawn: list[dict], rows: list[dict], name: str) -> None:
+    """A rare label that the draw missed takes the place of a row of the most frequent one."""
+    counts = Counter(row[name] for row in drawn)
+    for row in rows:
+        frequent, number = counts.most_common(1)[0]
+        if row[name] in counts or number < 2:
+            continue
+        place = [other[name] for other in drawn].index(frequent)
+        drawn[place] = row
+        counts[frequent] -= 1
+        counts[row[name]] = 1
