@@ -56,7 +56,7 @@ def test_every_trap_is_in_the_test_set(inbox):
 
 
 def test_no_near_copies_between_or_within_the_splits(inbox):
-    """Cosine over character 5-grams without numbers and codes; 0.6 is the same sentence reworded."""
+    """Cosine over character 5-grams without numbers and codes; 0.6 would be a reworded copy."""
     texts = [masked(m) for split in (inbox.train, inbox.test, inbox.ood) for m in split["message"]]
     vectors = TfidfVectorizer(
         analyzer="char_wb", ngram_range=(5, 5), sublinear_tf=True
