@@ -9,8 +9,9 @@ from conftest import ROOT
 from helpers import CourseError
 from helpers.ask.teachers import Teacher
 from helpers.core import rows
+from helpers.core.files import fingerprint
 from helpers.core.pilot import Pilot
-from helpers.make import augment, recipes
+from helpers.make import augment, phrase_book, recipes
 
 TEACHER = Teacher(model="m", licence="Apache-2.0")
 ORIGIN = {"recipe", "teacher", "prompt_version", "seed", "parents", "licence"}
@@ -75,11 +76,11 @@ def test_no_test_row_reaches_a_request(inbox, data, seeds):
     asked = json.dumps(
         [p for plans in all_plans(inbox, seeds, 60).values() for p in plans], ensure_ascii=False
     )
-    held = [recipes._flat(t) for t in [*data.test["message"], *data.ood["message"]]]
+    held = [recipes._one_line(t) for t in [*data.test["message"], *data.ood["message"]]]
     assert not [t for t in held if json.dumps(t, ensure_ascii=False)[1:-1] in asked]
     assert (
         sum(
-            json.dumps(recipes._flat(r["message"]), ensure_ascii=False)[1:-1] in asked
+            json.dumps(recipes._one_line(r["message"]), ensure_ascii=False)[1:-1] in asked
             for r in seeds
         )
         == 60
@@ -243,25 +244,28 @@ def test_substituted_rows_keep_exact_labels(inbox, seeds):
     )  # one in 10,000 draws is the old one
 
 
-def test_phrases_decide_one_label_and_only_of_neutral_rows(inbox, seeds):
-    words = {"low": ["No hurry."], "high": ["We need it today."], "normal": ["Many thanks."]}
-    made = augment.phrases(inbox, seeds, 30, "urgency", words, "normal")
-    by_id = {r["id"]: r for r in seeds}
-    assert {r["urgency"] for r in made} == set(words)
-    for row in made:
-        parent = by_id[row["parents"][0]]
-        assert (
-            parent["urgency"] == "normal"
-            and words[row["urgency"]][0] in row["message"]
-            and parent["message"] in row["message"]
+def test_a_changed_template_is_asked_and_named(inbox, seeds):
+    own = recipes.TEMPLATES["lamini"].replace("Messages", "Mails")
+    for name, template in (("lamini", own), ("attributes", "{record}, {tone}:")):
+        usual, changed = (
+            getattr(recipes, name)(inbox, seeds, 4, template=wording)
+            for wording in (recipes.TEMPLATES[name], template)
         )
-        assert all(row[n] == parent[n] for n in ("intent", "product", "order_id"))
-    with pytest.raises(CourseError, match="No seed row has urgency = 'normal'"):
-        augment.phrases(
-            inbox, [r for r in seeds if r["urgency"] == "low"], 3, "urgency", words, "normal"
+        assert changed[0]["request"]["prompt"] != usual[0]["request"]["prompt"]
+        old, new = (
+            recipes.rows_of(inbox, plans[:1], ["Where is it?"], TEACHER, seeds)[0]["prompt_version"]
+            for plans in (usual, changed)
         )
-    with pytest.raises(CourseError, match="'hgih' is not among the values of urgency"):
-        augment.phrases(inbox, seeds, 3, "urgency", {"hgih": ["Now!"]}, "normal")
+        assert old == f"{name}-1" and new.startswith(f"{name}-") and new != old
+
+
+def test_the_recorded_rows_are_what_the_plans_of_today_ask_for(inbox, seeds):
+    """Requests of chapter 03, character by character: the ids of its recorded rows are made of them."""
+    recorded = {row["id"] for row in rows.read(ROOT / "data/reference/inbox/03/raw.jsonl")}
+    asked = set()
+    for plans in all_plans(inbox, seeds, 64).values():
+        asked |= {f"{plan['recipe']}-{fingerprint(plan)}" for plan in plans}
+    assert len(recorded) > 200 and recorded <= asked
 
 
 def test_a_pilot_with_one_label_is_enough():
@@ -274,12 +278,12 @@ def test_a_pilot_with_one_label_is_enough():
 
 
 def test_a_message_from_the_phrase_book_has_an_exact_record(inbox, data, seeds):
-    book = augment.phrase_book(inbox)
-    made = augment.compose(inbox, seeds[:24], 400, book, seed=5)
+    book = phrase_book.read_phrase_book(inbox)
+    made = phrase_book.compose(inbox, seeds[:24], 400, book, seed=5)
     assert (
         made
-        == augment.compose(inbox, seeds[:24], 400, book, seed=5)
-        != augment.compose(inbox, seeds[:24], 400, book, seed=6)
+        == phrase_book.compose(inbox, seeds[:24], 400, book, seed=5)
+        != phrase_book.compose(inbox, seeds[:24], 400, book, seed=6)
     )
     assert len({row["message"] for row in made}) > 380 and set(made[0]) >= ORIGIN
     for row in made:
@@ -290,7 +294,7 @@ def test_a_message_from_the_phrase_book_has_an_exact_record(inbox, data, seeds):
             assert (
                 any(
                     p.split("{other.order_id}")[0].lower() in row["message"].lower()
-                    for p in book["aside"] + book["request"]["quote"]
+                    for p in book.aside + book.request["quote"]
                     if "{other.order_id}" in p
                 )
                 or row["message"].count("PO-") == 1
@@ -307,7 +311,29 @@ def test_a_message_from_the_phrase_book_has_an_exact_record(inbox, data, seeds):
         (lambda b: b["request"].pop("quote"), "request: 'quote' has no phrases"),
         (lambda b: b["request"].update(quotes=["x"]), "'quotes' is not among the values"),
         (lambda b: b["request"]["quote"].append("What is {price}?"), "not a phrase with the slots"),
-        (lambda b: b["urgency"]["low"].append({"No": "hurry"}), "not a phrase"),
+        (lambda b: b["urgency"]["low"].append({"No": "hurry"}), "urgency > low > "),
+        (lambda b: b.update(open="Hello,"), "open: Input should be a valid list"),
+        (lambda b: b.update(asides=["x"]), "unknown key 'asides'; did you mean 'aside'?"),
+        (
+            lambda b: b["aside"].append("The {product} works."),
+            "aside: 'The {product} works.' is not a phrase with the slots other.product",
+        ),
+        (
+            lambda b: b["request"]["quote"].append("What is {order_id?"),
+            "is not a phrase with the slots",
+        ),
+        (
+            lambda b: b["request"].update(quote="What is it?"),
+            "request > quote: Input should be a valid list",
+        ),
+        (
+            lambda b: b["spans"].update(product=None),
+            "spans > product: Input should be a valid list",
+        ),
+        (
+            lambda b: b["spans"].update(produkt=["x"]),
+            "spans: 'produkt' needs a list of texts, and must be one of product, order_id",
+        ),
     ],
 )
 def test_a_phrase_book_with_a_mistake_is_refused_in_one_sentence(inbox, tmp_path, change, said):
@@ -317,27 +343,29 @@ def test_a_phrase_book_with_a_mistake_is_refused_in_one_sentence(inbox, tmp_path
     change(book)
     (tmp_path / "phrases.yaml").write_text(yaml.safe_dump(book))
     with pytest.raises(CourseError, match=re.escape(said)):
-        augment.phrase_book(inbox, tmp_path / "phrases.yaml")
+        phrase_book.read_phrase_book(inbox, tmp_path / "phrases.yaml")
 
 
 def test_no_phrase_book_and_one_that_is_no_yaml(inbox, tmp_path):
     with pytest.raises(CourseError, match="no phrase book phrases.yaml"):
-        augment.phrase_book(inbox, tmp_path / "phrases.yaml")
+        phrase_book.read_phrase_book(inbox, tmp_path / "phrases.yaml")
     (tmp_path / "phrases.yaml").write_text("request: [unclosed")
-    with pytest.raises(CourseError, match="phrases.yaml cannot be read"):
-        augment.phrase_book(inbox, tmp_path / "phrases.yaml")
+    with pytest.raises(CourseError, match="phrases.yaml is not valid YAML"):
+        phrase_book.read_phrase_book(inbox, tmp_path / "phrases.yaml")
 
 
 def test_the_bundled_phrases_are_labelled_as_the_guide_says(inbox):
     """No phrase of one value stands under another, and no neutral phrase names a time that the guide calls urgent."""
-    book = augment.phrase_book(inbox)
-    for part in ("request", "urgency"):
-        every = [p for phrases in book[part].values() for p in phrases if p]
+    book = phrase_book.read_phrase_book(inbox)
+    for part in (book.request, book.cues["urgency"]):
+        every = [p for phrases in part.values() for p in phrases if p]
         assert len(every) == len(set(every))
     assert not [
-        p for p in book["urgency"]["normal"] if re.search(r"today|tomorrow|urgent|hurry", p, re.I)
+        p
+        for p in book.cues["urgency"]["normal"]
+        if re.search(r"today|tomorrow|urgent|hurry", p, re.I)
     ]
-    assert all("{product}" not in p and "{order_id}" not in p for p in book["aside"])
+    assert all("{product}" not in p and "{order_id}" not in p for p in book.aside)
 
 
 def test_compose_does_not_depend_on_the_process(inbox):
@@ -347,8 +375,8 @@ def test_compose_does_not_depend_on_the_process(inbox):
     import sys
 
     code = (
-        "from helpers import augment, rows; from helpers.pilot import Pilot; import hashlib; p = Pilot.load('data/inbox');"
-        "print(hashlib.sha256(repr(augment.compose(p, list(rows.load(p).train), 280, augment.phrase_book(p))).encode()).hexdigest())"
+        "from helpers.core import rows; from helpers.core.pilot import Pilot; from helpers.make import phrase_book; import hashlib; p = Pilot.load('data/inbox');"
+        "print(hashlib.sha256(repr(phrase_book.compose(p, list(rows.load(p).train), 280, phrase_book.read_phrase_book(p))).encode()).hexdigest())"
     )
     said = {
         subprocess.run(
@@ -365,46 +393,12 @@ def test_compose_does_not_depend_on_the_process(inbox):
 
 
 def test_typing_errors_never_touch_a_slot(inbox, seeds):
-    book = augment.phrase_book(inbox)
+    book = phrase_book.read_phrase_book(inbox)
     for seed in range(12):
-        for row in augment.compose(inbox, seeds, 120, book, seed):
+        for row in phrase_book.compose(inbox, seeds, 120, book, seed):
             assert not re.search(r"[{}]", row["message"]) and all(
                 row[f] is None or row[f] in row["message"] for f in ("product", "order_id")
             )
-
-
-@pytest.mark.parametrize(
-    "change, said",
-    [
-        (lambda b: b.update(open="Hello,"), "open: 'Hello,' is not a list of phrases"),
-        (lambda b: b.update(asides=["x"]), "'asides' is not known"),
-        (
-            lambda b: b["aside"].append("The {product} works."),
-            "aside: 'The {product} works.' is not a phrase with the slots other.product",
-        ),
-        (
-            lambda b: b["request"]["quote"].append("What is {order_id?"),
-            "is not a phrase with the slots",
-        ),
-        (
-            lambda b: b["request"].update(quote="What is it?"),
-            "request, quote: 'What is it?' is not a list",
-        ),
-        (lambda b: b["spans"].update(product=None), "spans: 'product' needs a list of texts"),
-        (
-            lambda b: b["spans"].update(produkt=["x"]),
-            "spans: 'produkt' needs a list of texts, and must be one of product, order_id",
-        ),
-    ],
-)
-def test_every_part_of_a_phrase_book_is_checked(inbox, tmp_path, change, said):
-    import yaml
-
-    book = yaml.safe_load((ROOT / "data/inbox/phrases.yaml").read_text())
-    change(book)
-    (tmp_path / "phrases.yaml").write_text(yaml.safe_dump(book))
-    with pytest.raises(CourseError, match=re.escape(said)):
-        augment.phrase_book(inbox, tmp_path / "phrases.yaml")
 
 
 def test_a_japanese_phrase_book(tmp_path):
@@ -433,7 +427,9 @@ def test_a_japanese_phrase_book(tmp_path):
         "close: [よろしくお願いいたします。]\n",
         encoding="utf-8",
     )
-    made = augment.compose(pilot, known, 40, augment.phrase_book(pilot, tmp_path / "phrases.yaml"))
+    made = phrase_book.compose(
+        pilot, known, 40, phrase_book.read_phrase_book(pilot, tmp_path / "phrases.yaml")
+    )
     for row in made:
         assert (
             row["part"] in row["本文"]
@@ -442,4 +438,4 @@ def test_a_japanese_phrase_book(tmp_path):
         )
     (tmp_path / "phrases.yaml").write_bytes("request: {}".encode("utf-16"))
     with pytest.raises(CourseError, match="not UTF-8"):
-        augment.phrase_book(pilot, tmp_path / "phrases.yaml")
+        phrase_book.read_phrase_book(pilot, tmp_path / "phrases.yaml")

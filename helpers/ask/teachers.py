@@ -29,7 +29,8 @@ class Teacher(BaseModel):
     """`teacher:` of pilot.yaml. Without an address the model runs in this process.
 
     `address: embedded` starts llama.cpp with it. Prices are US dollars per million tokens,
-    `timeout` is seconds. The key itself never stands here, only the name of its environment variable.
+    `timeout` is seconds. The key itself never stands here, only the name of its environment
+    variable.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)

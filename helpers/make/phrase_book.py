@@ -1,0 +1,226 @@
+"""Messages put together from a phrase book, whose records follow from the phrases."""
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from helpers import CourseError
+from helpers.core.files import read_yaml
+from helpers.core.pilot import Pilot
+from helpers.core.text import is_wide, pydantic_sentences, tokens
+from helpers.make.augment import Rows, augmented, copied_fields, known_values, new_value, records
+
+Phrases = dict[str, list[str]]  # {value of a label field: what it is said with}
+SLOT = re.compile(r"{([^{}]*)}")
+
+
+class PhraseBook(BaseModel):
+    """A pilot's phrases.yaml, as `compose` takes it.
+
+    `request` belongs to the pilot's first label field. Every further label field has a part of its
+    own name in the file; these are the `cues`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    request: Phrases
+    cues: dict[str, Phrases]
+    open: list[str] = []
+    close: list[str] = []
+    aside: list[str] = []
+    spans: Phrases = {}
+    licence: str | None = None
+
+
+def read_phrase_book(pilot: Pilot, path: str | Path | None = None) -> PhraseBook:
+    """The pilot's phrases.yaml, checked.
+
+    Raises CourseError with the part and the phrase for whatever `compose` could not use.
+    """
+    path = Path(path or pilot.folder / "phrases.yaml")
+    if not path.is_file():
+        raise CourseError(
+            f"There is no phrase book {path.name} in the pilot's folder; data/inbox/phrases.yaml "
+            "shows its form."
+        )
+    if not pilot.labels:
+        raise CourseError(
+            "A phrase book needs a label field: its requests are sorted by the values of the "
+            "first one."
+        )
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise CourseError(f"{path.name} is empty or not a list of 'part: phrases' lines.")
+    cues = {name: content.pop(name) for name in pilot.labels[1:] if name in content}
+    try:
+        book = PhraseBook.model_validate(content | {"cues": cues})
+    except ValidationError as problem:
+        parts = [name for name in PhraseBook.model_fields if name != "cues"] + pilot.labels[1:]
+        sentences = pydantic_sentences(problem, path.name, parts)
+        raise CourseError(sentences.replace("cues > ", "")) from None
+    _refuse_missing_values(book, pilot, path.name)
+    _refuse_unknown_slots(book, pilot, path.name)
+    _refuse_unknown_spans(book, pilot, path.name)
+    return book
+
+
+def _parts(book: PhraseBook, pilot: Pilot) -> Iterator[tuple[str, str, Phrases | None]]:
+    """(part of the file, label field, phrases by value)."""
+    yield "request", pilot.labels[0], book.request
+    for name in pilot.labels[1:]:
+        yield name, name, book.cues.get(name)
+
+
+def _refuse_missing_values(book: PhraseBook, pilot: Pilot, file: str) -> None:
+    for part, name, phrases in _parts(book, pilot):
+        values = pilot.fields[name].values
+        if phrases is None:
+            raise CourseError(
+                f"{file} has no part {part!r} with phrases for each of {', '.join(values)}."
+            )
+        for value in phrases:
+            if value not in values:
+                raise CourseError(
+                    f"{file}, {part}: {value!r} is not among the values ({', '.join(values)})."
+                )
+        for value in values:
+            if not phrases.get(value):
+                raise CourseError(f"{file}, {part}: {value!r} has no phrases.")
+
+
+def _refuse_unknown_slots(book: PhraseBook, pilot: Pilot, file: str) -> None:
+    copied = copied_fields(pilot)
+    others = [f"other.{name}" for name in copied]
+    lists = [("open", book.open, others), ("close", book.close, others)]
+    lists.append(("aside", book.aside, others))
+    for part, _, phrases in _parts(book, pilot):
+        slots = others
+        if part == "request":  # only a request fills the record
+            slots = copied + others
+        for value, some in phrases.items():
+            lists.append((f"{part}, {value}", some, slots))
+    for where, phrases, slots in lists:
+        for phrase in phrases:
+            rest = SLOT.sub("", phrase)
+            if "{" in rest or "}" in rest or not set(SLOT.findall(phrase)) <= set(slots):
+                raise CourseError(
+                    f"{file}, {where}: {phrase!r} is not a phrase with the slots "
+                    f"{', '.join(slots) or 'none'}."
+                )
+
+
+def _refuse_unknown_spans(book: PhraseBook, pilot: Pilot, file: str) -> None:
+    copied = copied_fields(pilot)
+    for name, values in book.spans.items():
+        if name not in copied or not all(value.strip() for value in values):
+            raise CourseError(
+                f"{file}, spans: {name!r} needs a list of texts, and must be one of "
+                f"{', '.join(copied) or 'no field'}."
+            )
+
+
+def compose(pilot: Pilot, seeds: Rows, number: int, book: PhraseBook, seed: int = 0) -> list[dict]:
+    """Messages put together: greeting, background, request, what decides the other labels, close.
+
+    The record follows from the phrases: only a request's own slots fill it, so it is as right as
+    the book. The first label takes turns, the others come as often as in the seeds. A fifth is
+    written small, a tenth has a typing error (not in Japanese or Chinese).
+    """
+    writer = _Writer(pilot, seeds, book, random.Random(seed))
+    own = records(pilot, seeds, number, seed, book.spans)
+    foreign = records(pilot, seeds, number, seed + 1, book.spans)
+    rows = []
+    for i in range(number):
+        text, record = writer.message(own[i], foreign[i])
+        parent = seeds[i % len(seeds)] | {"id": "phrase book", "licence": book.licence}
+        rows.append(augmented(pilot, "compose", parent, text, record, seed, i))
+    return rows
+
+
+class _Writer:
+    """Writes one message after the other; the order of its draws makes a seed repeat."""
+
+    def __init__(self, pilot: Pilot, seeds: Rows, book: PhraseBook, draw: random.Random) -> None:
+        self.pilot, self.book, self.draw = pilot, book, draw
+        self.known = {name: known_values(seeds, name) for name in pilot.fields}
+        requests = " ".join(phrase for phrases in book.request.values() for phrase in phrases)
+        self.wide = is_wide(tokens(requests))
+
+    def message(self, own: dict, foreign: dict) -> tuple[str, dict]:
+        """(text, record): `own` values fill the record, `foreign` ones what is not asked about."""
+        for name in self.pilot.labels[1:]:
+            if self.known[name]:  # drawn evenly, a student would expect too many urgent ones
+                own[name] = self.draw.choice(self.known[name])
+        pieces = self._pieces(own)
+        small = self.draw.random() < 0.2 and not self.wide
+        slip = self.draw.random() < 0.1 and not self.wide
+        values = self._values(pieces, own, foreign, small)
+        texts = [self._filled(piece, values, small, slip) for piece in pieces if piece]
+        space = " "
+        if self.wide:
+            space = ""
+        text = re.sub(r" ?\n", "\n", space.join(texts)).strip()
+        record = {}
+        for name, field in self.pilot.fields.items():
+            record[name] = own[name] if field.type == "label" else values.get(name)
+        return text, record
+
+    def _pieces(self, own: dict) -> list[str]:
+        """The phrases of one message, in the order in which they will stand."""
+        book, draw = self.book, self.draw
+        first, *others = self.pilot.labels
+        request = draw.choice(book.request[own[first]])
+        cues = [draw.choice(book.cues[name][own[name]]) for name in others]
+        asides = []
+        if book.aside and draw.random() < 0.25:
+            asides = [draw.choice(book.aside)]
+        middle = [*cues, request]
+        if draw.random() < 0.75:
+            middle = [request, *cues]
+        pieces = [*middle, *asides]
+        if draw.random() < 0.7:
+            pieces = [*asides, *middle]
+        if draw.random() < 0.5:
+            greeting = draw.choice(book.open or [""])
+            pieces = [greeting, *pieces, "\n" + draw.choice(book.close or [""])]
+        return pieces
+
+    def _values(self, pieces: list[str], own: dict, foreign: dict, small: bool) -> dict[str, str]:
+        """{slot: text} in the order in which the slots stand, so that a seed repeats."""
+        values = {}
+        for slot in dict.fromkeys(SLOT.findall(" ".join(pieces))):
+            name = slot.removeprefix("other.")
+            value = own[name] if slot == name else foreign[name]
+            field = self.pilot.fields[name]
+            if not value:
+                examples = self.known[name] + self.book.spans.get(name, [])
+                value = new_value(field, examples, self.draw)
+            if small and field.type == "span":
+                value = value.lower()
+            values[slot] = value
+        return values
+
+    def _filled(self, piece: str, values: dict[str, str], small: bool, slip: bool) -> str:
+        parts = SLOT.split(piece)  # words, slot, words, slot, ..., words
+        words, slots = parts[::2], parts[1::2]
+        if small:
+            words = [word.lower() for word in words]
+        if slip:  # never in a slot: the record must stand in the text
+            place = self.draw.randrange(len(words))
+            words[place] = _mistyped(words[place], self.draw)
+        text = words[0]
+        for slot, following in zip(slots, words[1:]):
+            text += values[slot] + following
+        return text
+
+
+def _mistyped(text: str, draw: random.Random) -> str:
+    """Two letters of one word change places."""
+    words: Sequence[re.Match] = list(re.finditer(r"[^\W\d_]{5,}", text))
+    if not words:
+        return text
+    word = draw.choice(words)
+    place = draw.randrange(word.start() + 1, word.end() - 2)
+    return text[:place] + text[place + 1] + text[place] + text[place + 2 :]
