@@ -35,13 +35,13 @@ def small(monkeypatch, tmp_path):
 
     monkeypatch.setattr(students, "cell", fake)
     run = runs.Run(pilot, "studies/04", runtime.detect("smoke"))
-    from helpers.make import augment
+    from helpers.make import phrase_book
 
-    book, seeds = augment.phrase_book(pilot), curation_study.few(pilot, data)
+    book, seeds = phrase_book.read_phrase_book(pilot), curation_study.few(pilot, data)
     bad = [
-        {**row, "product": "no such words"} for row in augment.compose(pilot, seeds, 60, book, 9)
+        {**row, "product": "no such words"} for row in phrase_book.compose(pilot, seeds, 60, book, 9)
     ]
-    pool = augment.compose(pilot, seeds, 120, book, 4) + [
+    pool = phrase_book.compose(pilot, seeds, 120, book, 4) + [
         {**row, "id": row["id"] + "x"} for row in bad
     ]
     files.write_text(run.path("study_pool.jsonl"), "".join(json.dumps(row) + "\n" for row in pool))
