@@ -99,9 +99,6 @@ class Bar(BaseModel):
         if "max_cost_per_1000" not in wish:
             new = new.model_copy(update={"max_cost_per_1000": new.costs.today})
         new._check(pilot)
-        if new.too_few():
-            words = rows_in_words(new.too_few())
-            print(f"These rows cannot show, even for a result without an error: {words}.")
         place = sealed.first_sealed(sealed.own_places(pilot, profile))
         if place is None:
             return new._first_version(pilot, sealed.home(pilot, profile), agreed)
@@ -110,6 +107,9 @@ class Bar(BaseModel):
     def _first_version(self, pilot: Pilot, folder: Path, agreed: bool) -> Self:
         today = date.today().isoformat() if agreed else ""
         late = sealed.is_seen_before(pilot)
+        if self.too_few():
+            words = rows_in_words(self.too_few())
+            print(f"These rows cannot show, even for a result without an error: {words}.")
         new = self.model_copy(update={"seen_before": late, "frozen": today})
         new._pilot, new._folder = pilot, folder
         if agreed:
