@@ -37,7 +37,7 @@ def check() -> list[Requirement]:
 def _packages() -> Iterator[Requirement]:
     for name, wanted in runtime.requirements().items():
         present = runtime.installed_version(name) or "missing"
-        ok = present.split("+")[0] == wanted
+        ok: bool | None = present.split("+")[0] == wanted
         if not ok and runtime.on_colab() and present != "missing":
             ok = None  # Colab keeps its own torch, numpy, pandas
         cure = "python -m pip install -r requirements.txt"

@@ -156,8 +156,8 @@ def readme_table() -> str:
     lines = ["| chapter | question | minutes | measured |", "|---|---|---|---|"]
     for number, path in chapters():
         head = nbformat.read(path, as_version=4).cells[0].source
-        title = re.search(r"^# (.+)$", head, re.M).group(1)
-        question = re.search(r"\*\*The question\.\*\* (.+?)(?:\n\n|$)", head, re.S).group(1)
+        [title] = re.findall(r"^# (.+)$", head, re.M)
+        [question] = re.findall(r"\*\*The question\.\*\* (.+?)(?:\n\n|$)", head, re.S)
         stored = ROOT / "data/reference/results" / f"{number}.json"
         minutes = measured = ""
         if stored.is_file():

@@ -31,17 +31,26 @@ class FieldSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     type: Literal["label", "span", "pattern"]
-    values: list[str] | Sample | None = None
-    regex: str | None = None
+    values: list[str] = []  # of a label
+    sample: Sample | None = None  # how many of them to draw, where a public set has them
+    regex: str = ""
     optional: bool = False
     about: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sampled(cls, content: Any) -> Any:
+        if isinstance(content, dict) and isinstance(content.get("values"), dict):
+            content = dict(content)
+            content["sample"] = content.pop("values")
+        return content
 
     @field_validator("values", mode="before")
     @classmethod
     def _texts(cls, values: Any) -> Any:
-        if values is not None and not isinstance(values, (list, dict, Sample)):
+        if not isinstance(values, list):
             raise ValueError("'values' must be a list, for example [order, complaint]")
-        for value in values if isinstance(values, list) else ():
+        for value in values:
             if not isinstance(value, str):  # YAML reads a bare yes, no or 1 as something else
                 example = 'for example ["1", "2"]'
                 raise ValueError(f"{value!r} is not text; put every value in quotes, {example}")
@@ -51,17 +60,17 @@ class FieldSpec(BaseModel):
     def _complete(self) -> "FieldSpec":
         if self.type == "label":
             self._check_label()
-        elif self.values is not None:
+        elif self.values or self.sample:
             raise ValueError(f"'values' belongs to label fields, this one is a {self.type}")
         if self.type == "pattern":
             self._check_regex()
         return self
 
     def _check_label(self) -> None:
-        if self.values is None:
-            raise ValueError("a label field needs 'values', the list of allowed labels")
-        if isinstance(self.values, Sample):
+        if self.sample:
             return
+        if not self.values:
+            raise ValueError("a label field needs 'values', the list of allowed labels")
         if len(self.values) < 2:
             raise ValueError("a label field needs at least two different 'values'")
         for value in self.values:
@@ -123,7 +132,7 @@ class Pilot(BaseModel):
             if name == self.text or name in TAKEN:
                 taken = f"is taken: it is the text column, or one of {', '.join(TAKEN)}"
                 raise ValueError(f"the field name {name!r} {taken}; rename the field")
-            if isinstance(field.values, Sample) and self.source is None:
+            if field.sample and self.source is None:
                 raise ValueError(f"field {name!r} samples its values, which needs a 'source'")
         if self.source and (len(self.fields) != 1 or not self.labels):
             raise ValueError("a pilot with a 'source' has exactly one field, a label")
@@ -153,8 +162,8 @@ class Pilot(BaseModel):
             raise CourseError(pydantic_sentences(problem, "pilot.yaml", known)) from None
         pilot.folder = folder
         for name, field in pilot.fields.items():
-            if isinstance(field.values, Sample):
-                field.values = public_sets.sampled_values(pilot, name)
+            if field.sample:
+                field.values = public_sets.sampled_values(pilot, name, field.sample)
         return pilot
 
     # How the model is asked -------------------------------------------------------------------
@@ -199,7 +208,8 @@ class Pilot(BaseModel):
         the text and a span only a run of its words; with copy=False both are any string.
         """
         # the keys come in a fixed order, so that a record has one way to be written
-        parts, rules = [], []
+        parts: list[str] = []
+        rules: list[str] = []
         before = "{"
         for number, (name, field) in enumerate(self.fields.items()):
             parts.append(f"{_literal(before + json.dumps(name) + ': ')} f{number}")

@@ -102,12 +102,12 @@ def ranges(
 ) -> Figure:
     """Dots with intervals for {name: (value, low, high)} in any unit, values written in `form`."""
     figure, axes = new_axes(height=0.9 + 0.34 * len(named))
-    for y, (name, (value, low, high)) in enumerate(reversed(named.items())):
+    for y, (name, (value, low, high)) in enumerate(list(named.items())[::-1]):
         colour = ACCENT if name == highlight else INK
         axes.plot([low, high], [y, y], color=colour, linewidth=2)
         axes.plot(value, y, "o", color=colour, markersize=6)
         axes.annotate(f"  {form.format(value)}", (high, y), va="center", color=colour)
-    axes.set_yticks(range(len(named)), list(reversed(named)))
+    axes.set_yticks(range(len(named)), list(named)[::-1])
     axes.set_ylim(-0.6, len(named) - 0.4)
     axes.set_xlim(0, 1.15 * max(high for _, _, high in named.values()))
     axes.grid(axis="x")
@@ -143,7 +143,7 @@ def limits(named: Mapping[str, float], marks: Mapping[str, float], title: str = 
 def stacks(named: Mapping[str, Mapping[str, float]], title: str = "", unit: str = "") -> Figure:
     """Stacked bars for {name: {piece: number}}: one colour per piece, totals written on."""
     figure, axes = new_axes(height=1.3 + 0.36 * len(named))
-    names = list(reversed(named))
+    names = list(named)[::-1]
     left = [0.0] * len(names)  # where the next piece of each bar begins
     for piece in dict.fromkeys(piece for bar in named.values() for piece in bar):
         widths = [named[name].get(piece, 0.0) for name in names]
@@ -158,7 +158,7 @@ def stacks(named: Mapping[str, Mapping[str, float]], title: str = "", unit: str 
 
 
 def _named_bars(axes: Axes, named: Mapping[str, float], form: str) -> None:
-    names = list(reversed(named))
+    names = list(named)[::-1]
     drawn = axes.barh(names, [named[name] for name in names], color=SOFT, height=0.6)
     axes.bar_label(drawn, fmt=" " + form)
 
@@ -209,7 +209,7 @@ def histogram(
     title: str = "",
     x: str = "",
     marks: Iterable[tuple[float, str]] = (),
-    bins: Sequence[float] | None = None,
+    bins: int | Sequence[float] | None = None,
     y: str = "rows",
 ) -> Figure:
     """A histogram (`bins`: the edges), with a dashed line for each (value, name) in `marks`."""

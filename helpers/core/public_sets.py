@@ -20,9 +20,8 @@ def local_copy(name: str) -> Path | None:
     return None
 
 
-def sampled_values(pilot: Any, label: str) -> list[str]:
+def sampled_values(pilot: Any, label: str, sample: Any) -> list[str]:
     """As many labels as `values: {sample: ...}` says, drawn before any score is known."""
-    sample = pilot.fields[label].values
     pairs = _splits(pilot.source, pilot.text, label)["train"]
     known = sorted({value for _, value in pairs} - {"oos"})  # oos: out of scope, no label
     if sample.sample > len(known):
@@ -36,7 +35,7 @@ def drawn_rows(pilot: Any) -> dict[str, list[dict]]:
     source, label = pilot.source, pilot.labels[0]
     splits = _splits(source, pilot.text, label)
     # one generator for all draws, in this order: the rows are the same on every machine
-    draw, tables = random.Random(source.seed), {"train": []}
+    draw, tables = random.Random(source.seed), {"train": list[Any]()}
     for value in pilot.fields[label].values:
         pairs = [pair for pair in splits["train"] if pair[1] == value]
         if len(pairs) < source.per_label:

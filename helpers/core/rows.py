@@ -115,7 +115,8 @@ def _checked(
     pilot: Pilot, rows: list[tuple[int, dict]], name: str, split: str, notes: list[str]
 ) -> list[dict]:
     """Rows with the columns id, text, the fields and tags; CourseError lists what is wrong."""
-    wrong, clean, row_of_id, controls = [], [], {}, 0
+    wrong, clean, controls = [], [], 0
+    row_of_id: dict[str, int] = {}
     for number, row in rows:
         new, changed = _cleaned(pilot, row, number)
         controls += changed
@@ -144,7 +145,7 @@ def _checked(
 def _cleaned(pilot: Pilot, row: dict, number: int) -> tuple[dict, bool]:
     """The row as everything else sees it, and whether control characters were taken out."""
     identity = row.get("id")
-    new = {"id": str(number if identity in (None, "") else identity)}
+    new: dict[str, Any] = {"id": str(number if identity in (None, "") else identity)}
     changed = False
     for name in (pilot.text, *pilot.fields):
         value = row.get(name)

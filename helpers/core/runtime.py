@@ -152,9 +152,10 @@ def quiet() -> None:
 
 def plain_errors() -> None:
     """In a notebook, show a CourseError as its one sentence; other errors keep their traceback."""
-    try:
-        shell = get_ipython()  # noqa: F821 - exists only inside IPython
-    except NameError:
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:  # a plain script
         return
 
     def show_sentence(self, kind, value, trace, tb_offset=None):

@@ -4,6 +4,7 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -58,7 +59,7 @@ def pydantic_sentences(problem: ValidationError, file: str, known: Iterable[str]
     return " ".join(dict.fromkeys(_sentence(error, file, list(known)) for error in errors))
 
 
-def _sentence(error: dict, file: str, known: list[str]) -> str:
+def _sentence(error: Any, file: str, known: list[str]) -> str:
     # pydantic names the branch of a union it tried; a reader never wrote these words
     place = [str(part) for part in error["loc"] if str(part) not in ("list[str]", "Sample")]
     where = " > ".join(place) or "the file"
