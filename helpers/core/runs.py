@@ -155,18 +155,9 @@ class Run:
             share = value
             value, low, high, n = share.value, share.low, share.high, share.n
         self.figures = [figure for figure in self.figures if figure["name"] != name]
-        self.figures.append(
-            {
-                "name": name,
-                "value": _rounded(value),
-                "low": _rounded(low),
-                "high": _rounded(high),
-                "n": n,
-                "unit": unit,
-                "seeds": [self.seed] if seeds is None else list(seeds),
-                "how": how,
-            }
-        )
+        numbers = {"value": _rounded(value), "low": _rounded(low), "high": _rounded(high), "n": n}
+        seeds = [self.seed] if seeds is None else list(seeds)
+        self.figures.append({"name": name, **numbers, "unit": unit, "seeds": seeds, "how": how})
 
     def scored(self, name: str, scored: Any) -> None:
         """Enter a strategy's Scored: `exact.<name>`, `<field>.<type>.<name>`, Wilson intervals."""
@@ -181,13 +172,8 @@ class Run:
         name = name.replace("-", "_").lower()
         how = "paired difference on test, bootstrap 95 %"
         self.figure(f"exact.tuned_minus_{name}", comparison, how=how)
-        self.figure(
-            f"mcnemar_p.tuned_{name}",
-            comparison.p,
-            n=comparison.n,
-            unit="p",
-            how="exact McNemar test",
-        )
+        p, n, how = comparison.p, comparison.n, "exact McNemar test"
+        self.figure(f"mcnemar_p.tuned_{name}", p, n=n, unit="p", how=how)
 
     def finish(self, settings: Mapping | None = None) -> Path:
         """Write results.json and return its path."""
