@@ -103,7 +103,7 @@ def test_the_reference_answers_give_the_reference_figures(name):
 
 def test_the_students_of_study_04_give_its_figures():
     """Chapter 04: the stored answers, counted again here, give the published figures."""
-    from helpers.tune import students
+    from helpers.studies import study_figures
 
     cells = [
         json.loads(line)
@@ -124,7 +124,7 @@ def test_the_students_of_study_04_give_its_figures():
             assert figures[f"{figure}.{arm.replace(' ', '_')}"]["value"] == pytest.approx(
                 share, abs=1e-6
             )
-    gap = students.gap(cells, "curated", "seeds only", "test")
+    gap = study_figures.mean_gap(cells, "curated", "seeds only", "test")
     stored = figures["exact.curated_minus_seeds_only"]
     assert (stored["value"], stored["low"], stored["high"]) == pytest.approx(
         (gap.value, gap.low, gap.high), abs=1e-6

@@ -123,6 +123,21 @@ def test_results_and_report(run):
     assert "60.0 %" in page and "a &lt;test&gt;" in page and "60 % &amp; more" in page
 
 
+def test_pictures_carry_the_values_they_show():
+    from helpers.core import plots
+    from helpers.measure import intervals
+
+    def words(figure):
+        plots.plt.close(figure)
+        return [text.get_text().strip() for text in figure.axes[0].texts]
+
+    cost = {"rules": {"wrong": 10, "empty": 5}, "tuned": {"wrong": 3, "extra": 400}}
+    assert words(plots.stacks(cost, unit="EUR")) == ["403 EUR", "15 EUR"]  # the first on top
+    assert words(plots.bars({"a": 3, "b": 55.5}, unit="rows")) == ["55.5 rows", "3 rows"]
+    shares = {"rules": intervals.share([True, False]), "tuned": intervals.share([True] * 9)}
+    assert words(plots.shares(shares, highlight="tuned")) == ["100.0%", "50.0%"]
+
+
 def test_colab_keeps_what_it_has_and_adds_what_it_lacks():
     """Against the list of packages of a Colab machine, shortened to those that matter."""
     installed = {

@@ -156,8 +156,8 @@ def numbered_rows(path: Path, notes: list[str] | None = None) -> list[tuple[int,
         what = {";": "semicolons", "\t": "tabs"}[separator]
         notes.append(f"{path.name}: the columns are separated by {what}, and were read so.")
     header, *records = _records(path.name, text, separator)
-    for name in header:
-        if name and header.count(name) > 1:
+    for name in filter(None, header):
+        if header.count(name) > 1:
             raise CourseError(
                 f"{path.name} line 1: the column {name!r} stands there twice; rename one."
             )
@@ -192,9 +192,11 @@ def _records(name: str, text: str, separator: str) -> list[list[str]]:
     except csv.Error as problem:
         # the csv module names the line where it gave up; the open quote stands before it
         lines = text.split("\n")[begin - 1 : reader.line_num]
-        opens = next((i for i, line in enumerate(lines, begin) if '"' in line), begin)
+        while lines and '"' not in lines[0]:
+            del lines[0]
+            begin += 1
         raise CourseError(
-            f"{name} line {opens}: a quote opens here and does not end as it should "
+            f"{name} line {begin}: a quote opens here and does not end as it should "
             f"({problem}); write a quote inside a text twice."
         ) from None
     return records

@@ -185,7 +185,7 @@ class Pilot(BaseModel):
         for name, field in self.fields.items():
             empty = " or null" if field.optional else ""
             lines.append(f"{name}: {_asked_for(field)}{empty}. {field.about}".strip())
-        return "\n".join(line for line in lines if line)
+        return "\n".join(filter(None, lines))
 
     def answer(self, row: Mapping[str, Any]) -> str:
         """The record of a labelled row as the JSON text the model must return."""

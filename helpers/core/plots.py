@@ -56,10 +56,7 @@ class LiveLoss(TrainerCallback):
 
     def _draw(self, state: Any, save: bool = False) -> None:
         self.logs_drawn = len(state.log_history)
-        losses = [(log["step"], log["loss"]) for log in state.log_history if "loss" in log]
-        held_out = [
-            (log["step"], log["eval_loss"]) for log in state.log_history if "eval_loss" in log
-        ]
+        losses, held_out = _logged(state, "loss"), _logged(state, "eval_loss")
         if not losses:
             return
         figure, axes = new_axes()
@@ -79,6 +76,11 @@ class LiveLoss(TrainerCallback):
         if save and self.path:
             figure.savefig(self.path)
         plt.close(figure)  # or the cell would show it a second time
+
+
+def _logged(state: Any, name: str) -> list[tuple[int, float]]:
+    """(step, value) of every log line that has this value."""
+    return [(log["step"], log[name]) for log in state.log_history if name in log]
 
 
 # Dots and bars: the first name stands on top --------------------------------------------------
@@ -149,7 +151,7 @@ def stacks(named: Mapping[str, Mapping[str, float]], title: str = "", unit: str 
         widths = [named[name].get(piece, 0.0) for name in names]
         drawn = axes.barh(names, widths, left=left, height=0.62, label=piece)
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    axes.bar_label(drawn, [f" {total:,.0f} {unit}" for total in left])
+    axes.bar_label(drawn, [f" {total:,.0f} {unit}" for total in left])  # the sum of its pieces
     axes.set_xlim(0, max(left) * 1.25 or 1)
     _hide_x(axes)
     axes.legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.02))

@@ -76,7 +76,7 @@ def _from_files(pilot: Pilot, notes: list[str]) -> Tables:
         path = _file(pilot, split)
         if path is not None:
             rows = numbered_rows(path, notes)
-            _check_columns(pilot, [row for _, row in rows], path.name)
+            _check_columns(pilot, rows, path.name)
             tables[split] = _checked(pilot, rows, path.name, split, notes)
     return tables
 
@@ -99,12 +99,12 @@ def _file(pilot: Pilot, split: str) -> Path | None:
 # Checking -------------------------------------------------------------------------------------
 
 
-def _check_columns(pilot: Pilot, rows: list[dict], name: str) -> None:
+def _check_columns(pilot: Pilot, rows: list[tuple[int, dict]], name: str) -> None:
     if not rows:
         raise CourseError(f"{name} has a header but no rows.")
     for wanted in (pilot.text, *pilot.fields):
-        if not any(wanted in row for row in rows[:50]):  # JSONL may leave empty fields out
-            columns = [str(column) for column in rows[0]]
+        if not any(wanted in row for _, row in rows[:50]):  # JSONL may leave empty fields out
+            columns = list(rows[0][1])
             raise CourseError(
                 f"{name} has no column {wanted!r}{did_you_mean(wanted, columns)} Its columns are "
                 f"{', '.join(columns)}: rename the column, or change pilot.yaml."
@@ -161,8 +161,12 @@ def _problems(pilot: Pilot, row: dict, split: str) -> list[str]:
         return [f"the column {pilot.text!r} is empty or not text."]
     if split == "ood" and all(row[name] is None for name in pilot.fields):
         return []  # rows outside the pilot's subject may have no labels at all
-    problems = [wrong_value(name, spec, row[name], text) for name, spec in pilot.fields.items()]
-    return [problem for problem in problems if problem]
+    problems = []
+    for name, spec in pilot.fields.items():
+        problem = wrong_value(name, spec, row[name], text)
+        if problem:
+            problems.append(problem)
+    return problems
 
 
 def wrong_value(name: str, spec: FieldSpec, value: Any, text: str) -> str | None:
@@ -252,7 +256,9 @@ def _keep_every_value(drawn: list[dict], rows: list[dict], name: str) -> None:
         frequent, number = counts.most_common(1)[0]
         if row[name] in counts or number < 2:
             continue
-        place = [other[name] for other in drawn].index(frequent)
-        drawn[place] = row
+        for place, other in enumerate(drawn):
+            if other[name] == frequent:
+                drawn[place] = row
+                break
         counts[frequent] -= 1
         counts[row[name]] = 1

@@ -191,9 +191,10 @@ def requirements() -> dict[str, str]:
 
 def versions() -> dict[str, str | None]:
     """{package: installed version} of the packages that shape results, and of Python."""
-    return {"python": platform.python_version()} | {
-        name: installed_version(name) for name in SHAPE_RESULTS
-    }
+    installed: dict[str, str | None] = {"python": platform.python_version()}
+    for name in SHAPE_RESULTS:
+        installed[name] = installed_version(name)
+    return installed
 
 
 def installed_version(name: str) -> str | None:
