@@ -899,7 +899,7 @@ def p_value(new, old, n):
 def test_the_exercises_know_right_from_wrong(check, right, wrong):
     notebook = nbformat.read(ROOT / "notebooks/02_the_bar.ipynb", as_version=4)
     source = next(c.source for c in notebook.cells if f"def {check}(" in c.source)
-    room = {"scoring": scoring}
+    room = {"intervals": intervals, "planning": planning}
     exec(source, room)
     assert "not attempted" in room[check](None) and room[check](right).endswith("right.")
     for answer in wrong:

@@ -95,27 +95,26 @@ class Bar(BaseModel):
         bar_draft.md and nothing is frozen. `max_cost_per_1000` is today's cost when left out.
         """
         fixed = {"pilot": pilot.name, "test_sha256": sealed.rows_hash(pilot)}
-        new = cls._valid({**fixed, **wish}, "The bar")
+        new = cls._of({**fixed, **wish}, pilot, sealed.home(pilot, profile))
         if "max_cost_per_1000" not in wish:
-            new = new.model_copy(update={"max_cost_per_1000": new.costs.today})
-        new._check(pilot)
+            new.max_cost_per_1000 = new.costs.today
+        new._check()
         place = sealed.first_sealed(sealed.own_places(pilot, profile))
         if place is None:
-            return new._first_version(pilot, sealed.home(pilot, profile), agreed)
+            return new._first_version(agreed)
         return cls._read(place, pilot)._keep_or_revise(new, reason)
 
-    def _first_version(self, pilot: Pilot, folder: Path, agreed: bool) -> Self:
-        today = date.today().isoformat() if agreed else ""
-        late = sealed.is_seen_before(pilot)
+    def _first_version(self, agreed: bool) -> Self:
+        # whoever has seen a result can set a bar that fits it, so the page says so for ever
+        self.seen_before = sealed.is_seen_before(self._pilot)
         if self.too_few():
             words = rows_in_words(self.too_few())
             print(f"These rows cannot show, even for a result without an error: {words}.")
-        new = self.model_copy(update={"seen_before": late, "frozen": today})
-        new._pilot, new._folder = pilot, folder
         if agreed:
-            return new._write()
-        write_text(folder / "bar_draft.md", bar_page(new))
-        return new
+            self.frozen = date.today().isoformat()
+            return self._write()
+        write_text(self._folder / "bar_draft.md", bar_page(self))
+        return self
 
     def _keep_or_revise(self, new: Self, reason: str) -> Self:
         changes = {}
@@ -124,6 +123,7 @@ class Bar(BaseModel):
                 changes[key] = getattr(new, key)
         if not changes:
             return self
+        # more rows of the same kind before any result only make the judgement sharper
         if set(changes) <= {"rows", "test_sha256"} and self._test_only_grew():
             note = f"the test set grew from {self.rows} to {new.rows} rows"
             return self.revise(note, grown=True, **changes)
@@ -154,6 +154,7 @@ class Bar(BaseModel):
                 "A bar is revised with a reason in words, because every later result will show it."
             )
         content = self.model_dump(mode="json")
+        # the rows of today: a revision is agreed on what lies there now
         content["test_sha256"] = sealed.rows_hash(self._pilot)
         content |= changes
         content["version"] = self.version + 1
@@ -161,13 +162,13 @@ class Bar(BaseModel):
         if not grown:
             note = f"revised on {date.today().isoformat()} because {reason}"
             content["revised"] = [*self.revised, note]
-        new = self._valid(content, "The bar")
-        new._check(self._pilot)
-        new._pilot, new._folder = self._pilot, self._folder
+        new = self._of(content, self._pilot, self._folder)
+        new._check()
         return new._write(reason)
 
     def _write(self, note: str = "") -> Self:
         content = self.model_dump(mode="json")
+        # the hash of every row stands beside, so that added rows can be told from changed ones
         hashes = sealed.row_hashes(self._pilot)
         sealed.seal(self._folder, content, rows=hashes, note=note)
         write_text(self._folder / "bar.md", bar_page(self))
@@ -200,24 +201,28 @@ class Bar(BaseModel):
 
     @classmethod
     def _read(cls, folder: Path, pilot: Pilot) -> Self:
-        bar = cls._valid(sealed.unseal(folder, cls.model_fields), "bar.yaml")
+        content = sealed.unseal(folder, cls.model_fields)
+        bar = cls._of(content, pilot, folder, "bar.yaml")
         if bar.pilot != pilot.name:
             raise CourseError(
                 f"bar.yaml belongs to the pilot {bar.pilot!r}, not to {pilot.name!r}; "
                 "run chapter 02 for this one."
             )
-        bar._pilot, bar._folder = pilot, folder
         return bar
 
     @classmethod
-    def _valid(cls, content: dict, file: str) -> Self:
+    def _of(cls, content: dict, pilot: Pilot, folder: Path, file: str = "The bar") -> Self:
+        """A Bar with valid keys that knows its pilot and where it lies."""
         try:
-            return cls.model_validate(content)
+            bar = cls.model_validate(content)
         except ValidationError as problem:
             raise CourseError(pydantic_sentences(problem, file, cls.model_fields)) from None
+        bar._pilot, bar._folder = pilot, folder
+        return bar
 
-    def _check(self, pilot: Pilot) -> None:
+    def _check(self) -> None:
         """Raises CourseError when a name or the number of rows does not fit the pilot."""
+        pilot = self._pilot
         rows = len(sealed.row_hashes(pilot))
         if self.baseline not in BASELINES:
             hint = did_you_mean(self.baseline, BASELINES)
@@ -277,6 +282,7 @@ class Bar(BaseModel):
                     f"The bar names the seeds {self.seeds}, but there is no result for {seed}; "
                     "train that one too."
                 )
+        # the sort is stable: of equal results the seed that was named first
         in_order = sorted(self.seeds, key=lambda seed: by_seed[seed].exact.mean())
         return in_order[(len(in_order) - 1) // 2]
 

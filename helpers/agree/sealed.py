@@ -53,6 +53,7 @@ def seal(folder: Path, content: dict, **beside: Any) -> None:
 
 def _write(folder: Path, entry: dict) -> None:
     sealed = {**entry["content"], "sha256": entry["sha256"]}
+    # sorted by meaning, not by the alphabet: people read this file
     text = yaml.safe_dump(sealed, sort_keys=False, allow_unicode=True, width=100)
     write_text(folder / FILE, HEAD + text)
 
@@ -109,6 +110,7 @@ def _read(path: Path, keys: Iterable[str], cure: str) -> dict:
 
 def row_hashes(pilot: Pilot) -> list[str]:
     """SHA-256 of every test row's id, text and labels, sorted: no matter which program saved it."""
+    # without tags and other columns: notes beside a row change nothing that is judged
     keys = ("id", pilot.text, *pilot.fields)
     hashes = []
     for row in rows.load(pilot).test:
@@ -124,6 +126,7 @@ def rows_hash(pilot: Pilot) -> str:
 
 def is_seen_before(pilot: Pilot) -> bool:
     """True when answers of a tuned model to this pilot's test rows exist: the page comes late."""
+    # the recorded answers count, too: whoever cloned the course has seen them
     for base in (ROOT / "data/reference", runs_folder()):
         if any((base / pilot.name).glob("[0-9][0-9]/answers/tuned-*.jsonl")):
             return True

@@ -136,6 +136,7 @@ def _state(low: float, high: float) -> str:
 
 
 def _status(conditions: dict[str, str], needs_rows: dict[str, int], all_rows_used: bool) -> str:
+    # a condition that even a perfect result could not show on these rows is nobody's failure
     states = set(conditions.values())
     could_be_shown = {name for name, state in conditions.items() if state == "open"}
     could_be_shown -= set(needs_rows)
@@ -151,6 +152,7 @@ def _rate(pilot: Pilot, data: Sequence[dict], records: list, kind: str) -> Share
     hits = []
     for row, record in zip(data, records, strict=True):
         hits.append(kind in error_kinds(pilot, row, record, (kind,)))
+    # Wilson's interval is too hopeful for rare errors; Clopper and Pearson's never is
     n, count = len(hits), sum(hits)
     return replace(share(hits), low=1 - highest_rate(n - count, n), high=highest_rate(count, n))
 

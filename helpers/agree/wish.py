@@ -51,6 +51,7 @@ class Wish(BaseModel):
             raise CourseError(
                 f"{WISH_FILE}: it must be 'key: value' lines, without a dash in front."
             )
+        # one kind of error may be priced without writing down all of them
         costs = default_costs(pilot)
         own_costs = dict(content.get("costs", {}))
         costs["errors"] |= own_costs.pop("errors", {})
