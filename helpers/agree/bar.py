@@ -293,16 +293,6 @@ class Bar(BaseModel):
         return judge_against(self, self._pilot, tuned, baseline, data, looks)
 
 
-def bar_sentence(pilot: Pilot, profile: Profile | None = None) -> str:
-    """The pilot's bar in one sentence, or why it cannot be read; empty when there is none."""
-    if sealed.first_sealed(sealed.places(pilot, profile)) is None:
-        return ""
-    try:
-        return f"{Bar.load(pilot, profile)}."
-    except CourseError as problem:  # an edited bar must be seen in the report, not left out
-        return f"bar: {problem}"
-
-
 def _changes_in_words(old: Bar, changes: Mapping[str, Any]) -> str:
     words = []
     for key, new in changes.items():
