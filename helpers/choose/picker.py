@@ -1,11 +1,8 @@
 """Pick a base model by language, licence, memory and use, with controls where a kernel runs."""
 
-import html
 import os
-from dataclasses import replace
 from typing import Any
 
-from helpers import CourseError
 from helpers.choose import catalog, licensing, memory
 
 
@@ -76,50 +73,31 @@ def models_as_html(matching: list[dict[str, Any]], limit: int = 8) -> str:
 
 
 def show_picker(
+    use: licensing.Use | None = None,
     language: str = "any",
     gib: float = 15.0,
     mode: str = "qlora",
-    use: licensing.Use | None = None,
 ) -> None:
-    """Display controls and a table that follows them; without a kernel the table stands alone.
+    """Display the table with controls that it follows; without a kernel the table stands alone.
 
-    language: any, Japanese, or a pilot's language code, which starts with any where it is not ja.
+    language: any, Japanese, or a pilot's language code; gib: memory at hand.
     """
     import ipywidgets as widgets
     from IPython.display import HTML, display
 
-    use = use or licensing.Use()
+    def show_table(language: str, licence: str, gib: float, mode: str) -> None:
+        display(HTML(models_as_html(matching_models(language, licence, gib, mode, use))))
+
     language = "Japanese" if language in ("ja", "Japanese") else "any"
     if os.environ.get("COURSE_QUIET"):  # a recorded page has no kernel to talk to
-        display(HTML(models_as_html(matching_models(language, "any", gib, mode, use))))
+        show_table(language, "any", gib, mode)
         return
-
-    def follow(language: str, licence: str, gib: float, mode: str, purpose: str, revenue: str):
-        try:
-            asked = replace(use, purpose=purpose, commercial=None, revenue=_amount(revenue))
-            page = models_as_html(matching_models(language, licence, gib, mode, asked))
-        except CourseError as problem:  # a control must never go silent
-            page = f"<p>{html.escape(str(problem))}</p>"
-        display(HTML(page))
-        return page
-
     classes = {profile["class"] for profile in catalog.licences().values()}
     classes -= {"own", "service-terms"}  # no base model stands under these
     widgets.interact(
-        follow,
+        show_table,
         language=widgets.Dropdown(options=["any", "Japanese"], value=language),
         licence=["any", *sorted(classes)],
         gib=widgets.Dropdown(options=sorted({4.0, 8.0, 15.0, 24.0, 80.0, gib}), value=gib),
         mode=widgets.Dropdown(options=memory.MODES, value=mode),
-        purpose=widgets.Dropdown(options=licensing.PURPOSES, value=use.purpose),
-        revenue="" if use.revenue is None else f"{use.revenue:.0f}",
     )
-
-
-def _amount(typed: str) -> float | None:
-    if not typed.strip():
-        return None
-    try:
-        return float(typed.replace(",", ""))
-    except ValueError:
-        raise CourseError("The revenue is a number, for example 4000000.") from None
