@@ -1,13 +1,21 @@
-"""Bad rows on purpose, ten kinds, to see what the filters of `helpers.keep.pipeline` catch and miss.
+"""Bad rows on purpose, ten kinds, to see what the filters of helpers/keep catch and miss.
 
-The texts were written for this course, and before any filter was tried on them. They fit the bundled inbox.
+    python -m benchmarks.planted_rows     # writes data/inbox/planted.jsonl
+
+The texts were written for this course, before any filter was tried on them. They fit the bundled
+inbox.
 """
 
+import json
 import random
 import re
-from collections import Counter
 
 from datasets import Dataset
+
+from helpers import ROOT
+from helpers.core.files import write_text
+from helpers.core.pilot import Pilot
+from helpers.core.rows import load
 
 KINDS = (
     "swapped_label",
@@ -22,16 +30,16 @@ KINDS = (
     "truncated",
 )
 INTENDED = {
-    "swapped_label": {"agreement"},
-    "missing_span": {"copied"},
-    "test_copy": {"decontaminate"},
-    "personal": {"pii"},
-    "wrong_language": {"language"},
-    "leakage": {"leakage"},
-    "injection": {"injection"},
-    "boilerplate": {"boilerplate"},
-    "empty": {"length", "schema"},
-    "truncated": {"truncation"},
+    "swapped_label": ["agreement"],
+    "missing_span": ["copied"],
+    "test_copy": ["decontaminate"],
+    "personal": ["pii"],
+    "wrong_language": ["language"],
+    "leakage": ["leakage"],
+    "injection": ["injection"],
+    "boilerplate": ["boilerplate"],
+    "empty": ["length", "schema"],
+    "truncated": ["truncation"],
 }
 
 WRITTEN = {  # intent: messages that stand nowhere else; swapped labels need texts of their own, or the copies would give them away
@@ -318,29 +326,23 @@ def _copy(text, draw, i):
     )  # other numbers and codes
 
 
-def caught(funnel, given, intended=None):
-    """{kind: (rows, caught by the intended filter, caught by another one, missed, Counter of filters)} of a Funnel over planted and
-    clean rows (kind 'clean'). Masked rows of the kind 'personal' count as caught by pii."""
-    intended, table = intended or INTENDED, {}
-    by = dict(zip(funnel.rejected["id"], funnel.rejected["rejected_by"]))
-    masked = {
-        row["id"]: row.get("masked") for part in (funnel.kept, funnel.rejected) for row in part
-    }
-    for kind in (*KINDS, "clean"):
-        ids = [row["id"] for row in given if (row["planted"] or "clean") == kind]
-        filters = Counter("pii" if kind == "personal" and masked.get(i) else by.get(i) for i in ids)
-        missed = filters.pop(None, 0)
-        right = sum(n for name, n in filters.items() if name in intended.get(kind, ()))
-        table[kind] = (len(ids), right, sum(filters.values()) - right, missed, filters)
-    return table
+def mixed(pilot, train, test, ood, per_kind=25, seed=0):
+    """List of dicts: the labelled rows of `train` and `ood`, which are clean, and the bad ones."""
+    bad = list(rows(pilot, train, test, per_kind, seed))
+    columns = [name for name in bad[0] if name != "planted"]
+    clean = [row for row in [*train, *ood] if row[pilot.labels[0]]]
+    table = [{name: row[name] for name in columns} | {"planted": "clean"} for row in clean]
+    return [row | {"intended": INTENDED.get(row["planted"], [])} for row in [*table, *bad]]
 
 
-def show(table):
-    """The table of `caught` as text."""
-    lines = [f"{'kind':15}{'rows':>5}{'intended':>10}{'other':>7}{'missed':>8}  by filter"]
-    for kind, (n, right, other, missed, filters) in table.items():
-        lines.append(
-            f"{kind:15}{n:>5}{right:>10}{other:>7}{missed:>8}  "
-            + ", ".join(f"{k} {v}" for k, v in filters.most_common())
-        )
-    return "\n".join(lines)
+def _main():
+    """Write data/inbox/planted.jsonl."""
+    pilot = Pilot.load(ROOT / "data/inbox")
+    data = load(pilot)
+    lines = mixed(pilot, data.train, data.test, data.ood)
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    write_text(ROOT / "data/inbox/planted.jsonl", text)
+
+
+if __name__ == "__main__":
+    _main()

@@ -58,11 +58,13 @@ def test_chapter_04_on_a_pilot_of_ones_own(tmp_path, tiny, capsys):
         "kept.compose",
         "rows.kept",
         "kappa.simulated.topic",
-        "bits_per_character.teacher",
     } <= names
-    assert not any("study" in line for line in result["settings"]["lead"]) and not [
-        n for n in names if n.startswith("planted")
-    ]
+    assert not any("study" in line for line in result["settings"]["lead"])
+    assert not [name for name in names if name.startswith("planted")]
+    pictures = {path.name for path in (tmp_path / "runs/mine/smoke/04").rglob("*.png")}
+    assert pictures == {"1_funnel.png"}, (
+        "another pilot's report has no picture of the inbox's study"
+    )
     kept = [
         json.loads(line)["body"]
         for line in (tmp_path / "runs/mine/smoke/04/curated.jsonl").read_text().split("\n")

@@ -1,4 +1,4 @@
-"""Filters that say why: what they catch of planted bad rows, what they take of clean ones, and a kill in the middle."""
+"""Filters that say why: what they catch of planted rows and take of clean ones, and a kill."""
 
 import json
 import os
@@ -13,11 +13,12 @@ import pytest
 from conftest import ROOT
 from datasets import Dataset
 
-from benchmarks import planted_rows as planted
+from benchmarks import planted_rows
 from helpers import CourseError
 from helpers.core import public_sets, rows
 from helpers.core.pilot import Pilot
-from helpers.keep import duplicates, filters, label_noise, pipeline, privacy
+from helpers.keep import duplicates, filters, label_noise, pipeline, planted, privacy
+from helpers.make import augment, phrase_book
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def made(pilot, *texts, **fields):
             {
                 "id": f"r{i}",
                 pilot.text: text,
-                **{f: None for f in pilot.fields},
+                **dict.fromkeys(pilot.fields),
                 **{f: pilot.fields[f].values[0] for f in pilot.labels},
                 **fields,
             }
@@ -63,63 +64,68 @@ def why(step, dataset):
     return dict(zip(rejected["id"], rejected["reason"]))
 
 
-# Planted rows ------------------------------------------------------------------------------------------------------
+# Planted rows ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def curated(pilot, data):
-    """250 planted rows among 100 clean ones: the 60 training rows and the 40 labelled rows of other trades."""
-    bad = planted.rows(pilot, data.train, data.test)
-    clean = [row for row in [*data.train, *data.ood] if row["intent"]]
-    mixed = Dataset.from_list(
-        [
-            {**{c: row[c] for c in bad.column_names if c != "planted"}, "planted": None}
-            for row in clean
-        ]
-        + list(bad),
-        features=bad.features,
-    )
-    funnel = pipeline.curate(pilot, mixed, filters.standard(pilot, data.train, data.test))
-    return mixed, funnel, planted.caught(funnel, mixed)
+def steps(pilot, data):
+    return filters.standard(pilot, data.train, data.test)
 
 
-def test_planted_rows_are_many_and_varied(pilot, data):
-    bad = planted.rows(pilot, data.train, data.test)
-    assert len(bad) == 250 and len(planted.KINDS) == 10
-    for kind in planted.KINDS:
-        assert len({row["message"] for row in bad if row["planted"] == kind}) >= 8
-    assert list(bad["message"]) == list(planted.rows(pilot, data.train, data.test)["message"])
+@pytest.fixture(scope="module")
+def caught(pilot, steps):
+    return planted.caught_by_kind(pilot, steps)
 
 
-def test_what_is_caught_and_what_is_missed(curated):
-    _, funnel, table = curated
-    print(f"\n{funnel}\n{planted.show(table)}")
-    least = {
+def test_the_planted_rows_are_the_generators(pilot, data):
+    made_again = planted_rows.mixed(pilot, data.train, data.test, data.ood)
+    assert rows.read(ROOT / "data/inbox/planted.jsonl") == made_again
+    assert [row["planted"] for row in made_again].count("clean") == 100
+    for kind in planted_rows.KINDS:
+        texts = [row["message"] for row in made_again if row["planted"] == kind]
+        assert len(texts) == 25 and len(set(texts)) >= 8
+
+
+def test_what_is_caught_and_what_is_missed(caught):
+    """The published figures of chapter 04."""
+    taken = (caught["rows"] - caught["kept"]).to_dict()
+    assert taken == {
+        "swapped_label": 10,
         "missing_span": 25,
-        "test_copy": 23,
+        "test_copy": 25,
+        "personal": 25,
+        "wrong_language": 25,
+        "leakage": 24,
+        "injection": 22,
+        "boilerplate": 17,
         "empty": 25,
-        "wrong_language": 23,
-        "personal": 18,
-        "leakage": 18,
-        "injection": 19,
-        "boilerplate": 16,
-        "truncated": 14,
-        "swapped_label": 9,
-    }  # of 25, by the filter that is meant for it
-    for kind, wanted in least.items():
-        assert table[kind][1] >= wanted, planted.show(table)
-    assert sum(table[kind][3] for kind in planted.KINDS) <= 36, (
-        "planted rows that no filter caught, of 250"
-    )
+        "truncated": 21,
+        "clean": 3,
+    }, caught.to_string()
+    assert caught["intended filter"]["personal"] == 19, "a masked row counts as taken"
 
 
-def test_few_clean_rows_are_rejected(curated):
-    _, funnel, table = curated
-    assert sum(table["clean"][1:3]) <= 5, planted.show(table)
+def test_without_planted_rows_the_table_is_empty(folder, steps):
+    assert len(planted.caught_by_kind(Pilot.load(folder), steps)) == 0
 
 
-def test_every_row_is_kept_or_rejected_with_a_reason(curated):
-    mixed, funnel, _ = curated
+def test_the_recorded_pool_gives_the_published_funnel(pilot, data):
+    """752 raw rows, 511 kept: the same rows as in data/reference."""
+    raw = rows.read(ROOT / "data/reference/inbox/03/raw.jsonl")
+    table = [row for row in raw if row.get("recipe") != "explain"]
+    table += augment.substitute(pilot, list(data.train), 280, 0)
+    book = phrase_book.read_phrase_book(pilot)
+    table += phrase_book.compose(pilot, list(data.train), 280, book, 0)
+    columns = ["id", pilot.text, *pilot.fields, "recipe", "teacher", "licence"]
+    table = [{name: row.get(name) for name in columns} for row in table]
+    funnel = pipeline.curate(pilot, table, filters.standard(pilot, data.train, data.test, data.ood))
+    kept = rows.read(ROOT / "data/reference/inbox/04/curated.jsonl")
+    assert len(table) == 752 and funnel.kept.to_list() == kept
+
+
+def test_every_row_is_kept_or_rejected_with_a_reason(pilot, steps):
+    mixed = Dataset.from_list(rows.read(ROOT / "data/inbox/planted.jsonl"))
+    funnel = pipeline.curate(pilot, mixed, steps)
     assert sorted([*funnel.kept["id"], *funnel.rejected["id"]]) == sorted(mixed["id"])
     assert all(funnel.rejected["reason"]) and {"rejected_by", "reason"} <= set(
         funnel.rejected.column_names
@@ -131,7 +137,7 @@ def test_every_row_is_kept_or_rejected_with_a_reason(curated):
 
 
 def test_other_peoples_messages_pass(pilot):
-    """CLINC150: 5,000 of its short questions, none of them bad; how many each filter of single rows takes."""
+    """5,000 short questions of CLINC150, none of them bad; how many each filter takes."""
     place = public_sets.local_copy("clinc150")
     if not place:
         pytest.skip("no local copy of CLINC150")
@@ -176,7 +182,7 @@ def test_clean_test_rows_pass(pilot, data):
     )
 
 
-# One filter at a time ------------------------------------------------------------------------------------------------
+# One filter at a time -------------------------------------------------------------------------
 
 
 def test_schema_and_copied_name_the_value(pilot):
@@ -331,12 +337,12 @@ def test_personal_data_is_masked_and_order_numbers_are_not(pilot):
     ],
 )
 def test_letters_that_touch_a_number_do_not_hide_it(text, masked):
-    """Where no spaces are written, a letter stands right beside the number; full-width forms count too."""
+    """Without spaces a letter stands right beside the number; full-width forms count too."""
     assert privacy.mask(text, privacy.personal(text, ("JP", "KR", "TH", "DE"))) == masked
 
 
 def test_a_sign_makes_another_message(pilot):
-    """C# is not C++: neither a copy, nor a near copy, nor a leak; punctuation alone makes no other."""
+    """C# is not C++: neither a copy nor a leak; punctuation alone makes no other message."""
     table = made(pilot, "C# help", "C++ help", "C help", "50 % off", "50 off")
     assert why(duplicates.exact(pilot), table) == {} == why(duplicates.near(pilot), table)
     leaks = why(duplicates.decontaminate(pilot, made(pilot, "C# help")), table)
@@ -401,8 +407,9 @@ def test_a_long_shared_run_is_enough(pilot):
     test = made(pilot, f"Good morning. {run}. Send one.")
     long = made(
         pilot,
-        "Something quite different comes first, and it goes on for long enough that the two are not alike as wholes, "
-        f"but then {run} and after that there is again a lot of other text which nobody has seen before, honestly.",
+        "Something quite different comes first, and it goes on for long enough that the two are "
+        f"not alike as wholes, but then {run} and after that there is again a lot of other text "
+        "which nobody has seen before, honestly.",
     )
     assert why(duplicates.decontaminate(pilot, test), long) == {
         "r0": "13 words in a row shared with r0"
@@ -433,7 +440,7 @@ def test_agreement_needs_another_label_that_is_likelier(pilot):
     assert label_noise.suspects(p, np.array([0, 0, 0])) == {1: 1}
 
 
-# The pipeline ----------------------------------------------------------------------------------------------------------
+# The pipeline ---------------------------------------------------------------------------------
 
 
 def test_bad_input_is_said_in_one_sentence(pilot, data):
@@ -490,9 +497,11 @@ def slow(batch):
         Path(os.environ["SLOW"]).touch()
         time.sleep(60)
     return ["a multiple of seven"  if int(i[1:]) % 7 == 0 else None for i in batch["id"]]
-steps = filters.standard(pilot, data.train, data.test, names=["length", "exact", "language", "pii", "near"])
+names = ["length", "exact", "language", "pii", "near"]
+steps = filters.standard(pilot, data.train, data.test, names=names)
 steps.insert(3, pipeline.Filter("slow", slow))
-funnel = pipeline.curate(pilot, Dataset.from_list(list(generate(3000))), steps, Path(sys.argv[1]))
+table = Dataset.from_list(list(generate(3000)))
+funnel = pipeline.curate(pilot, table, steps, Path(sys.argv[1]))
 funnel.kept.to_json(sys.argv[2] + ".kept")
 funnel.rejected.to_json(sys.argv[2] + ".rejected")
 """

@@ -20,6 +20,7 @@ from helpers.core.pilot import FieldSpec, Pilot
 from helpers.core.rows import wrong_value
 from helpers.label import label_events
 from helpers.label.label_events import EventJournal, from_utf16, to_utf16
+from helpers.measure.agreement import Agreement, between_annotators
 
 
 class Labeler(anywidget.AnyWidget):
@@ -259,6 +260,10 @@ class Labeler(anywidget.AnyWidget):
         path = self.path.parent / f"{self.path.stem}-{annotator}{self.path.suffix}"
         rows = [{"id": key, self.pilot.text: self.texts[key]} for key in self.order[:number]]
         return Labeler(self.pilot, rows, path, annotator=annotator, seed=self.seed)
+
+    def agreement_with(self, other: "Labeler") -> dict[str, Agreement]:
+        """{field: Agreement} and "exact record", over the rows that both have labelled."""
+        return between_annotators(self, other, self.pilot)
 
     # Where no kernel runs ---------------------------------------------------------------------
 
