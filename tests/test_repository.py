@@ -101,36 +101,6 @@ def test_the_reference_answers_give_the_reference_figures(name):
     assert scored.exact.mean() == pytest.approx(figures[f"exact.{name}"], abs=1e-6)
 
 
-def test_the_students_of_study_04_give_its_figures():
-    """Chapter 04: the stored answers, counted again here, give the published figures."""
-    from helpers.studies import study_figures
-
-    cells = [
-        json.loads(line)
-        for line in (ROOT / "data/reference/inbox/04/study_cells.jsonl").read_text().split("\n")
-        if line
-    ]
-    figures = {
-        f["name"]: f
-        for f in json.loads((ROOT / "data/reference/results/04_study.json").read_text())["figures"]
-    }
-    for arm in ("seeds only", "raw", "rules only", "curated"):
-        own = [cell for cell in cells if cell["arm"] == arm]
-        assert sorted(cell["seed"] for cell in own) == [0, 1, 2] and all(
-            len(cell["right"]["test"]) == 200 for cell in own
-        )
-        for figure, what in (("exact", "test"), ("invented_span", "test.invented")):
-            share = sum(sum(cell["right"][what]) for cell in own) / 600
-            assert figures[f"{figure}.{arm.replace(' ', '_')}"]["value"] == pytest.approx(
-                share, abs=1e-6
-            )
-    gap = study_figures.mean_gap(cells, "curated", "seeds only", "test")
-    stored = figures["exact.curated_minus_seeds_only"]
-    assert (stored["value"], stored["low"], stored["high"]) == pytest.approx(
-        (gap.value, gap.low, gap.high), abs=1e-6
-    )
-
-
 def test_the_reference_rows_give_the_reference_figures():
     """Chapter 03: the recorded raw rows, counted again here, give the published figures."""
     from helpers.core.pilot import Pilot

@@ -1,6 +1,5 @@
-"""The silent bugs of QLoRA with these versions. Each test also switches the guard off and sees the bug, where the machine has it."""
+"""The silent bugs of QLoRA with these versions, each seen with its guard off where it is there."""
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -11,15 +10,16 @@ import pytest
 import torch
 from conftest import ROOT
 from datasets import Dataset
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     BitsAndBytesConfig,
     EarlyStoppingCallback,
     TrainerCallback,
 )
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
+from benchmarks import training_speed
 from helpers import CourseError
 from helpers.ask import answers
 from helpers.core import rows, runtime
@@ -51,7 +51,7 @@ class Impatient(TrainerCallback):
             raise KeyboardInterrupt
 
 
-def trainer_for(path, tokenizer, rows, out, held_out=None, **kw):
+def trainer_for(path, tokenizer, rows, out, held_out=None, answer_only=False, **kw):
     here = runtime.detect("cpu")
     settings = dict(
         output_dir=str(out),
@@ -70,14 +70,25 @@ def trainer_for(path, tokenizer, rows, out, held_out=None, **kw):
     )
     settings.update(kw)
     torch.manual_seed(0)
-    return SFTTrainer(
+    return training.AnswerSFTTrainer(
         model=four_bit(path),
         args=SFTConfig(**settings),
         train_dataset=rows,
         eval_dataset=held_out,
         processing_class=tokenizer,
         peft_config=lora(),
+        answer_only=answer_only,
     )
+
+
+def guard(trainer):
+    """The two guards as the chapters write them."""
+    for layer in training.linear4bit_layers(trainer.model):
+        layer.support_avx512bf16_for_cpu = False
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return trainer
 
 
 def toy_rows(tokenizer, n=24):
@@ -88,14 +99,15 @@ def toy_rows(tokenizer, n=24):
                 "prompt": answers.prompt(
                     pilot, tokenizer, f"Where is pump number {i}?", full=False
                 ),
-                "completion": f'{{"intent": "order_status", "urgency": "normal", "product": "pump", "order_id": null, "n": {i}}}',
+                "completion": f'{{"intent": "order_status", "product": "pump", "order_id": null, '
+                f'"n": {i}}}',
             }
             for i in range(n)
         ]
     )
 
 
-# 1. gradients right after an eval in 4-bit ---------------------------------------------------------------------
+# 1. gradients right after an eval in 4-bit ------------------------------------------------------
 
 
 def gradient_after_eval(path, guarded):
@@ -103,7 +115,10 @@ def gradient_after_eval(path, guarded):
     torch.manual_seed(0)
     model = four_bit(path)
     if guarded:
-        assert training.guard_4bit(model) > 0
+        layers = training.linear4bit_layers(model)
+        assert layers
+        for layer in layers:
+            layer.support_avx512bf16_for_cpu = False
     ids = torch.arange(3, 67).reshape(1, -1)
 
     def gradient():
@@ -138,7 +153,7 @@ def test_without_the_guard_the_gradients_are_wrong(embedded):
     assert torch.nn.functional.cosine_similarity(before, after, dim=0) < 0.99
 
 
-# 2. adapters in float32 ---------------------------------------------------------------------------------------
+# 2. adapters in float32 -------------------------------------------------------------------------
 
 
 def moved(path, tokenizer, out, guarded):
@@ -153,11 +168,10 @@ def moved(path, tokenizer, out, guarded):
         save_strategy="no",
         lr_scheduler_type="constant",
     )
-    training.guard_4bit(trainer.model)
+    if guarded:
+        guard(trainer)
     dtypes = {p.dtype for p in trainer.model.parameters() if p.requires_grad}
     if guarded:
-        assert training.guard_adapter(trainer.model) > 0
-        dtypes = {p.dtype for p in trainer.model.parameters() if p.requires_grad}
         assert dtypes == {torch.float32}
     else:
         assert dtypes == {torch.bfloat16}, "TRL no longer casts adapters: the guard may go"
@@ -173,7 +187,7 @@ def test_adapters_in_float32_move_and_in_bfloat16_hardly(tiny, tokenizer, tmp_pa
     assert moved(tiny, tokenizer, tmp_path / "b", guarded=False) < 0.7
 
 
-# 3. the loss mask ---------------------------------------------------------------------------------------------
+# 3. the loss mask -------------------------------------------------------------------------------
 
 
 def test_the_loss_covers_exactly_the_answer_and_its_end_token(tiny, tokenizer, tmp_path):
@@ -190,7 +204,7 @@ def test_the_loss_covers_exactly_the_answer_and_its_end_token(tiny, tokenizer, t
 
 
 def test_a_chat_template_would_train_more_than_the_end_token(tiny, tokenizer, tmp_path):
-    """Why the chapter hands over text: with chat messages the template's line break after the end token is trained too."""
+    """Why the chapter hands over text: a chat template's line break would be trained too."""
     rows = Dataset.from_list(
         [
             {
@@ -206,7 +220,7 @@ def test_a_chat_template_would_train_more_than_the_end_token(tiny, tokenizer, tm
     assert not first.startswith("yes" + tokenizer.eos_token + "yes")
 
 
-# 4. resume after kill -9 ----------------------------------------------------------------------------------------
+# 4. resume after kill -9 ------------------------------------------------------------------------
 
 SCRIPT = """
 import sys, torch
@@ -220,7 +234,7 @@ class Slow(TrainerCallback):
 runtime.quiet()
 tokenizer = AutoTokenizer.from_pretrained({model!r})
 trainer = trainer_for({model!r}, tokenizer, toy_rows(tokenizer), {out!r})
-training.guard_4bit(trainer.model); training.guard_adapter(trainer.model)
+guard(trainer)
 trainer.add_callback(Slow())
 training.fit(trainer)
 trainer.model.save_pretrained({out!r} + "/final")
@@ -236,6 +250,7 @@ def start(model, out, pause=0.0):
     )
 
 
+@pytest.mark.slow
 def test_killed_training_ends_in_the_same_adapter(tiny, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     done = start(tiny, whole)
@@ -318,7 +333,7 @@ def test_another_runtime_error_keeps_its_traceback(tiny, tokenizer, tmp_path):
 def test_a_loss_that_is_no_number_stops_and_names_the_rows(
     tiny, tokenizer, tmp_path, packing, batch
 ):
-    """The Trainer's log would show an average instead (logging_nan_inf_filter), and the adapter would be full of NaN."""
+    """The Trainer's log would show an average, and the adapter would be full of NaN."""
     trainer = trainer_for(
         tiny,
         tokenizer,
@@ -330,7 +345,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_rows(
     real, asked = trainer.compute_loss, []
 
     def poisoned(model, inputs, **kw):
-        asked.append(examples.rows_of_step(trainer, inputs))
+        asked.append(trainer.rows_of_step(inputs))
         loss = real(model, inputs, **kw)
         return loss * float("nan") if len(asked) == 4 else loss
 
@@ -347,7 +362,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_rows(
 
 
 def test_early_stopping_counts_on_after_an_interruption(tiny, tokenizer, tmp_path):
-    """Chapter 05's restore_callback_states_from_checkpoint: without it the patience would begin anew, and training take longer."""
+    """restore_callback_states_from_checkpoint: without it the patience begins anew."""
     steps = {}
     for name, kept in (("whole", True), ("kept", True), ("forgotten", False)):
         for stop in (None,) if name == "whole" else ("later", None):
@@ -392,19 +407,18 @@ def test_a_prompt_has_one_start_token_whoever_adds_it(tokenizer):
 
     pilot = Pilot.load(ROOT / "data/inbox")
     row = dict(rows.load(pilot).train[0])
-    adding = deepcopy(
-        tokenizer
-    )  # as Llama 3, Gemma and Mistral have it: the template writes the start token, and so does the tokenizer
+    # as Llama 3 and Gemma have it: the template writes the start token, and so does the tokenizer
+    adding = deepcopy(tokenizer)
     adding.bos_token = "<|im_start|>"
     adding.backend_tokenizer.post_processor = TemplateProcessing(
         single="<|im_start|> $A", special_tokens=[("<|im_start|>", adding.bos_token_id)]
     )
-    one = examples.example(pilot, row, adding, 512)["prompt"]
+    one = examples.training_row(pilot, row, adding, 512)["prompt"]
     asked = answers.prompt(pilot, adding, row[pilot.text], full=False)
     assert adding(one).input_ids == adding(asked, add_special_tokens=False).input_ids, (
         "trained on what is asked later"
     )
-    assert examples.example(pilot, row, tokenizer, 512)["prompt"] == answers.prompt(
+    assert examples.training_row(pilot, row, tokenizer, 512)["prompt"] == answers.prompt(
         pilot, tokenizer, row[pilot.text], full=False
     )
     adding.chat_template = None
@@ -412,7 +426,7 @@ def test_a_prompt_has_one_start_token_whoever_adds_it(tokenizer):
         CourseError,
         match="has no chat template: choose a base_model that was tuned to follow instructions",
     ):
-        examples.example(pilot, row, adding, 512)
+        examples.training_row(pilot, row, adding, 512)
 
 
 def test_an_answer_that_was_cut_off_is_not_taught(tokenizer):
@@ -420,7 +434,7 @@ def test_an_answer_that_was_cut_off_is_not_taught(tokenizer):
     good = sorted(map(dict, rows.load(pilot).train), key=lambda row: len(row["message"]))[:20]
     lost = next(row for row in good if row["product"])
     far = lost | {"message": "I write to you about something. " * 60 + lost["message"]}
-    told, notes = examples.examples(pilot, [*good, far], tokenizer, 160)
+    told, notes = examples.training_rows(pilot, [*good, far], tokenizer, 160)
     assert (
         len(told) == 20
         and "1 of 21 messages are longer" in notes[-2]
@@ -429,7 +443,7 @@ def test_an_answer_that_was_cut_off_is_not_taught(tokenizer):
     with pytest.raises(
         CourseError, match="In all 2 rows the answer stands in the part of the message"
     ):
-        examples.examples(
+        examples.training_rows(
             pilot,
             [
                 far,
@@ -466,10 +480,12 @@ def test_rows_that_cannot_teach_are_refused_in_a_sentence(folder, tokenizer):
     pilot = Pilot.load(folder)
     data = list(rows.load(pilot).train)
     with pytest.raises(CourseError, match="no rows to train on"):
-        examples.examples(pilot, [], tokenizer, 256)
+        examples.training_rows(pilot, [], tokenizer, 256)
     with pytest.raises(CourseError, match="All 6 training rows have intent = 'quote'"):
-        examples.examples(pilot, [row for row in data if row["intent"] == "quote"], tokenizer, 256)
-    made, notes = examples.examples(pilot, data, tokenizer, 256)
+        examples.training_rows(
+            pilot, [row for row in data if row["intent"] == "quote"], tokenizer, 256
+        )
+    made, notes = examples.training_rows(pilot, data, tokenizer, 256)
     assert (
         notes == []
         and made[0]["completion"] == pilot.answer(data[0])
@@ -482,7 +498,7 @@ def test_cut_rows_are_counted_and_keep_their_answer(folder, tokenizer):
     data = [dict(row) for row in rows.load(pilot).train]
     for row in data[:3]:
         row["message"] += " and please" * 200
-    made, notes = examples.examples(pilot, data, tokenizer, 128)
+    made, notes = examples.training_rows(pilot, data, tokenizer, 128)
     assert (
         len(notes) == 1 and "3 of 12 messages are longer than the window of 128 tokens" in notes[0]
     )
@@ -491,7 +507,7 @@ def test_cut_rows_are_counted_and_keep_their_answer(folder, tokenizer):
     assert all(row["prompt"].endswith("<|im_start|>assistant\n") for row in made)
 
 
-# 5. faster, and the same ---------------------------------------------------------------------------------------
+# 5. faster, and the same ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("packing, batch", [(True, 1), (False, 4)])
@@ -508,15 +524,13 @@ def test_the_loss_on_the_answer_only_is_the_same_loss_with_the_same_gradients(
             packing=packing,
             per_device_train_batch_size=batch,
             bf16=False,
+            answer_only=name == "answer",
         )
-        training.guard_4bit(trainer.model)
-        training.guard_adapter(trainer.model)
+        guard(trainer)
         with torch.no_grad():  # B starts at zero, and then A has no gradient to compare
             for n, p in trainer.model.named_parameters():
                 if "lora_B" in n:
                     p.normal_(0, 0.02, generator=torch.Generator().manual_seed(1))
-        if name == "answer":
-            training.answer_loss(trainer)
         batch_of = dict(next(iter(trainer.get_train_dataloader())))
         loss = trainer.compute_loss(trainer.model, batch_of, num_items_in_batch=torch.tensor(40))
         loss.backward()
@@ -530,7 +544,7 @@ def test_the_loss_on_the_answer_only_is_the_same_loss_with_the_same_gradients(
 
 
 def test_a_batch_without_a_trained_token_has_a_loss_of_zero(tiny, tokenizer, tmp_path):
-    trainer = training.answer_loss(trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path))
+    trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path, answer_only=True)
     batch = next(iter(trainer.get_train_dataloader()))
     batch["labels"] = torch.full_like(batch["labels"], -100)
     loss = trainer.compute_loss(trainer.model, batch)
@@ -551,8 +565,7 @@ def test_skipping_the_way_through_float32_changes_no_bit(tiny, tokenizer, tmp_pa
             max_steps=4,
             bf16=True,
         )
-        training.guard_4bit(trainer.model)
-        training.guard_adapter(trainer.model)
+        guard(trainer)
         training.fit(trainer) if name == "fit" else trainer.train()
         weights[name] = {
             n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad
@@ -560,40 +573,70 @@ def test_skipping_the_way_through_float32_changes_no_bit(tiny, tokenizer, tmp_pa
     assert all(torch.equal(weights["fit"][n], p) for n, p in weights["plain"].items())
 
 
-@pytest.fixture(scope="module")
-def bench():
-    spec = importlib.util.spec_from_file_location(
-        "training_benchmark", ROOT / "tests/benchmarks/training.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_benchmark_compares_the_same_work(bench, folder, tiny):
+@pytest.mark.parametrize("float32", [False, True])
+def test_the_benchmark_compares_the_same_work(folder, tiny, monkeypatch, float32):
+    """On a processor without bfloat16 one rung is left out and the others are in float32."""
+    if float32:
+        monkeypatch.setenv("COURSE_FLOAT32", "1")
     pilot = Pilot.load(folder)
     pilot.base_model = str(tiny)
-    found = bench.measure(12, 1, ["default", "fast"], pilot, packs=2)
-    assert (
-        bench.speedup(found)
-        == found["fast"]["tokens_per_second"] / found["default"]["tokens_per_second"]
-        > 0
-    )
-    assert all(f["loss"] == f["loss"] and f["tokens"] > 200 for f in found.values())
-    assert len(list(bench.table(found, dict.fromkeys(found, 2**30)))) == 2
-    steps = [name for name, _ in bench.LADDER]
-    every = bench.rungs()
-    for above, below in zip(steps[1:], steps[2:]):
-        assert every[above] != every[below], f"{below} changes nothing"
+    speeds = training_speed.measure_speed(12, 1, ["default", "fast"], pilot, packs=2)
+    assert training_speed.speedup_of(speeds) > 0
+    assert all(f["loss"] == f["loss"] and f["tokens"] > 200 for f in speeds.values())
+    assert len(list(training_speed.speed_lines(speeds, dict.fromkeys(speeds, 2**30)))) == 2
+    rungs = training_speed.speed_rungs()
+    if runtime.detect("cpu").dtype == "float32":
+        assert "load_bf16" not in rungs
+        assert {choices["load"] for choices in rungs.values()} == {"float32"}
+    steps = [name for name in training_speed.LADDER if name in rungs]
+    for above, below in zip(steps, steps[1:]):
+        assert rungs[above] != rungs[below], f"{below} changes nothing"
 
 
-def test_random_weights_of_a_shape_learn(bench, tiny):
-    found = bench.on_shape(tiny, rows_a_step=2, length=64, steps=6)
-    assert found["last_loss"] < found["first_loss"] and found["tokens_per_second"] > 0
-    assert found["peak_gib"] is None or found["peak_gib"] > 0
+def test_random_weights_of_a_shape_learn(tiny):
+    result = training_speed.train_on_shape(tiny, rows_a_step=2, length=64, steps=6)
+    assert result["last_loss"] < result["first_loss"] and result["tokens_per_second"] > 0
+    assert result["peak_gib"] is None or result["peak_gib"] > 0
 
 
-# 6. fp16 on a T4 ------------------------------------------------------------------------------------------------
+def test_an_adapter_is_what_was_stored_in_16_bits(tiny, tokenizer, tmp_path):
+    trainer = guard(trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path, max_steps=2))
+    trainer.train()
+    full = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if "lora_" in n}
+    training.save_adapter(trainer.model, tmp_path / "adapter")
+    stored = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    assert {weight.dtype for weight in stored.values()} == {torch.float16}
+    for name, weight in trainer.model.named_parameters():
+        if "lora_" in name:
+            assert weight.dtype == torch.float32
+            assert torch.equal(weight, full[name].half().float()), name
+    with torch.no_grad():
+        next(p for p in trainer.model.parameters() if p.requires_grad).fill_(1e6)
+    with pytest.raises(CourseError, match="too large for 16 bits"):
+        training.save_adapter(trainer.model, tmp_path / "adapter")
+    stored.popitem()
+    save_file(stored, tmp_path / "adapter/adapter_model.safetensors")
+    with pytest.raises(CourseError, match="of another shape"):
+        training.load_adapter(trainer.model, tmp_path / "adapter")
+
+
+def test_a_guard_without_its_switch_says_so(tiny):
+    model = four_bit(tiny)
+    del training.linear4bit_layers(model)[0].support_avx512bf16_for_cpu
+    with pytest.raises(CourseError, match="has no support_avx512bf16_for_cpu any more"):
+        training.linear4bit_layers(model)
+
+
+def test_the_loss_mask_is_shown_in_brackets(tiny, tokenizer, tmp_path):
+    trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer, 4), tmp_path, packing=False)
+    row = trainer.train_dataset[0]
+    shown = examples.show_loss_mask(tokenizer, row["input_ids"], row["labels"])
+    answer = shown[shown.index("⟦") + 1 : shown.index("⟧")]
+    assert answer.startswith('{"intent"') and answer.endswith(tokenizer.eos_token)
+    assert shown.endswith("⟧") and shown.count("⟦") == 1
+
+
+# 6. fp16 on a T4 --------------------------------------------------------------------------------
 
 
 def fake_card(monkeypatch, capability, gib, name):
@@ -643,7 +686,7 @@ def test_an_unknown_profile_is_refused(monkeypatch):
         runtime.detect()
 
 
-# 7. bytes ----------------------------------------------------------------------------------------------------------
+# 7. bytes ---------------------------------------------------------------------------------------
 
 
 def test_bytes_per_parameter_add_up(tiny):

@@ -67,7 +67,8 @@ def synthetic_pool(pilot: Pilot, run: Run, seeds: Rows, say: Callable = print) -
         made += augment.substitute(pilot, seeds, MADE["substitute"], 4, book.spans)
         made += phrase_book.compose(pilot, seeds, MADE["compose"], book, 4)
         write_text(place, _as_lines(made))
-        run.keep("study_pool.jsonl", {"seeds": SEEDS, "made": MADE, "teacher": pilot.teacher})
+        teacher = teachers.of(pilot).name
+        run.keep("study_pool.jsonl", {"seeds": SEEDS, "made": MADE, "teacher": teacher})
     return [json.loads(line) for line in place.read_text(encoding="utf-8").split("\n") if line]
 
 
