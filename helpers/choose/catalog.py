@@ -9,9 +9,10 @@ from helpers.core import rows
 from helpers.core.files import read_yaml
 
 FOLDER = ROOT / "data/catalog"
-SURE = ("high", "medium", "low")
+SURE = ("high", "medium", "low")  # read in the text itself, in one that quotes it, not read
 WHOLE_NUMBERS = ("parameters", "layers", "hidden_size", "heads", "kv_heads", "vocab_size")
 VERDICTS = ("ok", "duty", "blocked", "unknown")
+# what a rule of licences.yaml may ask for under `when`; licensing._holds answers
 CONDITIONS = (
     "purpose",
     "commercial",
@@ -59,7 +60,7 @@ def read_table(file: str, key: str, folder: Path = FOLDER) -> list[dict[str, str
     return table
 
 
-@cache
+@cache  # read once: the picker asks the gate about every row
 def models(folder: Path = FOLDER) -> list[dict[str, str]]:
     """Base models, teachers, cautionary tales and services. An empty cell: not seen in a source."""
     table = read_table("models.csv", "hub_id", folder)
@@ -116,7 +117,7 @@ def exact_id(name: str, row: dict[str, str]) -> str:
 def find(name: str) -> dict[str, str] | None:
     """The row of a model by hub id, short name, or an id that the same licence statement covers."""
     wanted = str(name).strip().lower()
-    if not wanted:
+    if not wanted:  # an empty short name must not match
         return None
     for row in models():
         if wanted in (row["hub_id"].lower(), row["short"].lower(), *row["also"].lower().split()):

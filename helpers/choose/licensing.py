@@ -6,6 +6,7 @@ from functools import cache
 from math import inf
 from numbers import Real
 from textwrap import fill
+from typing import Any
 
 from helpers import CourseError
 from helpers.choose.catalog import FOLDER, SURE, datasets, exact_id, find, licences
@@ -167,6 +168,7 @@ def gate(
     if not str(base or "").strip():
         raise CourseError("The gate needs a base model.")
     row = find(base)
+    # a model may stand under several licences at once
     base_licences = frozenset(row["licence"].split(" + ")) if row else frozenset()
     question = _Question(use, name, by_tag, base_licences)
     lines: list[Line] = []
@@ -189,7 +191,7 @@ def _data_lines(name: str, question: _Question) -> list[Line]:
     for row in datasets():
         if row["id"].lower() == name.lower():
             return _licence_lines("data", name, row["licence"], question, row["confidence"])
-    if name in licences():
+    if name in licences():  # rows that are not listed, by the licence they stand under
         return _licence_lines("data", name, name, question)
     return [_not_in_catalogue("data", name)]
 
@@ -213,12 +215,14 @@ def _model_lines(part: str, name: str, question: _Question, seen: set[str]) -> l
             "the stricter reading counts"
         )
         lines.append(_row_line(part, row, "note", "files against tag", says))
+    # a card can forbid what the licence allows; that binds no research
     if row["card"] and question.use.commercial:
         says = f"the card says: {row['card']}"
         lines.append(_row_line(part, row, "blocked", "model card", says))
     for origin in (row["taught_by"], row["data"]):
         if origin:
             lines.append(_training_data_line(part, row, origin))
+    # what a parent's licence asks is asked of the child too; `seen` ends a circle
     if row["based_on"] and row["based_on"] not in seen:
         lines += _model_lines(part, row["based_on"], question, seen | {row["based_on"]})
     return lines
@@ -243,11 +247,11 @@ def _licence_lines(
             continue
         verdict, says = rule["verdict"], rule["says"]
         unstated = _unstated_fact(when, question.use)
-        if unstated:
+        if unstated:  # the gate does not guess on which side of a limit you are
             verdict, says = "unknown", f"{unstated} ({says})"
         clause, source = rule["clause"], profile["source"]
         lines.append(Line(part, item, verdict, licence, clause, says, source, surety))
-    if not lines:
+    if not lines:  # silence is no permission
         says = f"its profile says nothing about use as {part}"
         source = profile["source"]
         lines.append(Line(part, item, "unknown", licence, "no rule", says, source, "low"))
@@ -282,7 +286,7 @@ def _unstated_fact(when: dict, use: Use) -> str:
     return ""
 
 
-def _holds(condition: str, wanted: object, question: _Question) -> bool:
+def _holds(condition: str, wanted: Any, question: _Question) -> bool:
     use, name = question.use, question.name
     match condition:
         case "purpose":
@@ -298,7 +302,7 @@ def _holds(condition: str, wanted: object, question: _Question) -> bool:
             return use.region in wanted
         case "multimodal":
             return question.multimodal == wanted
-        case "base_not_under":
+        case "base_not_under":  # outputs may improve only models of the same family
             return not question.base_licences & set(wanted)
         case "name_lacks":
             return name is not None and not name.startswith(wanted)
@@ -307,7 +311,7 @@ def _holds(condition: str, wanted: object, question: _Question) -> bool:
 
 def _training_data_line(part: str, row: dict, origin: str) -> Line:
     """What a model was trained on: an open question where those terms are unknown or restrict."""
-    licence = "unverified"
+    licence = "unverified"  # has no profile, so it stays an open question
     source = find(origin)
     if source:
         licence = source["licence"]

@@ -64,7 +64,7 @@ class Shape:
     @property
     def parameters(self) -> int:
         """All weights: linear layers, embeddings (once where they are tied), norms."""
-        tables = 1 if self.tied else 2
+        tables = 1 if self.tied else 2  # the way in and the way out may share one table
         norms = (2 * self.layers + 1) * self.hidden
         return self.in_linears + tables * self.vocab * self.hidden + norms
 
@@ -102,6 +102,7 @@ def shape_of(config: Any) -> Shape:
         layers=config["num_hidden_layers"],
         hidden=hidden,
         heads=heads,
+        # without these two keys every head has its own keys, and the heads divide the width
         kv_heads=config.get("num_key_value_heads") or heads,
         head_dim=config.get("head_dim") or hidden // heads,
         intermediate=config["intermediate_size"],
@@ -134,7 +135,7 @@ def shape_of_row(row: dict[str, str]) -> Shape | None:
         return None
     total, layers, hidden, heads, kv_heads, vocab = (int(row[key]) for key in keys)
     tied = row["tied"] == "yes"
-    head_dim = hidden // heads
+    head_dim = hidden // heads  # the catalogue does not say otherwise
     without_mlp = Shape(layers, hidden, heads, kv_heads, head_dim, 0, vocab, tied)
     width = round((total - without_mlp.parameters) / (3 * layers * hidden))
     if width <= 0:
@@ -198,6 +199,7 @@ def estimate(
         weights = NF4 * shape.in_linears + size * (shape.parameters - shape.in_linears)
     if mode == "inference":
         per_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * size
+        # only one block works at a time, and only the last token of a prompt is scored
         return Estimate(
             mode,
             weights,
@@ -205,6 +207,7 @@ def estimate(
             kv_cache=per_token * batch_size * (max_length + max_new_tokens),
             head=4 * batch_size * shape.vocab,
         )
+    # full tuning: the optimizer keeps its two states in the number format of the weights
     added, state = 0, size
     if mode != "full":
         added, state = shape.layers * sum(r * (a + b) for a, b in shape.linears), 4
@@ -219,6 +222,7 @@ def estimate(
         optimizer=2 * state * (added or shape.parameters),
         gradients=state * (added or shape.parameters),
         activations=activations,
+        # up to six copies of a tile of scores in float32 live at once, as measured
         head=6 * 4 * tokens * tile + 4 * tile * shape.hidden,
     )
 
@@ -232,7 +236,7 @@ def _kept_per_token(shape: Shape, size: int, r: int, checkpointing: bool) -> int
     # queries, keys, values, attention's result and its sums, three pieces of the MLP
     block += 2 * size * shape.head_dim * (shape.heads + shape.kv_heads) + 4 * shape.heads
     block += 3 * size * shape.intermediate + inputs
-    if checkpointing:
+    if checkpointing:  # every block keeps its input; one at a time is computed again
         return size * shape.hidden * shape.layers + block
     return block * shape.layers
 
@@ -278,7 +282,7 @@ def measure_peak(
         environment["MALLOC_MMAP_THRESHOLD_"] = "131072"
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     results = [line for line in done.stdout.splitlines() if line.startswith('{"mode"')]
-    if done.returncode or not results:
+    if done.returncode or not results:  # a kill by the system leaves no word behind
         errors = done.stderr.strip().splitlines()
         last = errors[-1] if errors else "it was killed, most often because memory ran out"
         raise CourseError(f"Measuring {mode} stopped: {last[:300]}")
@@ -316,7 +320,7 @@ class PeakMemory:
     def _sample(self) -> None:
         while not self.stop.is_set():
             self.top = max(self.top, own_bytes())
-            time.sleep(self.every)
+            time.sleep(self.every)  # a peak shorter than this may be missed
 
     def __exit__(self, *_: object) -> None:
         if self.cuda:

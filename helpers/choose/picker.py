@@ -30,6 +30,7 @@ def matching_models(
         need = _gib_needed(row, mode, max_length)
         # where the sizes are not known, it takes at least the weights in 4 bits
         least = need or memory.NF4 * int(row["parameters"] or 0) / memory.GIB
+        # asked without the teacher and the rows: this is about the base alone
         verdict = licensing.gate(row["hub_id"], use=use).verdict
         if least <= gib and verdict != licensing.BLOCKED:
             model = {"model": row["hub_id"], "verdict": verdict, "GiB": need}
@@ -51,6 +52,7 @@ def _gib_needed(row: dict[str, str], mode: str, max_length: int) -> float | None
 
 def _place(model: dict[str, Any]) -> tuple:
     unknown_verdict = model["verdict"] == licensing.UNKNOWN
+    # the name last, so that the order is the same in every process
     return unknown_verdict, model["GiB"] is None, model["GiB"] or 0, model["model"]
 
 
