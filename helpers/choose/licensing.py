@@ -60,7 +60,7 @@ class Use:
         object.__setattr__(self, "region", _region_code(self.region.strip()))
 
 
-def _check_amount(name: str, value: object) -> None:
+def _check_amount(name: str, value: Any) -> None:
     # True is a number to Python; NaN fails both comparisons, so a limit would never be reached
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not 0 <= value < inf:

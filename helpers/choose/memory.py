@@ -194,7 +194,7 @@ def estimate(
     if min(max_length, batch_size, r) < 1:
         raise CourseError("max_length, batch_size and r are whole numbers from 1 on.")
     size, tokens = BYTES[dtype], max_length * batch_size
-    weights = size * shape.parameters
+    weights: float = size * shape.parameters
     if mode == "qlora":
         weights = NF4 * shape.in_linears + size * (shape.parameters - shape.in_linears)
     if mode == "inference":
