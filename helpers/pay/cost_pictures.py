@@ -94,7 +94,8 @@ def draw_ratios(ratios: Mapping[str, tuple], published: Mapping[str, float]) -> 
         colour = ACCENT if name in ratios else SOFT
         axes.plot([low, min(high, 1e4)], [y, y], color=colour, linewidth=2)
         axes.plot(value, y, "o", color=colour)
-        axes.annotate(f"{value:,.3g}", (value, y), (0, 5), textcoords="offset points", ha="center")
+        words = plain_number(value)
+        axes.annotate(words, (value, y), (0, 5), textcoords="offset points", ha="center")
     _name_rows(axes, list(rows))
     axes.set_xscale("log")
     axes.axvspan(5, 30, color=SOFT, alpha=0.25)

@@ -98,8 +98,10 @@ class Inputs(dict):
             if not len(values):
                 self.assume(name, worst, 0, worst, unit, f"{source}: none was seen")
         rows = np.column_stack([values for values, _, _ in columns.values()]).astype(float)
+        if origin != ASSUMED:
+            source = f"{source}, {len(rows)} rows"
         if len(rows):
-            self._enter_means(columns, rows, f"{source}, {len(rows)} rows", origin)
+            self._enter_means(columns, rows, source, origin)
 
     def _enter_means(
         self, columns: Mapping[str, tuple], rows: np.ndarray, source: str, origin: str
