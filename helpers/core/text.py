@@ -3,7 +3,7 @@
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -29,6 +29,19 @@ def is_wide(words: list[str]) -> bool:
     if "".join(words).isascii():
         return False
     return 2 * sum(bool(re.match(f"[{WIDE}]", word)) for word in words) > len(words)
+
+
+def words_are_spaced(language: str, texts: Sequence[str]) -> bool:
+    """Whether words stand apart in these texts: not so in Japanese, Chinese, Thai and their like.
+
+    Where `language` does not say it, the texts do: fewer than one gap in 20 characters means no
+    words to count.
+    """
+    if re.match("(ja|zh|th|lo|km|my)([-_]|$)", language.lower()):
+        return False
+    characters = sum(len(text) for text in texts)
+    gaps = sum(len(re.findall(r"\s+", text.strip())) for text in texts)
+    return characters < 20 or gaps / characters >= 1 / 20
 
 
 def same_message(text: str) -> str:

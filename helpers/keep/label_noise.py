@@ -8,8 +8,8 @@ from threadpoolctl import threadpool_limits
 
 from helpers.core.pilot import Pilot
 from helpers.core.text import tokens
-from helpers.core.word_counts import tf_idf_classifier
 from helpers.keep.pipeline import Filter, content_hash
+from helpers.keep.word_counts import tf_idf_classifier
 
 # strong weights for few rows, and every label counts alike
 CLASSIFIER = {"tokenizer": tokens, "C": 100, "max_iter": 500, "class_weight": "balanced"}

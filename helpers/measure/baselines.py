@@ -16,7 +16,7 @@ from helpers import CourseError
 from helpers.core.files import read_yaml
 from helpers.core.pilot import Pilot
 from helpers.core.text import did_you_mean, same_message
-from helpers.core.word_counts import tf_idf_classifier
+from helpers.keep.word_counts import tf_idf_classifier
 
 Rows = Sequence[dict]
 Way = Callable[[Pilot, Rows, Sequence[str]], list[dict]]
