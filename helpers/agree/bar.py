@@ -73,8 +73,8 @@ class Bar(BaseModel):
     version: int = 1
     revised: list[str] = []
     seen_before: bool = False
-    _pilot: Pilot = PrivateAttr(default=None)
-    _folder: Path = PrivateAttr(default=None)
+    _pilot: Pilot = PrivateAttr()
+    _folder: Path = PrivateAttr()
 
     # Freezing and revising --------------------------------------------------------------------
 

@@ -45,8 +45,8 @@ def seal(folder: Path, content: dict, **beside: Any) -> None:
     Raises CourseError when the disk is full.
     """
     versions = ledger(folder)  # reading cuts off half a line that a kill left
-    entry = {"time": datetime.now().isoformat(timespec="seconds"), "sha256": digest(content)}
-    entry |= {"content": content, **beside}
+    time = datetime.now().isoformat(timespec="seconds")
+    entry = {"time": time, "sha256": digest(content), "content": content, **beside}
     append_entry(folder / LEDGER, entry, "The bar's ledger", len(versions))
     _write(folder, entry)
 

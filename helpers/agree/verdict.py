@@ -37,7 +37,7 @@ class BarVerdict:
     exact: Comparison
     cost: Cost
     conditions: dict[str, str]
-    needs_rows: dict[str, int]
+    needs_rows: dict[str, int | None]
     n: int
     bar: "Bar"
     remarks: list[str]
@@ -105,7 +105,7 @@ def judge_against(
         ends[COST] = (bar.max_cost_per_1000 - cost.high, bar.max_cost_per_1000 - cost.low)
 
     conditions = {name: _state(low, high) for name, (low, high) in ends.items()}
-    needs_rows = {}
+    needs_rows: dict[str, int | None] = {}
     for name, rows in rows_without_error(bar, wrong, alpha).items():
         if conditions[name] == "open" and rows and rows > len(data):
             needs_rows[name] = rows
@@ -135,7 +135,9 @@ def _state(low: float, high: float) -> str:
     return "missed" if high < 0 else "open"
 
 
-def _status(conditions: dict[str, str], needs_rows: dict[str, int], all_rows_used: bool) -> str:
+def _status(
+    conditions: dict[str, str], needs_rows: dict[str, int | None], all_rows_used: bool
+) -> str:
     # a condition that even a perfect result could not show on these rows is nobody's failure
     states = set(conditions.values())
     could_be_shown = {name for name, state in conditions.items() if state == "open"}

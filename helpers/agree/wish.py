@@ -44,18 +44,17 @@ class Wish(BaseModel):
     @classmethod
     def load(cls, pilot: Pilot) -> Self:
         """The wish of a pilot. Raises CourseError that names the key or the kind of error."""
-        path, content = pilot.folder / WISH_FILE, {}
-        if path.is_file():
-            content = read_yaml(path) or {}
+        path = pilot.folder / WISH_FILE
+        content = (read_yaml(path) if path.is_file() else None) or {}
         if not isinstance(content, dict) or not isinstance(content.get("costs", {}), dict):
             raise CourseError(
                 f"{WISH_FILE}: it must be 'key: value' lines, without a dash in front."
             )
         # one kind of error may be priced without writing down all of them
-        costs = default_costs(pilot)
-        own_costs = dict(content.get("costs", {}))
-        costs["errors"] |= own_costs.pop("errors", {})
-        costs = check_costs(pilot, costs | own_costs)
+        prices = default_costs(pilot)
+        own_prices = dict(content.get("costs", {}))
+        prices["errors"] |= own_prices.pop("errors", {})
+        costs = check_costs(pilot, prices | own_prices)
         # an invented order number is the error that travels on unseen
         critical = {}
         for kind in known_kinds(pilot):
