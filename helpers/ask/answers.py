@@ -20,6 +20,7 @@ from helpers.ask.likelihood import evaluating, half_precision, log_likelihoods, 
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
 from helpers.core.runtime import progress
+from helpers.make.grammar import record_grammar
 
 GRAMMAR_CHARACTERS = 4000  # of a message; a longer one makes a grammar that takes seconds to read
 SHARED_START = 64  # tokens; a shorter common start is not worth reading on its own
@@ -166,7 +167,7 @@ def generate(
                 grammars = []
                 if hold:
                     for message in messages:
-                        grammars.append(pilot.grammar(message[:GRAMMAR_CHARACTERS]))
+                        grammars.append(record_grammar(pilot, message[:GRAMMAR_CHARACTERS]))
                 answers = _greedy(model, tokenizer, inputs, grammars, max_new_tokens)
                 journal.add(dict(zip(batch, answers)), time.perf_counter() - clock)
     except torch.OutOfMemoryError:

@@ -1,10 +1,10 @@
-"""One folder is one pilot: what to read, what to return, how it is asked and held to its form."""
+"""One folder is one pilot: what to read, what to return, how it is asked."""
 
 import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -115,6 +115,7 @@ class Pilot(BaseModel):
     ood: str | None = None
     source: Source | None = None
     about: str = ""
+    copies: ClassVar[bool] = True  # a pattern or span of an answer must stand in the text
     folder: Path = Field(default=Path("."), exclude=True)  # where pilot.yaml lies
 
     @field_validator("name")
@@ -199,30 +200,6 @@ class Pilot(BaseModel):
             messages.append({"role": "assistant", "content": self.answer(row)})
         return [*messages, {"role": "user", "content": text}]
 
-    # How the answer is held to its form -------------------------------------------------------
-
-    def grammar(self, text: str, copy: bool = True) -> str:
-        """A GBNF grammar for the answers that this text allows; llama.cpp takes it as it is.
-
-        Labels come from `values`. With copy=True a pattern can only be a match that stands in
-        the text and a span only a run of its words; with copy=False both are any string.
-        """
-        # the keys come in a fixed order, so that a record has one way to be written
-        parts: list[str] = []
-        rules: list[str] = []
-        before = "{"
-        for number, (name, field) in enumerate(self.fields.items()):
-            parts.append(f"{_literal(before + json.dumps(name) + ': ')} f{number}")
-            before = ", "
-            choices = _choices(field, text, copy)
-            if field.optional or not choices:  # nothing to copy: null is the only true answer
-                choices.append('"null"')
-            # before the first field that needs them: stored requests hold this very text
-            if copy and field.type == "span" and not any(rule[:5] == "span " for rule in rules):
-                rules += _span_rules(text)
-            rules.append(f"f{number} ::= " + " | ".join(choices))
-        return "\n".join(["root ::= " + " ".join(parts) + ' "}"', *rules]) + "\n"
-
 
 def _asked_for(field: FieldSpec) -> str:
     """What the instruction says a field is."""
@@ -231,40 +208,3 @@ def _asked_for(field: FieldSpec) -> str:
     if field.type == "span":
         return "words copied from the message"
     return f"copied from the message, matching {field.regex}"
-
-
-def _choices(field: FieldSpec, text: str, copy: bool) -> list[str]:
-    """The alternatives of one field's rule; none when the text has nothing to copy."""
-    if field.type == "label":
-        return [_literal(_quoted(value)) for value in field.values]
-    if not copy:
-        return [r'"\"" [^"\\\n]+ "\""']  # any text in quotes, without an escape
-    if field.type == "span":
-        return [r'"\"" span "\""'] if re.search(r"\w", text) else []
-    # each match once, in the order of the text
-    matches = dict.fromkeys(match.group(0) for match in re.finditer(field.regex, text))
-    return [_literal(_quoted(value)) for value in matches if value]
-
-
-def _span_rules(text: str) -> list[str]:
-    """Every run of words as nested rules: a start w0 may go on with c1, that with c2, and so on."""
-    # a piece is a word or one mark, with the white space before it
-    pieces = re.findall(r"(\s*)(\w+|[^\w\s])", text)
-    rules, starts = [], []
-    for number, (space, word) in enumerate(pieces):
-        tail = f" c{number + 1}?" if number + 1 < len(pieces) else ""
-        rules.append(f"w{number} ::= {_literal(_quoted(word)[1:-1])}{tail}")
-        if number:
-            rules.append(f"c{number} ::= {_literal(_quoted(space + word)[1:-1])}{tail}")
-        if re.match(r"\w", word):
-            starts.append(f"w{number}")
-    return [f"span ::= {' | '.join(starts)}", *rules] if starts else []
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _literal(text: str) -> str:
-    """A text as GBNF writes it."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

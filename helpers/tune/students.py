@@ -7,7 +7,7 @@ of steps, so that rows compete, not work.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import joblib
 import numpy as np
@@ -23,7 +23,8 @@ from helpers.choose import models
 from helpers.core import runtime
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
-from helpers.measure import scoring
+from helpers.core.runs import Run
+from helpers.measure import intervals, scoring
 from helpers.tune import examples, training
 
 SETTINGS = {
@@ -88,9 +89,7 @@ class StudentJob:
 class InventingPilot(Pilot):
     """The same pilot, but a span may be any words: shows what a student invents when it may."""
 
-    def grammar(self, text: str, copy: bool = False) -> str:
-        """The pilot's grammar for `text` without the copying."""
-        return super().grammar(text, copy=False)
+    copies: ClassVar[bool] = False
 
 
 def train_student(
@@ -153,14 +152,25 @@ def job_of_epochs(
     return StudentJob("chapter 00", rows, seed, epochs * len(packs), {"test": test})
 
 
-def student_answers(
-    pilot: Pilot, job: StudentJob, here: runtime.Runtime, folder: str | Path, at: str | Path
-) -> list[str]:
-    """Train one student and let it answer its first set as chapter 00 does, under its adapter."""
-    model, tokenizer, _ = train_student(pilot, job, here, folder)
-    training.save_adapter(model, Path(folder) / "adapter")
+def stored_or_trained(
+    run: Run, pilot: Pilot, job: StudentJob, here: runtime.Runtime, train: bool
+) -> list[str] | None:
+    """A student's answers to its first set: recorded in this chapter, else made now with `train`.
+
+    It answers as chapter 00's does, under its stored adapter. None when it is not trained yet.
+    """
     rows, settings = next(iter(job.sets.values())), job.all_settings()
+    name = f"seed_{job.seed}_{job.key(pilot)}"  # of the same rows, steps and settings only
+    try:
+        return run.stored_answers(run.chapter, name, [row[pilot.text] for row in rows]).texts
+    except CourseError:
+        if not train:
+            return None
+    folder = run.path(f"seed_{job.seed}")
+    model, tokenizer, _ = train_student(pilot, job, here, folder)
+    training.save_adapter(model, folder / "adapter")
     limits = {"max_length": here.profile.max_length, "max_new_tokens": settings["max_new_tokens"]}
+    at = run.path(f"answers/{name}")
     return answers.generate(model, tokenizer, pilot, rows, at, **limits).texts
 
 
@@ -180,13 +190,12 @@ def measure_student(
         model = model.to(here.torch_dtype)
     else:
         model = _merged(pilot, model, here, folder / "adapter")
-    limits = {"max_length": settings["max_prompt_length"]}
-    limits |= {"max_new_tokens": settings["max_new_tokens"]}
-    limits |= {"batch_size": here.profile.eval_batch_size}
 
     def scored(asked: Pilot, rows: Any, name: str) -> scoring.Scored:
-        given = answers.generate(model, tokenizer, asked, rows, folder / name, **limits)
-        return scoring.score(pilot, rows, given.texts)
+        limits = settings["max_prompt_length"], settings["max_new_tokens"]
+        at = folder / name
+        _, result = scored_answers(asked, model, tokenizer, rows, at, here, *limits)
+        return result
 
     right, first = {}, next(iter(job.sets))
     for name, rows in job.sets.items():
