@@ -20,9 +20,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from peft.helpers import disable_input_dtype_casting
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    TrainerCallback,
+)
 
 from helpers import ROOT, CourseError
 from helpers.choose import memory, models
@@ -176,6 +183,22 @@ def speedup_of(speeds: Mapping[str, Mapping[str, float]]) -> float:
     return speeds["fast"]["tokens_per_second"] / speeds["default"]["tokens_per_second"]
 
 
+def compare_cells(pilot: Pilot, here: runtime.Runtime) -> dict[str, dict[str, float]]:
+    """Chapter 05's ladder: default and fast in turns, three rounds; the others once.
+
+    Smoke takes one round of the two ends. Empty on a GPU, where other choices are the fast ones.
+    """
+    if here.device != "cpu":
+        return {}
+    if here.profile.name == "smoke":
+        return measure_speed(11, 1, ["default", "fast"], pilot, packs=2)
+    ends = ["default", "fast"]
+    between = [name for name in speed_rungs() if name not in (*ends, "packed_1024")]
+    speeds = measure_speed(24, 1, between, pilot, packs=3)
+    speeds |= measure_speed(24, 3, ends, pilot, packs=3)
+    return {name: speeds[name] for name in speed_rungs() if name in speeds}
+
+
 def rung_memory(name: str, number: int = 24) -> int:
     """Growth of a fresh process's own memory over training on a rung, at its peak, in bytes."""
     command = [sys.executable, "-m", "benchmarks.training_speed"]
@@ -256,6 +279,37 @@ def train_on_shape(
         "last_loss": losses[-1],
         "device": torch.cuda.get_device_name(0) if cuda else "cpu",
     }
+
+
+SHAPES = {  # of real models: hidden size, layers, heads, key-value heads, width, vocabulary, tied
+    "1.5B": (1536, 28, 12, 2, 8960, 151_936, True),
+    "8B": (4096, 32, 32, 8, 14_336, 128_256, False),
+}
+
+
+def measure_shapes(here: runtime.Runtime, folder: Path) -> dict[str, dict[str, Any]]:
+    """{"1.5B": train_on_shape of that size, ...} on a card, where memory allows; empty on a CPU."""
+    measured = {}
+    if here.device != "cuda":
+        return measured
+    for name, (hidden, layers, heads, key_values, width, vocabulary, tied) in SHAPES.items():
+        shape = LlamaConfig(
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=key_values,
+            intermediate_size=width,
+            vocab_size=vocabulary,
+            tie_word_embeddings=tied,
+        )
+        needed = 3 * 2 * memory.shape_of(shape).parameters  # made, written and read again
+        if psutil.virtual_memory().available < needed:
+            print(f"{name}: left out, it needs {needed / 2**30:.0f} GiB of free memory")
+            continue
+        shape.save_pretrained(folder / f"shape_{name}")
+        cap = None if here.bf16 else 15
+        measured[name] = train_on_shape(folder / f"shape_{name}", cap_gib=cap)
+    return measured
 
 
 def speed_lines(

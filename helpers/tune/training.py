@@ -45,6 +45,7 @@ class AnswerSFTTrainer(SFTTrainer):
         super().__init__(*args, **more)
         # on a GPU, TRL 1.16 skips the masked positions itself
         self.answer_only = answer_only and self.args.device.type == "cpu"
+        self.tokens_read = 0
 
     def compute_loss(
         self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -72,6 +73,8 @@ class AnswerSFTTrainer(SFTTrainer):
         steps in its place. It stops here before the optimizer moves a weight.
         """
         step_inputs = dict(inputs)
+        mask = inputs.get("attention_mask")  # a pack has none: nothing in it is padding
+        self.tokens_read += inputs["input_ids"].numel() if mask is None else int(mask.sum())
         loss = super().training_step(model, inputs, *args, **more)
         if not bool(loss.isfinite()):
             names = self.rows_of_step(step_inputs)
@@ -84,6 +87,12 @@ class AnswerSFTTrainer(SFTTrainer):
                 "checkpoint is kept."
             )
         return loss
+
+    def log(self, logs: dict[str, float], *args: Any, **more: Any) -> None:
+        """The Trainer's log, with `num_tokens`, the useful tokens of this start, as TRL has it."""
+        if self.answer_only and "loss" in logs:
+            logs["num_tokens"] = self.tokens_read
+        super().log(logs, *args, **more)
 
     def rows_of_step(self, inputs: Mapping[str, torch.Tensor]) -> list[str]:
         """The first 70 characters of each row of a step, without the beginning all rows share."""
