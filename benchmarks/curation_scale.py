@@ -1,8 +1,11 @@
-"""How curation scales on two cores: `python -m benchmarks.curation_scale [--rows 10000 100000 1000000] [--out file.json]`.
+"""How curation scales on two cores.
 
-Short rows made by repetition with edits: a few hundred templates, slots with random values, and a share of copies: one row in
-ten is an exact copy of an earlier one, one in ten a near copy, one in fifty carries personal data, one in a hundred is damaged.
-Rows lie in an Arrow file on disk; every size runs in a process of its own, so that its peak memory is its own.
+    python -m benchmarks.curation_scale [--rows 10000 100000 1000000] [--out file.json]
+
+Short rows made by repetition with edits: a few hundred templates, slots with random values, and
+copies: one row in ten is an exact copy of an earlier one, one in ten a near copy, one in fifty
+carries personal data, one in a hundred is damaged. Rows lie in an Arrow file on disk; every size
+runs in a process of its own, so that its peak memory is its own.
 """
 
 import argparse
@@ -114,7 +117,10 @@ SOUND = (
 def row(number, draw):
     """One made-up row: the columns of the bundled inbox."""
     intent, ask = draw.choice(ASK)
-    word = lambda: "".join(draw.choices(SOUND, k=draw.randint(2, 4))).capitalize()  # noqa: E731
+
+    def word():
+        return "".join(draw.choices(SOUND, k=draw.randint(2, 4))).capitalize()
+
     part = f"{draw.choice(PARTS)} {word()[:2].upper()}-{draw.randrange(100, 9999)}"
     slots = {
         "part": part,
@@ -125,7 +131,8 @@ def row(number, draw):
         "name": f"{word()} {word()}",
     }
     more = " ".join(draw.choice(CLOSE).format(**slots) for _ in range(draw.randint(0, 2)))
-    text = f"{draw.choice(OPEN)} {ask.format(**slots)}{draw.choice('.?')} {more} Ref. {word()} {word()}-{draw.randrange(10**6)}."
+    opened, mark = draw.choice(OPEN), ask.format(**slots) + draw.choice(".?")
+    text = f"{opened} {mark} {more} Ref. {word()} {word()}-{draw.randrange(10**6)}."
     text = text.replace("  ", " ")
     return {
         "id": f"r{number}",
@@ -174,7 +181,7 @@ def generate(number, seed=0):
 
 
 def measure(number, folder, processes=2):
-    """Curate `number` generated rows from disk; dict of seconds, rows, kept, per filter seconds and peak memory in GiB."""
+    """Curate `number` generated rows from disk: seconds, rows kept, peak memory in GiB, filters."""
     import psutil
     from datasets import Dataset
     from datasets.arrow_writer import ArrowWriter
@@ -189,8 +196,8 @@ def measure(number, folder, processes=2):
     with ArrowWriter(
         path=str(folder / "rows.arrow"), features=data.train.features, writer_batch_size=1000
     ) as writer:
-        for made in generate(number):
-            writer.write(made)
+        for line in generate(number):
+            writer.write(line)
         writer.finalize()
     table = Dataset.from_file(str(folder / "rows.arrow"))
     steps = [
@@ -216,8 +223,11 @@ def measure(number, folder, processes=2):
 
 
 class Peak:
-    """The highest memory of this process and its children, sampled up to twenty times a second: proportional set size on Linux
-    (every page once, those of memory-mapped tables that are in memory included), unique set size elsewhere."""
+    """The highest memory of this process and its children, sampled up to twenty times a second.
+
+    Proportional set size on Linux (every page once, those of memory-mapped tables that are in
+    memory included), unique set size elsewhere.
+    """
 
     def __init__(self):
         import threading
@@ -242,6 +252,7 @@ class Peak:
             time.sleep(0.05 if total < 2**29 else 0.25)
 
     def stop(self):
+        """Take no more samples; `gib` holds the highest."""
         self.running = False
         self.thread.join()
 
@@ -253,7 +264,7 @@ def slope(results):
     return sum((a - mx) * (b - my) for a, b in zip(x, y)) / sum((a - mx) ** 2 for a in x)
 
 
-def main():
+def _main():
     ask = argparse.ArgumentParser()
     ask.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     ask.add_argument("--out", default="curation_scale.json")
@@ -275,9 +286,8 @@ def main():
         print(json.dumps({k: v for k, v in results[-1].items() if k != "filters"}), flush=True)
     for name, part in results[-1]["filters"].items():
         each = 1000 * part["seconds"] / part["rows"]
-        print(
-            f"{name:16}{each:8.4f} s per 1,000 rows, {part['rejected']:>8,} of {part['rows']:,} rejected"
-        )
+        rejected = f"{part['rejected']:>8,} of {part['rows']:,} rejected"
+        print(f"{name:16}{each:8.4f} s per 1,000 rows, {rejected}")
     last = results[-1]
     figures = {
         "curation.exponent": slope(results) if len(results) > 1 else None,
@@ -294,4 +304,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    _main()

@@ -1,4 +1,4 @@
-"""Chapter 04 on a pilot of one's own: before chapter 03 one sentence, after it the whole chapter, without a word of the inbox's study."""
+"""Chapter 04 on a pilot of one's own: one sentence before chapter 03, the whole of it after."""
 
 import json
 
@@ -20,8 +20,10 @@ def test_without_chapter_03_one_sentence_says_what_to_run(tmp_path, tiny, capsys
 def test_chapter_04_on_a_pilot_of_ones_own(tmp_path, tiny, capsys):
     place = label_pilot(tmp_path, tiny)
     (place / "phrases.yaml").write_text(
-        "request:\n  order: [I would like two of the large ones., Please send me the usual set.]\n"
-        "  complaint: [This does not work at all., The box was open and wet.]\nclose: [Thank you.]\n"
+        "request:\n"
+        "  order: [I would like two of the large ones., Please send me the usual set.]\n"
+        "  complaint: [This does not work at all., The box was open and wet.]\n"
+        "close: [Thank you.]\n"
     )
     raw = tmp_path / "runs/mine/smoke/03/raw.jsonl"
     raw.parent.mkdir(parents=True)
@@ -62,9 +64,7 @@ def test_chapter_04_on_a_pilot_of_ones_own(tmp_path, tiny, capsys):
     assert not any("study" in line for line in result["settings"]["lead"])
     assert not [name for name in names if name.startswith("planted")]
     pictures = {path.name for path in (tmp_path / "runs/mine/smoke/04").rglob("*.png")}
-    assert pictures == {"1_funnel.png"}, (
-        "another pilot's report has no picture of the inbox's study"
-    )
+    assert pictures == {"1_funnel.png"}, "no picture of the inbox's study"
     kept = [
         json.loads(line)["body"]
         for line in (tmp_path / "runs/mine/smoke/04/curated.jsonl").read_text().split("\n")
