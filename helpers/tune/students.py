@@ -174,6 +174,28 @@ def stored_or_trained(
     return answers.generate(model, tokenizer, pilot, rows, at, **limits).texts
 
 
+def scored_answers(
+    pilot: Pilot,
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Mapping[str, Any]],
+    at: str | Path,
+    here: runtime.Runtime,
+    max_length: int,
+    max_new_tokens: int,
+) -> tuple[list[str], scoring.Scored]:
+    """(answers held to the pilot's grammar, their score); kept at `at`, see answers.generate."""
+    limits = {"max_length": max_length, "max_new_tokens": max_new_tokens}
+    batch = here.profile.eval_batch_size
+    given = answers.generate(model, tokenizer, pilot, rows, at, batch_size=batch, **limits)
+    return given.texts, scoring.score(pilot, rows, given.texts)
+
+
+def same_answers(texts: Sequence[str], others: Sequence[str]) -> intervals.Share:
+    """Share of rows to which two models give the same answer, with a Wilson 95 % interval."""
+    return intervals.share([text == other for text, other in zip(texts, others, strict=True)])
+
+
 def measure_student(
     pilot: Pilot, job: StudentJob, here: runtime.Runtime, folder: str | Path
 ) -> dict[str, Any]:
