@@ -14,6 +14,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from helpers import ROOT, CourseError, course
 from helpers.agree.bar import Bar
+from helpers.agree.wish import Wish
 from helpers.core import files, rows
 from helpers.core.pilot import Pilot
 from helpers.measure import error_costs, intervals, planning, scoring
@@ -728,6 +729,43 @@ def test_a_test_set_that_only_grew_needs_no_reason_before_a_result(pilot, folder
     path.write_text(path.read_text() + "test-98,What does belt 998 cost?,quote,belt,\n")
     with pytest.raises(CourseError, match="the test rows"):
         Bar.freeze(pilot, **wish(pilot, rows=14))
+
+
+# The wish --------------------------------------------------------------------------------------
+
+
+def test_the_wish_of_the_inbox_is_its_recorded_bar():
+    inbox = Pilot.load(ROOT / "data/inbox")
+    bar, wish = Bar.load(inbox), Wish.load(inbox)
+    asked = wish.for_bar(inbox, baseline="rules", rows=200)
+    assert asked.pop("agreed") and not asked.pop("reason")
+    assert asked == {key: bar.model_dump()[key] for key in asked}
+
+
+def test_a_wish_without_a_file_follows_from_the_fields(pilot):
+    wish = Wish.load(pilot)
+    assert wish.critical == {"order_id.wrong": 0.02, "order_id.extra": 0.02}
+    assert not wish.agreed and wish.max_cost_per_1000 == wish.costs.today == 2000
+    bar = Bar.freeze(pilot, **wish.for_bar(pilot, "rules", 12))
+    assert not bar.frozen and set(bar.secondary) == set(pilot.fields)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("agred: true", "unknown key 'agred'; did you mean 'agreed'"),
+        ("margin: 5", "write 0.05 for 5 points"),
+        ("- margin: 0.1", "the file must be 'key: value' lines"),
+        ("costs: 40", "costs must be 'key: value' lines"),
+        ("costs: {errors: {intnt.wrong: {minutes: 1}}}", "names no field"),
+        ("margin: 0.1\nmargin: 0.2", "stands there twice"),
+    ],
+)
+def test_a_bad_wish_file_is_one_sentence(pilot, folder, text, words):
+    (folder / "bar_wish.yaml").write_text(text)
+    with pytest.raises(CourseError, match=words) as problem:
+        Wish.load(pilot)
+    assert "\n" not in str(problem.value)
 
 
 # Languages without spaces -----------------------------------------------------------------------------------

@@ -45,16 +45,12 @@ class Wish(BaseModel):
     def load(cls, pilot: Pilot) -> Self:
         """The wish of a pilot. Raises CourseError that names the key or the kind of error."""
         path = pilot.folder / WISH_FILE
-        content = (read_yaml(path) if path.is_file() else None) or {}
-        if not isinstance(content, dict) or not isinstance(content.get("costs", {}), dict):
-            raise CourseError(
-                f"{WISH_FILE}: it must be 'key: value' lines, without a dash in front."
-            )
+        content = _lines(read_yaml(path) if path.is_file() else None, "the file")
+        own_prices = _lines(content.get("costs"), "costs")
         # one kind of error may be priced without writing down all of them
         prices = default_costs(pilot)
-        own_prices = dict(content.get("costs", {}))
-        prices["errors"] |= own_prices.pop("errors", {})
-        costs = check_costs(pilot, prices | own_prices)
+        errors = prices["errors"] | _lines(own_prices.get("errors"), "costs > errors")
+        costs = check_costs(pilot, {**prices, **own_prices, "errors": errors})
         # an invented order number is the error that travels on unseen
         critical = {}
         for kind in known_kinds(pilot):
@@ -80,18 +76,22 @@ class Wish(BaseModel):
         if bar.frozen:
             return f"frozen on {bar.frozen}: every later result is held against this page"
         own = pilot.folder / WISH_FILE
-        sentence = (
-            f"a draft, nothing is frozen: read bar_draft.md, then write agreed: true into {own}"
-        )
+        todo = f"write agreed: true into {own}"
         if not own.is_file():
             blank = sealed.home(pilot, profile) / WISH_FILE
-            write_text(blank, HEAD + _as_yaml(self))
-            sentence = (
-                f"a draft, nothing is frozen: copy {blank} into {own.parent}, put your own numbers "
-                "in and write agreed: true"
-            )
-        return f"{sentence}; then run `make bar PILOT={own.parent}` again"
+            wish = self.model_dump(mode="json")
+            write_text(blank, HEAD + yaml.safe_dump(wish, sort_keys=False, allow_unicode=True))
+            todo = f"copy {blank} into {own.parent}, put your own numbers in, write agreed: true"
+        return (
+            "a draft, nothing is frozen: read bar_draft.md with those who decide; "
+            f"{todo}, and run `make bar PILOT={own.parent}` again"
+        )
 
 
-def _as_yaml(wish: Wish) -> str:
-    return yaml.safe_dump(wish.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+def _lines(content: Any, where: str) -> dict[str, Any]:
+    """The 'key: value' lines of a YAML file, none where there is nothing."""
+    if content is not None and not isinstance(content, dict):
+        raise CourseError(
+            f"{WISH_FILE}: {where} must be 'key: value' lines, without a dash in front."
+        )
+    return content or {}
