@@ -16,7 +16,6 @@ from helpers import CourseError
 from helpers.core.text import normalised
 
 FORMULA = ("=", "+", "-", "@", "\t")  # a spreadsheet runs a cell that begins with one of these
-
 ENCODINGS = {"cp932": "Shift-JIS", "shift_jis": "Shift-JIS", "utf_16": "UTF-16"}
 
 
@@ -30,27 +29,24 @@ def write_text(path: str | Path, text: str) -> None:
         os.replace(half, path)
     except OSError as problem:
         half.unlink(missing_ok=True)
-        raise CourseError(
-            f"{path.name} could not be written ({problem.strerror}); "
-            "what was there before is untouched."
-        ) from None
+        kept = "what was there before is untouched"
+        why = problem.strerror
+        raise CourseError(f"{path.name} could not be written ({why}); {kept}.") from None
 
 
 def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as UTF-8 CSV; a cell that a spreadsheet would run gets an apostrophe in front."""
     rows, out = list(rows), io.StringIO(newline="")
     if rows:
-        writer = csv.DictWriter(out, fieldnames=list(rows[0]))
-        writer.writeheader()
+        writer = csv.writer(out)
+        writer.writerow(rows[0])
         for row in rows:
-            writer.writerow({name: _without_formula(value) for name, value in row.items()})
+            cells = [row.get(name) for name in rows[0]]
+            for place, cell in enumerate(cells):
+                if isinstance(cell, str) and cell.startswith(FORMULA):
+                    cells[place] = f"'{cell}"
+            writer.writerow(cells)
     write_text(path, "\ufeff" + out.getvalue())  # the mark makes Excel read UTF-8
-
-
-def _without_formula(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(FORMULA):
-        return f"'{value}"
-    return value
 
 
 def sha256(path: str | Path) -> str:
@@ -69,17 +65,11 @@ def fingerprint(*things: Any) -> str:
 # Reading what a reader wrote ------------------------------------------------------------------
 
 
-def read_utf8(path: Path, cure: str = "save it again as UTF-8") -> str:
-    """The text of a UTF-8 file, normalised, with or without a byte order mark.
-
-    Raises CourseError with the line where another encoding shows.
-    """
+def _read_utf8(path: Path, cure: str = "save it again as UTF-8") -> str:
     data = path.read_bytes()
     if data[:4] == b"PK\x03\x04":  # a zip file, which an .xlsx is
-        raise CourseError(
-            f"{path.name} is an Excel workbook under another name; "
-            "in Excel choose Save as, CSV UTF-8."
-        )
+        what = "is an Excel workbook under another name; in Excel choose Save as, CSV UTF-8"
+        raise CourseError(f"{path.name} {what}.")
     try:
         return normalised(data.decode("utf-8-sig"))  # -sig: Excel puts a mark in front
     except UnicodeDecodeError as problem:
@@ -90,8 +80,6 @@ def read_utf8(path: Path, cure: str = "save it again as UTF-8") -> str:
 
 
 class _OnceLoader(yaml.SafeLoader):
-    """A SafeLoader that refuses a key that stands twice in one mapping."""
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key_node, _ in node.value:
@@ -99,68 +87,57 @@ class _OnceLoader(yaml.SafeLoader):
                 continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands there twice", key_node.start_mark
-                )
+                twice = f"the key {key!r} stands there twice"
+                raise yaml.MarkedYAMLError(problem=twice, problem_mark=key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file.
+    """The content of a YAML file. Raises CourseError with the line of a mistake.
 
-    Raises CourseError with the line: bad encoding, a tab, a full-width mark, a repeated key, or
-    anything that is not YAML.
+    A bad encoding, a tab, a full-width mark, a repeated key, or what is no YAML at all.
     """
-    text = read_utf8(path)
+    text = _read_utf8(path)
     try:
         return yaml.load(text, Loader=_OnceLoader)
     except yaml.YAMLError as problem:
-        raise CourseError(_yaml_sentence(path.name, text, problem)) from None
-
-
-def _yaml_sentence(name: str, text: str, problem: yaml.YAMLError) -> str:
-    mark = getattr(problem, "problem_mark", None)
+        mark, words = getattr(problem, "problem_mark", None), getattr(problem, "problem", problem)
     line = mark.line + 1 if mark else 1
-    words = getattr(problem, "problem", None) or str(problem)
-    if "stands there twice" in words:
-        return f"{name} line {line}: {words}; keep one of them."
+    if "stands there twice" in str(words):
+        raise CourseError(f"{path.name} line {line}: {words}; keep one of them.")
     wrong = {"\t": "a tab; YAML wants spaces"}
     wrong |= dict.fromkeys("：，　", "a full-width colon, comma or space; use the half-width one")
-    for number, content in enumerate(text.split("\n"), 1):
+    for number, content in enumerate(text.split("\n")[: line + 1], 1):  # noticed a line later
         for character, what in wrong.items():
-            if character in content and number <= line + 1:  # YAML notices it a line later
-                return f"{name} line {number} has {what}."
+            if character in content:
+                raise CourseError(f"{path.name} line {number} has {what}.")
     cure = "a value with a mark such as ? : # [ in it needs quotes around it"
-    return f"{name} is not valid YAML near line {line}: {words}; {cure}."
-
-
-def read_csv(path: Path, notes: list[str] | None = None) -> list[dict[str, str]]:
-    """The rows of a CSV file, read strictly; `notes` learns what was unusual about it.
-
-    Raises CourseError with line or row: no UTF-8, nothing in it, an open quote, a repeated
-    column name, more or fewer cells than columns.
-    """
-    return [row for _, row in numbered_rows(path, notes)]
+    raise CourseError(f"{path.name} is not valid YAML near line {line}: {words}; {cure}.")
 
 
 def numbered_rows(path: Path, notes: list[str] | None = None) -> list[tuple[int, dict[str, Any]]]:
-    """(number, row) of a CSV or JSONL file: the row in a spreadsheet, the line of a JSONL file."""
-    text = read_utf8(path, "save it as 'CSV UTF-8'")
+    """(number, row) of a CSV or JSONL file: the row in a spreadsheet, the line of a JSONL file.
+
+    `notes` learns of unusual separators. Raises CourseError with line or row: no UTF-8, nothing
+    in it, an open quote, a repeated column, more or fewer cells than columns, no JSON object.
+    """
+    text = _read_utf8(path, "save it as 'CSV UTF-8'")
     if not text.strip():
         raise CourseError(f"{path.name} is empty.")
     if path.suffix == ".jsonl":  # every other name is taken for CSV
         return _jsonl_rows(path.name, text)
-    separator = _separator(text.split("\n", 1)[0])
+    # comma, semicolon or tab, whichever is most frequent outside quotes; a comma wins a tie
+    outside = "".join(text.split("\n", 1)[0].split('"')[::2])
+    separator = max(",;\t", key=outside.count)
     if separator != "," and notes is not None:
         what = {";": "semicolons", "\t": "tabs"}[separator]
         notes.append(f"{path.name}: the columns are separated by {what}, and were read so.")
-    header, *records = _records(path.name, text, separator)
+    header, *records = _csv_records(path.name, text, separator)
     for name in filter(None, header):
         if header.count(name) > 1:
-            raise CourseError(
-                f"{path.name} line 1: the column {name!r} stands there twice; rename one."
-            )
+            twice = f"the column {name!r} stands there twice; rename one"
+            raise CourseError(f"{path.name} line 1: {twice}.")
     rows = []
     for number, record in enumerate(records, 2):
         if not any(record):  # an empty line, or one of empty cells, as Excel leaves them
@@ -175,30 +152,18 @@ def numbered_rows(path: Path, notes: list[str] | None = None) -> list[tuple[int,
     return rows
 
 
-def _separator(header: str) -> str:
-    """Comma, semicolon or tab, whichever is most frequent outside quotes; a comma wins a tie."""
-    outside = "".join(header.split('"')[::2])  # every other piece stands inside quotes
-    return max(",;\t", key=outside.count)
-
-
-def _records(name: str, text: str, separator: str) -> list[list[str]]:
+def _csv_records(name: str, text: str, separator: str) -> list[list[str]]:
     csv.field_size_limit(10_000_000)  # a long message is no mistake
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    records, begin = [], 1
+    records, line = [], 1
     try:
         for record in reader:
             records.append(record)
-            begin = reader.line_num + 1
+            line = reader.line_num + 1  # csv itself names the line where it gave up
     except csv.Error as problem:
-        # the csv module names the line where it gave up; the open quote stands before it
-        lines = text.split("\n")[begin - 1 : reader.line_num]
-        while lines and '"' not in lines[0]:
-            del lines[0]
-            begin += 1
-        raise CourseError(
-            f"{name} line {begin}: a quote opens here and does not end as it should "
-            f"({problem}); write a quote inside a text twice."
-        ) from None
+        what = f"a quote opens here and does not end as it should ({problem})"
+        cure = "write a quote inside a text twice"
+        raise CourseError(f"{name} line {line}: {what}; {cure}.") from None
     return records
 
 
@@ -212,19 +177,18 @@ def _jsonl_rows(name: str, text: str) -> list[tuple[int, dict[str, Any]]]:
         except ValueError as problem:
             raise CourseError(f"{name} line {number} is not JSON: {problem}.") from None
         if not isinstance(row, dict):
-            raise CourseError(
-                f"{name} line {number} is not a JSON object with the columns as keys."
-            )
+            what = "is not a JSON object with the columns as keys"
+            raise CourseError(f"{name} line {number} {what}.")
         rows.append((number, row))
     return rows
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object without repeated keys; escapes can hide what is normalised here."""
     content: dict[str, Any] = {}
     for key, value in pairs:
         if key in content:
             raise ValueError(f"the key {key!r} stands there twice")
+        # JSON escapes can hide what is normalised here
         content[key] = normalised(value) if isinstance(value, str) else value
     return content
 
@@ -234,10 +198,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_entries(path: str | Path) -> list[dict]:
     """Entries of a JSONL file that grows line by line; a line cut by a kill leaves the file."""
-    path = Path(path)
+    path, entries, whole = Path(path), [], 0
     if not path.is_file():
         return []
-    entries, whole = [], 0
     for line in path.read_bytes().splitlines(keepends=True):
         try:
             entry = json.loads(line)
@@ -260,18 +223,16 @@ def append_entry(path: str | Path, entry: Mapping[str, Any], what: str, kept: in
         with open(path, "ab") as file:
             file.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
     except OSError as problem:
-        raise CourseError(
-            f"{what} could not be written ({problem.strerror}); {kept} are kept. Free some space "
-            "and run the cell again: it goes on where it stopped."
-        ) from None
+        cure = "Free some space and run the cell again: it goes on where it stopped."
+        why = f"could not be written ({problem.strerror})"
+        raise CourseError(f"{what} {why}; {kept} are kept. {cure}") from None
 
 
 class Journal:
     """Results of slow work, appended to a JSONL file as they arrive: `entries` {key: value}.
 
     A key is made of everything its value was made from (`fingerprint(...)`), never of a row's
-    number or id. `seconds` adds up the working time over every start. `what` names the entries
-    in errors.
+    number or id. `seconds` adds up all starts. `what` names the entries in errors.
     """
 
     def __init__(self, path: str | Path, what: str = "Answers") -> None:
@@ -290,11 +251,10 @@ class Journal:
 
     def add(self, entries: Mapping[str, Any], seconds: float = 0.0) -> None:
         """Append {key: value} and the seconds they took. Raises CourseError on a full disk."""
-        seconds = round(seconds, 3)
-        line = {"entries": dict(entries), "seconds": seconds}
+        line = {"entries": dict(entries), "seconds": round(seconds, 3)}
         append_entry(self.path, line, self.what, len(self.entries))
         self.entries.update(entries)
-        self.seconds += seconds
+        self.seconds += line["seconds"]
 
     def of(self, keys: Sequence[str]) -> list:
         """The values of these keys, in their order."""
