@@ -18,7 +18,6 @@ from helpers.core.runtime import Profile
 from helpers.core.text import CONTROL, did_you_mean, same_message
 
 FEWEST = {"train": 10, "test": 5}  # below, nothing can be trained or counted
-Tables = dict[str, list[dict]]
 
 
 @dataclass
@@ -39,17 +38,18 @@ def load(pilot: Pilot, profile: Profile | None = None) -> Rows:
     notes: list[str] = []
     tables = public_sets.drawn_rows(pilot) if pilot.source else _from_files(pilot, notes)
     _check_sizes(tables, notes)
-    _drop_leaks(pilot, tables, notes)
+    tables["train"] = _without_leaks(pilot, tables, notes)
     if profile:
-        _cap(pilot, tables, profile, notes)
+        for split, rows in tables.items():
+            tables[split] = _capped(pilot, rows, split, profile, notes)
     _check_classes(pilot, tables["train"], notes)  # after the draw: it must not lose one either
     datasets = {split: Dataset.from_list(rows) for split, rows in tables.items()}
     return Rows(datasets["train"], datasets["test"], datasets.get("ood"), notes)
 
 
-def read(path: Path, notes: list[str] | None = None) -> list[dict]:
-    """The rows of a CSV or JSONL file in UTF-8; `notes` learns what was unusual about it."""
-    return [row for _, row in numbered_rows(path, notes)]
+def read(path: Path) -> list[dict]:
+    """The rows of a CSV or JSONL file in UTF-8."""
+    return [row for _, row in numbered_rows(path)]
 
 
 def spread(
@@ -70,14 +70,12 @@ def spread(
 # Reading --------------------------------------------------------------------------------------
 
 
-def _from_files(pilot: Pilot, notes: list[str]) -> Tables:
+def _from_files(pilot: Pilot, notes: list[str]) -> dict[str, list[dict]]:
     tables = {}
     for split in ("train", "test", "ood"):
         path = _file(pilot, split)
         if path is not None:
-            rows = numbered_rows(path, notes)
-            _check_columns(pilot, rows, path.name)
-            tables[split] = _checked(pilot, rows, path.name, split, notes)
+            tables[split] = _checked(pilot, path, split, notes)
     return tables
 
 
@@ -88,15 +86,37 @@ def _file(pilot: Pilot, split: str) -> Path | None:
     if len(paths) > 1:
         both = f"{folder.name}/ has both {names[0]} and {names[1]}"
         raise CourseError(f"{both}; say in pilot.yaml which is '{split}'.")
-    if paths:
-        return paths[0]
-    if named or split != "ood":
+    if not paths and (named or split != "ood"):
         missing = f"There is no {' or '.join(names)} in {folder.name}/"
         raise CourseError(f"{missing}; save the rows there as CSV UTF-8, not as an Excel workbook.")
-    return None
+    return next(iter(paths), None)
 
 
-# Checking -------------------------------------------------------------------------------------
+def _checked(pilot: Pilot, path: Path, split: str, notes: list[str]) -> list[dict]:
+    """Rows with the columns id, text, the fields and tags; CourseError lists what is wrong."""
+    rows, name = numbered_rows(path, notes), path.name
+    _check_columns(pilot, rows, name)
+    mistakes, clean, controls, formulas = [], [], 0, 0
+    row_of_id: dict[str, int] = {}
+    for number, row in rows:
+        new, changed = _cleaned(pilot, row, number)
+        clean.append(new)
+        problems = _problems(pilot, new, split)
+        first = row_of_id.setdefault(new["id"], number)
+        if first != number:
+            problems.append(f"the id {new['id']!r} stands in row {first} already.")
+        mistakes += [f"{name} row {number}: {problem}" for problem in problems]
+        controls += changed
+        formulas += str(new[pilot.text]).startswith(FORMULA)
+    if mistakes:  # five are enough to see what kind of mistake it is
+        more = f" And {len(mistakes) - 5} more." if len(mistakes) > 5 else ""
+        raise CourseError(" ".join(mistakes[:5]) + more)
+    if controls:
+        notes.append(f"{name}: control characters in {controls} row(s) were replaced by spaces.")
+    if formulas:
+        what = f"{formulas} text(s) start like a spreadsheet formula"
+        notes.append(f"{name}: {what}; kept as text, and defused in every CSV we write.")
+    return clean
 
 
 def _check_columns(pilot: Pilot, rows: list[tuple[int, dict]], name: str) -> None:
@@ -111,42 +131,10 @@ def _check_columns(pilot: Pilot, rows: list[tuple[int, dict]], name: str) -> Non
             )
 
 
-def _checked(
-    pilot: Pilot, rows: list[tuple[int, dict]], name: str, split: str, notes: list[str]
-) -> list[dict]:
-    """Rows with the columns id, text, the fields and tags; CourseError lists what is wrong."""
-    wrong, clean, controls = [], [], 0
-    row_of_id: dict[str, int] = {}
-    for number, row in rows:
-        new, changed = _cleaned(pilot, row, number)
-        controls += changed
-        for problem in _problems(pilot, new, split):
-            wrong.append(f"{name} row {number}: {problem}")
-        first = row_of_id.setdefault(new["id"], number)
-        if first != number:
-            wrong.append(
-                f"{name} row {number}: the id {new['id']!r} stands in row {first} already."
-            )
-        clean.append(new)
-    if wrong:  # five are enough to see what kind of mistake it is
-        more = f" And {len(wrong) - 5} more." if len(wrong) > 5 else ""
-        raise CourseError(" ".join(wrong[:5]) + more)
-    if controls:
-        notes.append(f"{name}: control characters in {controls} row(s) were replaced by spaces.")
-    formulas = sum(row[pilot.text].startswith(FORMULA) for row in clean)
-    if formulas:
-        notes.append(
-            f"{name}: {formulas} text(s) start like a spreadsheet formula; kept as text, "
-            "and defused in every CSV we write."
-        )
-    return clean
-
-
 def _cleaned(pilot: Pilot, row: dict, number: int) -> tuple[dict, bool]:
     """The row as everything else sees it, and whether control characters were taken out."""
-    identity = row.get("id")
+    identity, changed = row.get("id"), False
     new: dict[str, Any] = {"id": str(number if identity in (None, "") else identity)}
-    changed = False
     for name in (pilot.text, *pilot.fields):
         value = row.get(name)
         if isinstance(value, str) and CONTROL.search(value):
@@ -161,12 +149,8 @@ def _problems(pilot: Pilot, row: dict, split: str) -> list[str]:
         return [f"the column {pilot.text!r} is empty or not text."]
     if split == "ood" and all(row[name] is None for name in pilot.fields):
         return []  # rows outside the pilot's subject may have no labels at all
-    problems = []
-    for name, spec in pilot.fields.items():
-        problem = wrong_value(name, spec, row[name], text)
-        if problem:
-            problems.append(problem)
-    return problems
+    problems = [wrong_value(name, spec, row[name], text) for name, spec in pilot.fields.items()]
+    return [problem for problem in problems if problem]
 
 
 def wrong_value(name: str, spec: FieldSpec, value: Any, text: str) -> str | None:
@@ -180,22 +164,23 @@ def wrong_value(name: str, spec: FieldSpec, value: Any, text: str) -> str | None
     if spec.type == "label":
         if value in spec.values:
             return None
-        zeros = [known for known in spec.values if known.lstrip("0") == value]
         hint = did_you_mean(value, spec.values)
-        if zeros:  # a spreadsheet turns 01 into 1
-            hint = f"; did you mean {zeros[0]!r}?"
+        for known in spec.values:
+            if known.lstrip("0") == value:  # a spreadsheet turns 01 into 1
+                hint = f"; did you mean {known!r}?"
         return f"{name} is {value!r}, which is not among the values{hint}"
     if spec.type == "pattern" and not re.fullmatch(spec.regex, value):
         return f"{name} is {value!r}, which does not match {spec.regex}."
     if value not in text:
-        return (
-            f"{name} is {value!r}, which does not stand in the text; "
-            "copy it exactly or leave it empty."
-        )
+        cure = "copy it exactly or leave it empty"
+        return f"{name} is {value!r}, which does not stand in the text; {cure}."
     return None
 
 
-def _check_sizes(tables: Tables, notes: list[str]) -> None:
+# All rows together ----------------------------------------------------------------------------
+
+
+def _check_sizes(tables: Mapping[str, list], notes: list[str]) -> None:
     for split, fewest in FEWEST.items():
         number = len(tables[split])
         if number < fewest:
@@ -205,8 +190,8 @@ def _check_sizes(tables: Tables, notes: list[str]) -> None:
         notes.append(f"test has only {len(tables['test'])} rows: the intervals will be wide.")
 
 
-def _drop_leaks(pilot: Pilot, tables: Tables, notes: list[str]) -> None:
-    """Take training rows out that also stand in the test set: they would inflate the score."""
+def _without_leaks(pilot: Pilot, tables: Mapping[str, list], notes: list[str]) -> list[dict]:
+    """The training rows that do not stand in the test set: those would inflate the score."""
     # both sides folded: a capital letter does not make another message
     tested = {same_message(row[pilot.text]) for row in tables["test"]}
     kept = [row for row in tables["train"] if same_message(row[pilot.text]) not in tested]
@@ -215,10 +200,37 @@ def _drop_leaks(pilot: Pilot, tables: Tables, notes: list[str]) -> None:
         where = "also stand in the test set and were left out of training"
         notes.append(f"{leaks} training row(s) {where}.")
     if len(kept) < FEWEST["train"]:
-        raise CourseError(
-            "Almost every training row also stands in the test set; give that rows of its own."
-        )
-    tables["train"] = kept
+        almost = "Almost every training row also stands in the test set"
+        raise CourseError(f"{almost}; give that rows of its own.")
+    return kept
+
+
+def _capped(
+    pilot: Pilot, rows: list[dict], split: str, profile: Profile, notes: list[str]
+) -> list[dict]:
+    """As many rows as the profile allows; the same rows every time."""
+    most = getattr(profile, f"{split}_rows")
+    if len(rows) <= most:
+        return rows
+    drawn = random.Random(0).sample(rows, most)
+    if split == "train":
+        for name in pilot.labels:
+            _keep_every_value(drawn, rows, name)
+    of = f"{most} of {len(rows):,} rows, drawn with seed 0"
+    notes.append(f"{split}: {of} (profile {profile.name}).")
+    return drawn
+
+
+def _keep_every_value(drawn: list[dict], rows: list[dict], name: str) -> None:
+    """A rare label that the draw missed takes the place of a row of the most frequent one."""
+    counts = Counter(row[name] for row in drawn)
+    for row in rows:
+        frequent, number = counts.most_common(1)[0]
+        if row[name] in counts or number < 2:
+            continue
+        place = next(i for i, other in enumerate(drawn) if other[name] == frequent)
+        drawn[place] = row
+        counts.update({frequent: -1, row[name]: 1})
 
 
 def _check_classes(pilot: Pilot, train: list[dict], notes: list[str]) -> None:
@@ -229,36 +241,5 @@ def _check_classes(pilot: Pilot, train: list[dict], notes: list[str]) -> None:
             raise CourseError(f"{one}; add rows of another label, or remove the field.")
         missing = [value for value in pilot.fields[name].values if value not in seen]
         if missing:
-            values = ", ".join(map(repr, missing))
-            lost = f"train has no row with {name} = {values}"
+            lost = f"train has no row with {name} = {', '.join(map(repr, missing))}"
             notes.append(f"{lost}; no model can learn a label it never saw.")
-
-
-def _cap(pilot: Pilot, tables: Tables, profile: Profile, notes: list[str]) -> None:
-    """Draw as many rows as the profile allows; the same rows every time."""
-    for split, rows in tables.items():
-        most = getattr(profile, f"{split}_rows")
-        if len(rows) <= most:
-            continue
-        drawn = random.Random(0).sample(rows, most)
-        if split == "train":
-            for name in pilot.labels:
-                _keep_every_value(drawn, rows, name)
-        tables[split] = drawn
-        of = f"{most} of {len(rows):,} rows, drawn with seed 0"
-        notes.append(f"{split}: {of} (profile {profile.name}).")
-
-
-def _keep_every_value(drawn: list[dict], rows: list[dict], name: str) -> None:
-    """A rare label that the draw missed takes the place of a row of the most frequent one."""
-    counts = Counter(row[name] for row in drawn)
-    for row in rows:
-        frequent, number = counts.most_common(1)[0]
-        if row[name] in counts or number < 2:
-            continue
-        for place, other in enumerate(drawn):
-            if other[name] == frequent:
-                drawn[place] = row
-                break
-        counts[frequent] -= 1
-        counts[row[name]] = 1
