@@ -6,14 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from helpers.choose import models
+
 
 @contextmanager
 def llama_server(
-    gguf: str | Path, parallel: int = 8, context: int = 2048, threads: int | None = None
+    gguf: str | Path | None = None,
+    parallel: int = 8,
+    context: int = 2048,
+    threads: int | None = None,
 ) -> Iterator[str]:
     """A llama.cpp server in this process; yields its OpenAI-compatible address (…/v1).
 
-    `context` is how many tokens each of `parallel` requests at a time may take.
+    `gguf`: the embedded model unless named. `context` is how many tokens each of `parallel`
+    requests at a time may take.
     """
     import xllamacpp
 
@@ -21,7 +27,7 @@ def llama_server(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     settings = xllamacpp.CommonParams()
-    settings.model.path = str(gguf)
+    settings.model.path = str(gguf or models.resolve("embedded").gguf)
     settings.n_parallel, settings.n_ctx = parallel, context * parallel
     settings.cpuparams.n_threads = threads or os.cpu_count()
     settings.cpuparams_batch.n_threads = threads or os.cpu_count()

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from helpers import CourseError
 from helpers.ask import engines
 from helpers.ask.server import llama_server
-from helpers.choose import models
+from helpers.choose import licensing, models
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
 from helpers.core.runtime import progress
@@ -129,6 +129,20 @@ def stated(teacher: Teacher) -> str:
     """What pilot.yaml itself says about the licence; a catalogue's function may take its place."""
     licence = teacher.licence.strip().lower()
     return licence if licence in ("blocked", "unknown") else "allowed"
+
+
+def catalogue_verdict(pilot: Pilot, purpose: str = "internal") -> Callable[[Teacher], str]:
+    """A function teacher -> what the licence gate of `choose` says of it as the pilot's teacher.
+
+    `purpose`: research, internal, product or published.
+    """
+
+    def verdict(teacher: Teacher) -> str:
+        use = licensing.Use(purpose)
+        answer = licensing.gate(pilot.base_model, teachers=[teacher.model], use=use)
+        return answer.verdict.split(":")[0]
+
+    return verdict
 
 
 def refuse_unlicensed_teacher(teacher: Teacher, verdict: Callable[[Teacher], str] = stated) -> str:

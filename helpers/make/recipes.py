@@ -14,6 +14,7 @@ from helpers.core.files import fingerprint
 from helpers.core.pilot import Pilot
 from helpers.core.text import tokens
 from helpers.make.augment import Rows, Spans, copied_fields, no_example, origin, plan, records
+from helpers.make.grammar import record_grammar
 
 TEMPLATES = {
     "lamini": "{about}\nMessages, {field}: {value}\n{examples}-",
@@ -51,8 +52,11 @@ def lamini(
     """LaMini-style (Wu et al. 2023, arXiv 2304.14402): seeds of one kind, then one more of it.
 
     The kind is the value of the first label field. The record is known only so far; `weak_record`
-    fills it in from the text. Raises CourseError for a value that no seed has.
+    fills it in from the text. No plans for a pilot without a label field. Raises CourseError for a
+    value that no seed has.
     """
+    if not pilot.labels:
+        return []
     draw, plans, first = random.Random(seed), [], pilot.labels[0]
     values = pilot.fields[first].values
     for i in range(number):
@@ -138,7 +142,7 @@ def explain(
     plans = []
     for i, row in enumerate(rows):
         message = _one_line(row[pilot.text])
-        record = pilot.grammar(message).replace("root ::=", "record ::=", 1)
+        record = record_grammar(pilot, message).replace("root ::=", "record ::=", 1)
         request = {
             "messages": [*chat, {"role": "user", "content": message}],
             "grammar": f'root ::= word (" " word){{3,30}} "\\n" record\n{WORD}{record}',
@@ -225,6 +229,25 @@ def _plan(
     return planned
 
 
+def first_prompt(plans: Sequence[Mapping]) -> str:
+    """What the teacher will read first of these plans: a raw prompt, or the turns of a chat."""
+    if not plans:
+        return "No plans: this pilot has no label field."
+    request = plans[0]["request"]
+    if "prompt" in request:
+        return request["prompt"]
+    return "\n".join(f"[{turn['role']}] {turn['content']}" for turn in request["messages"])
+
+
+def at_most(plans: Sequence[Mapping], max_tokens: int) -> list[dict]:
+    """The same plans with answers of at most so many tokens: for a run that must be short."""
+    shortened = []
+    for one in plans:
+        longest = min(one["request"]["max_tokens"], max_tokens)
+        shortened.append({**one, "request": one["request"] | {"max_tokens": longest}})
+    return shortened
+
+
 # From texts to rows -------------------------------------------------------------------------------
 
 
@@ -272,6 +295,14 @@ def weak_record(pilot: Pilot, text: str, labels: Mapping, seeds: Rows) -> dict:
             occurring = [row[name] for row in seeds if row[name] and row[name] in text]
             record[name] = max(occurring, key=len, default=None)
     return record
+
+
+def invented(pilot: Pilot, rows: Rows) -> list[bool]:
+    """For each row: does its record hold a span or pattern that does not stand in its text?"""
+    copied, flags = copied_fields(pilot), []
+    for row in rows:
+        flags.append(any(row[name] and row[name] not in row[pilot.text] for name in copied))
+    return flags
 
 
 def _one_line(text: str) -> str:
