@@ -454,7 +454,7 @@ def test_bad_input_is_said_in_one_sentence(pilot, data):
     with pytest.raises(CourseError, match="'exact' is not a filter"):
         pipeline.curate(pilot, data.train, ["exact"])
     with pytest.raises(CourseError, match="does not know xx"):
-        filters.language(pilot, allowed=["xx"])
+        filters.language(pilot.model_copy(update={"language": "xx"}))
 
 
 def test_nothing_left_and_a_label_gone_are_said_and_nothing_is_lost(pilot, data):

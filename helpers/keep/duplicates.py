@@ -86,13 +86,15 @@ def near(pilot: Pilot, threshold: float = 0.7, heads: int = 8) -> Filter:
     """
 
     def judge(rows: Dataset) -> dict[int, str]:
-        kept, kept_in, reasons = {}, defaultdict(list), {}
+        kept: dict[int, tuple] = {}
+        kept_in: dict[int, list[int]] = defaultdict(list)
+        reasons: dict[int, str] = {}
         shingles_of = functools.lru_cache(4000)(lambda number: shingles(kept[number][1]))
         buckets_of = _buckets(rows, pilot.text)
         for number, (name, text) in enumerate(_named_texts(rows, pilot.text)):
             buckets = buckets_of[:, number][buckets_of[:, number] > 0].tolist()
             candidates = Counter(chain.from_iterable(kept_in.get(b, ()) for b in buckets))
-            own = shingles(text) if candidates else frozenset()
+            own = shingles(text)
             for other, _ in candidates.most_common(heads):
                 alike = len(own & shingles_of(other)) / len(own | shingles_of(other))
                 if alike >= threshold:
@@ -101,7 +103,8 @@ def near(pilot: Pilot, threshold: float = 0.7, heads: int = 8) -> Filter:
             if number not in reasons and buckets:  # without a bucket nobody will ask for it
                 kept[number] = name, text
                 for bucket in buckets:
-                    kept_in[bucket] += [number] if len(kept_in[bucket]) < heads else []
+                    if len(kept_in[bucket]) < heads:
+                        kept_in[bucket].append(number)
         return reasons
 
     settings = {"text": pilot.text, "threshold": threshold, "heads": heads}
@@ -109,7 +112,9 @@ def near(pilot: Pilot, threshold: float = 0.7, heads: int = 8) -> Filter:
 
 
 def _named_texts(rows: Dataset, column: str) -> Iterable[tuple]:
-    names = texts_of(rows, "id") if "id" in rows.column_names else range(1, len(rows) + 1)
+    names: Iterable = range(1, len(rows) + 1)
+    if "id" in rows.column_names:
+        names = texts_of(rows, "id")
     return zip(names, texts_of(rows, column), strict=True)
 
 
@@ -143,14 +148,18 @@ def decontaminate(
     test row. A rejected row's text may be the test row's: it is withheld, and no text of the test
     set is in the result. Source: the overlaps of Brown et al. 2020 (arXiv 2005.14165, appendix C).
     """
-    named, messages, runs = [], {}, {}
+    named: list[tuple] = []
     for split in (test, ood):
-        named += _named_texts(split, pilot.text) if split else []
+        if split:
+            named += _named_texts(split, pilot.text)
+    messages: dict[str, str] = {}
+    runs: dict[tuple[str, ...], str] = {}
     for name, text in named:
         messages.setdefault(same_message(text), name)
         for run in chain(_scaled_runs(tokens(text), long), _scaled_runs(tokens(text), short)):
             runs.setdefault(run, name)
-    sizes, with_shingle = [], defaultdict(list)
+    sizes: list[int] = []
+    with_shingle: dict[str, list[int]] = defaultdict(list)
     for number, (_, text) in enumerate(named):
         sizes.append(len(shingles(text)))
         for shingle in shingles(text):

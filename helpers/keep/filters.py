@@ -17,14 +17,7 @@ from helpers.core.pilot import FieldSpec, Pilot
 from helpers.core.text import is_wide, tokens
 from helpers.keep import duplicates, label_noise, privacy
 from helpers.keep.duplicates import word_runs
-from helpers.keep.pipeline import (
-    Filter,
-    catalogue,
-    field_filter,
-    pick,
-    text_filter,
-    texts_of,
-)
+from helpers.keep.pipeline import Filter, catalogue, field_filter, pick, text_filter, texts_of
 
 
 def schema(pilot: Pilot) -> Filter:
@@ -154,7 +147,7 @@ def leakage(pilot: Pilot) -> Filter:
 
 def _instruction_runs(pilot: Pilot) -> set[tuple[str, ...]]:
     texts = [pilot.instruction(True), pilot.instruction(False), pilot.about]
-    runs = set()
+    runs: set[tuple[str, ...]] = set()
     for text in texts + [spec.about for spec in pilot.fields.values()]:
         words = tokens(text)
         runs.update(word_runs(words, 15 if is_wide(words) else 6))
@@ -252,25 +245,25 @@ def _language_identifier(languages: tuple[str, ...]):
     return identifier
 
 
-def language(pilot: Pilot, allowed: Sequence[str] = (), threshold: float = 0.98) -> Filter:
-    """Written in none of the languages `allowed` (default: the pilot's) with more than `threshold`.
+def language(pilot: Pilot, threshold: float = 0.98) -> Filter:
+    """Not in the pilot's language, with a probability of more than `threshold`.
 
     py3langid chooses among the catalogue's (rare ones, such as Nigerian Pidgin, would win on short
     English). Short text stays uncertain and is kept; web and mail addresses are left out.
     """
-    allowed = tuple(allowed or (pilot.language,))
-    languages = tuple(sorted({*catalogue()["languages"].split(), *allowed}))
+    own = pilot.language
+    languages = tuple(sorted({*catalogue()["languages"].split(), own}))
     _language_identifier(languages)  # an unknown code is said now
 
     def check(text: str) -> str | None:
         plain = re.sub(r"\S+@\S+|https?://\S+", " ", text)
-        probability = dict(_language_identifier(languages).rank(plain))
-        own, best = sum(map(probability.get, allowed)), max(probability, key=probability.get)
-        if best not in allowed and own < 1 - threshold:
-            return f"looks like {best}; {' or '.join(allowed)} has probability {own:.2f}"
+        ranked = _language_identifier(languages).rank(plain)  # not held: a closure is pickled
+        best, probability = ranked[0][0], dict(ranked)[own]
+        if best != own and probability < 1 - threshold:
+            return f"looks like {best}; {own} has probability {probability:.2f}"
         return None
 
-    settings = {"allowed": allowed, "threshold": threshold, "languages": languages}
+    settings = {"language": own, "threshold": threshold, "languages": languages}
     return text_filter("language", pilot, check, **settings)
 
 

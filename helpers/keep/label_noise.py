@@ -12,7 +12,12 @@ from helpers.keep.pipeline import Filter, content_hash
 from helpers.keep.word_counts import tf_idf_classifier
 
 # strong weights for few rows, and every label counts alike
-CLASSIFIER = {"tokenizer": tokens, "C": 100, "max_iter": 500, "class_weight": "balanced"}
+CLASSIFIER: dict[str, Any] = {
+    "tokenizer": tokens,
+    "C": 100,
+    "max_iter": 500,
+    "class_weight": "balanced",
+}
 
 
 def suspects(probability: np.ndarray, given: np.ndarray, times: float = 5) -> dict[int, int]:

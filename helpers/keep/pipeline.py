@@ -30,6 +30,14 @@ def catalogue() -> dict:
     return read_yaml(ROOT / "data/catalog/filter_phrases.yaml")
 
 
+class CurationError(CourseError):
+    """Nothing is left, or a label is gone; `funnel` holds what was done."""
+
+    def __init__(self, sentence: str, funnel: "Funnel") -> None:
+        super().__init__(sentence)
+        self.funnel = funnel
+
+
 @dataclass(frozen=True)
 class Filtered:
     """`kept` as it came; `rejected` with the columns `rejected_by` and `reason`; both in order."""
@@ -67,10 +75,10 @@ class Filter:
         reasons = verdicts.data.column("reason").drop_null().to_pylist()
 
         def with_reason(batch: dict, numbers: list[int]) -> dict:
+            columns = {**batch, "rejected_by": [self.name] * len(numbers)}
             if self.withhold:
-                batch = {**batch, self.withhold: [WITHHELD] * len(numbers)}
-            names = [self.name] * len(numbers)
-            return {**batch, "rejected_by": names, "reason": [reasons[i] for i in numbers]}
+                columns[self.withhold] = [WITHHELD] * len(numbers)
+            return {**columns, "reason": [reasons[number] for number in numbers]}
 
         features = _with_text_columns(rows.features, "rejected_by", "reason")
         rejected = _map(rows.select(np.flatnonzero(bad)), with_reason, features, files[1])
@@ -85,7 +93,9 @@ class Filter:
         def verdict(batch: dict, numbers: list[int]) -> dict:
             if self.whole:
                 return {"reason": [reasons.get(number) for number in numbers]}
-            return self.judge(batch) if self.adds else {"reason": self.judge(batch)}
+            if self.adds:
+                return self.judge(batch)
+            return {"reason": self.judge(batch)}
 
         several = processes > 1 and len(rows) >= ROWS_FOR_PROCESSES and not self.whole
         return _map(
@@ -188,11 +198,10 @@ class Funnel:
 
 def pick(filters: Sequence[Filter], names: str | Iterable[str]) -> list[Filter]:
     """The filters with these names, in the order of `filters`; CourseError for a misspelt name."""
-    wanted = [names] if isinstance(names, str) else list(names)
+    wanted = {names} if isinstance(names, str) else set(names)
     known = [step.name for step in filters]
-    for name in wanted:
-        if name not in known:
-            raise CourseError(f"There is no filter {name!r}{did_you_mean(name, known)}")
+    for name in sorted(wanted.difference(known)):
+        raise CourseError(f"There is no filter {name!r}{did_you_mean(name, known)}")
     return [step for step in filters if step.name in wanted]
 
 
@@ -223,34 +232,31 @@ def curate(
     With `folder` each finished filter is an Arrow file there, named after what went into it (rows,
     settings, filters before, the course's version): a run that was killed goes on at the filter it
     was in. processes=2 splits the filters that judge rows by themselves. Raises CourseError: no
-    rows, no text column, something that is no filter, nothing left, a label without a row left; the
-    error's `funnel` holds what was done.
+    rows, no text column, something that is no filter; CurationError: nothing left, a label gone.
     """
     table = _checked_rows(pilot, rows, filters)
-    labels_before, mark, seconds_of = _label_counts(pilot, table), "", {}
-    if folder:
-        folder = Path(folder)
-        mark, seconds_of = content_hash(table), _open_folder(folder)
+    labels_before = _label_counts(pilot, table)
+    place = Path(folder) if folder else None
+    seconds_of = _open_folder(place) if place else {}
+    mark = content_hash(table) if place else ""
     stages, rejected = [], []
     for number, step in enumerate(filters):
         if not len(table):
             break
         mark = fingerprint(mark, __version__, step.name, step.settings)
         name, start = f"{number:02}_{step.name}_{mark}", time.perf_counter()
-        result = step(table, folder, name, processes)
+        result = step(table, place, name, processes)
         seconds = seconds_of.setdefault(name, round(time.perf_counter() - start, 3))
         reason = _commonest_reason(result.rejected)
         stages.append(Stage(step.name, len(table), len(result.kept), seconds, reason))
-        rejected += [result.rejected] if len(result.rejected) else []
+        if len(result.rejected):
+            rejected.append(result.rejected)
         table = result.kept
-        if folder:
-            write_text(folder / "stages.json", json.dumps(seconds_of, indent=1))
+        if place:
+            write_text(place / "stages.json", json.dumps(seconds_of, indent=1))
     all_rejected = concatenate_datasets(rejected) if rejected else _no_rejected_rows(table)
     funnel = Funnel(table, all_rejected, stages)
-    problem = _what_is_missing(pilot, labels_before, funnel)
-    if problem:
-        problem.funnel = funnel
-        raise problem
+    _refuse_a_gap(pilot, labels_before, funnel)
     return funnel
 
 
@@ -282,10 +288,10 @@ def _open_folder(folder: Path) -> dict[str, float]:
 
 def _commonest_reason(rejected: Dataset) -> str:
     """The commonest kind of reason: numbers and quoted words are left out before counting."""
-    kinds = Counter(
-        re.sub(r"'[^']*'|\"[^\"]*\"|\d+", "…", reason) for reason in texts_of(rejected, "reason")
-    )
-    return kinds.most_common(1)[0][0] if kinds else ""
+    kinds: Counter[str] = Counter()
+    for reason in texts_of(rejected, "reason"):
+        kinds[re.sub(r"'[^']*'|\"[^\"]*\"|\d+", "…", reason)] += 1
+    return max(kinds, key=kinds.__getitem__, default="")
 
 
 def _label_counts(pilot: Pilot, rows: Dataset) -> Counter:
@@ -298,21 +304,20 @@ def _label_counts(pilot: Pilot, rows: Dataset) -> Counter:
     return counts
 
 
-def _what_is_missing(pilot: Pilot, before: Counter, funnel: Funnel) -> CourseError | None:
-    """Nothing left, or a label that had rows and has none."""
+def _refuse_a_gap(pilot: Pilot, before: Counter, funnel: Funnel) -> None:
     if not len(funnel.kept):
         most = max(funnel.stages, key=lambda stage: stage.rejected)
-        return CourseError(
+        raise CurationError(
             f"Every row was rejected, most of them ({most.rejected}) by the filter {most.name!r}, "
-            f"usually because: {most.commonest}; look at the rejected rows and loosen that filter."
+            f"usually because: {most.commonest}; look at the rejected rows and loosen that filter.",
+            funnel,
         )
-    lost = before.keys() - _label_counts(pilot, funnel.kept).keys()
-    for name, value in sorted(lost):
+    for name, value in sorted(before.keys() - _label_counts(pilot, funnel.kept).keys()):
         rejected = funnel.rejected.select_columns([name, "rejected_by"])
         taken_by = Counter(row["rejected_by"] for row in rejected if row[name] == value)
-        return CourseError(
+        raise CurationError(
             f"No row with {name} = {value!r} is left of {before[name, value]}; the "
             f"filter {taken_by.most_common(1)[0][0]!r} took most of them. Make more such rows, "
-            "loosen that filter, or take the label out of pilot.yaml."
+            "loosen that filter, or take the label out of pilot.yaml.",
+            funnel,
         )
-    return None

@@ -25,12 +25,13 @@ def caught_by_kind(pilot: Pilot, filters: Sequence[Filter]) -> pd.DataFrame:
     planted = rows.read(path)
     funnel = curate(pilot, planted, filters)
     taken_by = {row["id"]: row["rejected_by"] for row in funnel.rejected}
-    masked = {row["id"] for part in (funnel.kept, funnel.rejected) for row in part if _masked(row)}
+    everything = [*funnel.kept, *funnel.rejected]
+    masked = {row["id"] for row in everything if row.get("masked")}
     lines = []
     for kind in dict.fromkeys(row["planted"] for row in planted):
         of_kind = [row for row in planted if row["planted"] == kind]
         intended = of_kind[0]["intended"]
-        takers = Counter()
+        takers: Counter = Counter()
         for row in of_kind:
             is_masked = row["id"] in masked and "pii" in intended
             takers["pii" if is_masked else taken_by.get(row["id"])] += 1
@@ -40,7 +41,3 @@ def caught_by_kind(pilot: Pilot, filters: Sequence[Filter]) -> pd.DataFrame:
         others = len(of_kind) - kept - right
         lines.append([kind, len(of_kind), right, others, kept, by_filter])
     return pd.DataFrame(lines, columns=COLUMNS).set_index("kind")
-
-
-def _masked(row: dict) -> bool:
-    return bool(row.get("masked"))

@@ -99,15 +99,16 @@ def pii(pilot: Pilot, regions: Sequence[str] = ()) -> Filter:
         for number, text in enumerate(batch[pilot.text]):
             places = personal(text, regions, spare) if text else []
             masked, kinds = mask(text, places), Counter(kind for *_, kind in places)
-            reason = None
+            note, reason = ", ".join(f"{kind} {times}" for kind, times in kinds.items()), None
             for name in copied:
                 value = batch[name][number] if name in batch else None
-                if value and text and value in text and value not in masked and not reason:
+                if value and value in (text or "") and value not in masked:
                     reason = f"masking the {', '.join(kinds)} would destroy {name} {value!r}"
-            counts = ", ".join(f"{kind} {times}" for kind, times in kinds.items())
+                    masked, note = text, ""
+                    break
             new["reason"].append(reason)
-            new[pilot.text].append(text if reason else masked)
-            new["masked"].append("" if reason else counts)
+            new[pilot.text].append(masked)
+            new["masked"].append(note)
         return {**batch, **new}
 
     settings = {"text": pilot.text, "fields": copied, "regions": regions, "spare": spare}
