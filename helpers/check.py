@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from helpers import CourseError
+from helpers import CourseError, colab
 from helpers.choose import models
 from helpers.core import runtime
 
@@ -30,15 +30,15 @@ def check() -> list[Requirement]:
         platform.python_version(),
         "install Python 3.11+ and run 'make clean' once",
     )
-    colab = Requirement(True, "Google Colab", "yes" if runtime.on_colab() else "no")
-    return [python, *_packages(), *_room(), *_number_format(), colab]
+    place = Requirement(True, "Google Colab", "yes" if colab.on_colab() else "no")
+    return [python, *_packages(), *_room(), *_number_format(), place]
 
 
 def _packages() -> Iterator[Requirement]:
-    for name, wanted in runtime.requirements().items():
+    for name, wanted in colab.pinned().items():
         present = runtime.installed_version(name) or "missing"
         ok: bool | None = present.split("+")[0] == wanted
-        if not ok and runtime.on_colab() and present != "missing":
+        if not ok and colab.on_colab() and present != "missing":
             ok = None  # Colab keeps its own torch, numpy, pandas
         cure = "python -m pip install -r requirements.txt"
         yield Requirement(ok, f"{name} {wanted}", present, cure)

@@ -19,16 +19,22 @@ SKIP = ["playwright", "jupyterlab", "ipykernel", "ipywidgets", "nbclient", "nbva
 SKIP += ["jupytext", "nbformat"]
 
 
-def missing_packages(
-    requirements: str, installed: Mapping[str, str]
-) -> tuple[list[str], list[str]]:
-    """(packages to install, constraints): pins that Colab lacks, and what must stay as it is.
+def on_colab() -> bool:
+    """True on Google Colab."""
+    return "COLAB_RELEASE_TAG" in os.environ or "COLAB_GPU" in os.environ
 
-    `requirements` is the text of requirements.txt, `installed` {name: version}.
-    """
+
+def pinned() -> dict[str, str]:
+    """{package: version} of requirements.txt."""
+    path = Path(__file__).resolve().parent.parent / "requirements.txt"
+    return dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)", path.read_text(encoding="utf-8"), re.M))
+
+
+def missing_packages(installed: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """(packages to install, constraints): pins that Colab lacks, and what must stay as it is."""
     constraints = [f"{name}=={installed[name]}" for name in KEEP if name in installed]
     wanted = []
-    for name, version in re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", requirements, re.M):
+    for name, version in pinned().items():
         stays = name in SKIP or (name in KEEP and name in installed)
         if not stays and installed.get(name) != version:
             wanted.append(f"{name}=={version}")
@@ -37,11 +43,10 @@ def missing_packages(
 
 def prepare(run: Callable = subprocess.run) -> list[str] | None:
     """Install on Colab what is missing; returns what was installed."""
-    if not ("COLAB_RELEASE_TAG" in os.environ or "COLAB_GPU" in os.environ):
+    if not on_colab():
         return None
-    requirements = Path(__file__).resolve().parent.parent / "requirements.txt"
     installed = {d.metadata["Name"]: d.version for d in metadata.distributions()}
-    wanted, constraints = missing_packages(requirements.read_text(encoding="utf-8"), installed)
+    wanted, constraints = missing_packages(installed)
     pip = [sys.executable, "-m", "pip"]
     if "torchao" in installed:  # its old version makes PEFT refuse a plain LoRA
         run([*pip, "uninstall", "-q", "-y", "torchao"], check=True)

@@ -151,7 +151,7 @@ def test_colab_keeps_what_it_has_and_adds_what_it_lacks():
         "torchao": "0.10.0",
         "ipywidgets": "7.7.1",
     }
-    wanted, constraints = colab.missing_packages((ROOT / "requirements.txt").read_text(), installed)
+    wanted, constraints = colab.missing_packages(installed)
     names = {w.split("==")[0] for w in wanted}
     assert {"trl", "bitsandbytes", "datasets", "llguidance"} <= names
     assert not names & {"torch", "numpy", "transformers", "ipywidgets", "jupyterlab"}

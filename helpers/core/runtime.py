@@ -4,14 +4,13 @@ import importlib.metadata
 import logging
 import os
 import platform
-import re
 import sys
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from helpers import ROOT, CourseError
+from helpers import CourseError
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,11 @@ class Profile:
 
 
 PROFILES = {
-    profile.name: profile
-    for profile in (
-        #       name     epochs train  test  ood shots max_length batch_size eval_batch_size
-        Profile("smoke", 1, 16, 8, 4, 2, 256),
-        Profile("cpu", 8, 200, 300, 60, 8, 512),
-        Profile("t4", 8, 2000, 1000, 200, 8, 1024),
-        Profile("gpu", 8, 10000, 2000, 500, 8, 2048, 16, 64),
-    )
+    #                         epochs train  test  ood shots max_length batch_size eval_batch_size
+    "smoke": Profile("smoke", 1, 16, 8, 4, 2, 256),
+    "cpu": Profile("cpu", 8, 200, 300, 60, 8, 512),
+    "t4": Profile("t4", 8, 2000, 1000, 200, 8, 1024),
+    "gpu": Profile("gpu", 8, 10000, 2000, 500, 8, 2048, 16, 64),
 }
 
 
@@ -71,12 +67,7 @@ class Runtime:
         return getattr(torch, self.dtype)
 
 
-def on_colab() -> bool:
-    """True on Google Colab."""
-    return "COLAB_RELEASE_TAG" in os.environ or "COLAB_GPU" in os.environ
-
-
-def bf16_on_cpu() -> bool:
+def _bf16_on_cpu() -> bool:
     """True when the processor multiplies bfloat16 in hardware (AVX512-BF16, AMX, Arm's BF16)."""
     import torch
 
@@ -89,16 +80,15 @@ def bf16_on_cpu() -> bool:
 def detect(profile: str | None = None) -> Runtime:
     """Choose device, number format and profile.
 
-    `COURSE_PROFILE` or the argument names the profile; `COURSE_FLOAT32=1` forces 32 bits, so that
-    both kinds of machine can be tried anywhere. Raises CourseError for an unknown profile.
+    `COURSE_PROFILE` or the argument names the profile, `COURSE_FLOAT32=1` forces 32 bits. Raises
+    CourseError for an unknown profile.
     """
     import torch
 
     name = profile or os.environ.get("COURSE_PROFILE") or ""
     if name and name not in PROFILES:
-        raise CourseError(
-            f"There is no profile {name!r}; COURSE_PROFILE can be {', '.join(PROFILES)}."
-        )
+        known = ", ".join(PROFILES)
+        raise CourseError(f"There is no profile {name!r}; COURSE_PROFILE can be {known}.")
     # smoke and cpu stay on the processor: their numbers must not depend on a card
     if torch.cuda.is_available() and name not in ("smoke", "cpu"):
         device, without_bf16 = "cuda", "float16"
@@ -109,7 +99,7 @@ def detect(profile: str | None = None) -> Runtime:
         note = f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB"
     else:
         device, without_bf16 = "cpu", "float32"
-        bf16 = bf16_on_cpu()
+        bf16 = _bf16_on_cpu()
         name = name or "cpu"
         what = "in hardware" if bf16 else "would be emulated, so float32"
         note = f"{os.cpu_count()} cores, bfloat16 {what}"
@@ -121,9 +111,9 @@ def detect(profile: str | None = None) -> Runtime:
 
 def set_seeds(seed: int = 0) -> int:
     """Seed Python, NumPy and torch; returns the seed."""
-    from transformers import set_seed
+    import transformers
 
-    set_seed(seed)
+    transformers.set_seed(seed)
     return seed
 
 
@@ -169,24 +159,14 @@ def progress(things: Iterable, title: str, total: int | None = None) -> Iterable
     """A progress bar for a person; silent in recorded runs and tests (`COURSE_QUIET=1`)."""
     from tqdm.auto import tqdm
 
-    silent = bool(os.environ.get("COURSE_QUIET"))  # a recorded page shows no bar half drawn
+    silent = bool(os.environ.get("COURSE_QUIET"))
     return tqdm(things, desc=title, total=total, leave=False, disable=silent)
 
 
 # What a result says about where it came from --------------------------------------------------
 
-# fmt: off
-SHAPE_RESULTS = [
-    "torch", "transformers", "trl", "peft", "datasets", "accelerate",
-    "bitsandbytes", "xllamacpp", "llguidance", "scikit-learn", "numpy",
-]
-# fmt: on
-
-
-def requirements() -> dict[str, str]:
-    """{package: version} pinned in requirements.txt."""
-    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-    return dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)", text, re.M))
+SHAPE_RESULTS = ["torch", "transformers", "trl", "peft", "datasets", "accelerate"]
+SHAPE_RESULTS += ["bitsandbytes", "xllamacpp", "llguidance", "scikit-learn", "numpy"]
 
 
 def versions() -> dict[str, str | None]:
