@@ -117,7 +117,7 @@ class EventJournal:
 # Offsets as a browser counts them ---------------------------------------------------------------
 
 
-def from_utf16(text: str, start: int, end: int) -> tuple[int, int]:
+def from_utf16(text: str, start: Any, end: Any) -> tuple[int, int]:
     """Code point offsets of UTF-16 offsets; CourseError outside the text or in a character."""
     units = text.encode("utf-16-le")
     try:

@@ -79,14 +79,16 @@ class Labeler(anywidget.AnyWidget):
 
     def _replay(self) -> None:
         """From the journal: `answered` {id: event}, `skipped` ids, `current` id or None; show."""
-        self.stack, self.undone = [], None
+        self.stack: list[dict] = []
+        self.undone: dict | None = None
         for event in self.journal.events:
             self.undone = None
             if event["event"] != "undo":
                 self.stack.append(event)
             elif self.stack:
                 self.undone = self.stack.pop()
-        self.answered, waiting = {}, {}
+        self.answered: dict[str, dict] = {}
+        waiting: dict[str, dict] = {}
         for event in self.stack:
             waiting.pop(event["id"], None)
             place = self.answered if event["event"] == "answer" else waiting
@@ -108,14 +110,13 @@ class Labeler(anywidget.AnyWidget):
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return {"annotator": self.annotator, "time": now, "simulated": bool(self.simulated)}
 
-    def answer(self, choices: Mapping[str, Any], seconds: float = 0.0) -> None:
+    def answer(self, choices: Any, seconds: Any = 0.0) -> None:
         """Store the record of the current row.
 
         choices: {field: value, None, or for a span {"start", "end"} in UTF-16 units}. Raises
         CourseError for a record that `rows.load` would refuse, and when it cannot be stored.
         """
-        self._refuse_the_end()
-        text, record, places = self.texts[self.current], {}, {}
+        text, record, places = self.texts[self._open_row()], {}, {}
         if not isinstance(choices, dict) or set(choices) != set(self.pilot.fields):
             raise CourseError(f"An answer needs exactly the fields {', '.join(self.pilot.fields)}.")
         for name, spec in self.pilot.fields.items():
@@ -135,12 +136,12 @@ class Labeler(anywidget.AnyWidget):
 
     def skip(self) -> None:
         """Put the current row behind all others."""
-        self._refuse_the_end()
-        self._store("skip", id=self.current)
+        self._store("skip", id=self._open_row())
 
-    def _refuse_the_end(self) -> None:
+    def _open_row(self) -> str:
         if self.current is None:
             raise CourseError("Every row is labelled.")
+        return self.current
 
     def undo(self) -> None:
         """Take the last answer or skip back, step by step, over restarts; the file keeps both."""
@@ -168,7 +169,7 @@ class Labeler(anywidget.AnyWidget):
 
     def _show(self, error: str | None = None) -> None:
         """Send the current row, and no other answer than the one that was taken back."""
-        text = self.texts.get(self.current, "")
+        text = self.texts.get(self.current or "", "")
         seconds = sum(event["seconds"] for event in self.answered.values())
         self.view = {
             "step": self.view.get("step", 0) + 1,
@@ -189,7 +190,7 @@ class Labeler(anywidget.AnyWidget):
         matches = {}
         for name, spec in self.pilot.fields.items():
             if spec.type == "pattern":
-                first = {}
+                first: dict[str, list[int]] = {}
                 for match in re.finditer(spec.regex, text):
                     if match.group(0):
                         first.setdefault(match.group(0), to_utf16(text, *match.span()))
@@ -285,7 +286,7 @@ class Labeler(anywidget.AnyWidget):
         still = {"text/plain": repr(self), "text/html": self.static()}
         if self.comm is None or os.environ.get("COURSE_QUIET"):
             return still, {}
-        data, metadata = super()._repr_mimebundle_(**options)
+        data, metadata = super()._repr_mimebundle_(**options) or ({}, {})
         return {**data, **still}, metadata
 
 
