@@ -178,6 +178,29 @@ def write_readme() -> None:
     write_text(path, before + marks + after)
 
 
+# The page of results --------------------------------------------------------------------------
+
+
+def build_report(folder: str | Path, bar: str = "") -> Path:
+    """Write report.html over every chapter with a results.json under `folder` (runs/<pilot>/).
+
+    `bar`: a sentence about the agreed bar, where there is one. Returns the page's path.
+    """
+    folder = Path(folder)
+    pilot, chapters = folder.name, []
+    for path in sorted(folder.glob("*/results.json")):
+        chapter = json.loads(path.read_text(encoding="utf-8"))
+        chapter["pictures"] = []
+        for picture in sorted(path.parent.glob("*.png")):  # their names begin with a number
+            data = pages.embedded_picture(picture)
+            chapter["pictures"].append({"name": picture.stem, "data": data})
+        pilot = chapter["pilot"]
+        chapters.append(chapter)
+    page = pages.render("run_report.html", pilot=pilot, chapters=chapters, bar=bar)
+    write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
 # The command ----------------------------------------------------------------------------------
 
 
@@ -224,9 +247,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.profile:
         environment["COURSE_PROFILE"] = options.profile
     profile = PROFILES.get(environment.get("COURSE_PROFILE", ""))
-    folder = runs_folder() / pilot.name
-    if profile and profile.name == "smoke":
-        folder = folder / "smoke"
+    folder = sealed.home(pilot, profile)
     bar = _bar_in_words(pilot, profile)
     for number, path in _chosen(options.only):
         if number == "00" and not bar:
@@ -245,7 +266,7 @@ def _run(options: argparse.Namespace) -> None:
         print(f"\r{line:76}" if sys.stdout.isatty() else line, flush=True)
     for note in notes:
         print(f"Note: {note}")
-    page = pages.build_report(folder, _bar_in_words(pilot, profile))  # 02 may have frozen one
+    page = build_report(folder, _bar_in_words(pilot, profile))  # 02 may have frozen one
     print(f"Report: {page.relative_to(ROOT) if page.is_relative_to(ROOT) else page}")
     for results in sorted(folder.glob("*/results.json")):
         for line in _read_json(results)["settings"].get("lead", []):

@@ -193,9 +193,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-# The one Journal ------------------------------------------------------------------------------
-
-
 def read_entries(path: str | Path) -> list[dict]:
     """Entries of a JSONL file that grows line by line; a line cut by a kill leaves the file."""
     path, entries, whole = Path(path), [], 0

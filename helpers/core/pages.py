@@ -1,14 +1,12 @@
-"""Pages from templates with one style sheet, and runs/<pilot>/report.html: what was measured."""
+"""Pages from templates with one style sheet, and figures as a reader wants them."""
 
 import base64
-import json
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from helpers import ROOT
-from helpers.core.files import write_text
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(ROOT / "helpers/templates"),
@@ -37,23 +35,3 @@ def format_figure(value: float | None, unit: str) -> str:
 def embedded_picture(path: Path) -> str:
     """A picture file in base64, so that a page opens anywhere without files beside it."""
     return base64.b64encode(path.read_bytes()).decode()
-
-
-def build_report(folder: str | Path, bar: str = "") -> Path:
-    """Write report.html over every chapter with a results.json under `folder` (runs/<pilot>/).
-
-    `bar`: a sentence about the agreed bar, where there is one. Returns the page's path.
-    """
-    folder = Path(folder)
-    pilot, chapters = folder.name, []
-    for path in sorted(folder.glob("*/results.json")):
-        chapter = json.loads(path.read_text(encoding="utf-8"))
-        chapter["pictures"] = []
-        for picture in sorted(path.parent.glob("*.png")):  # their names begin with a number
-            data = embedded_picture(picture)
-            chapter["pictures"].append({"name": picture.stem, "data": data})
-        pilot = chapter["pilot"]
-        chapters.append(chapter)
-    page = render("run_report.html", pilot=pilot, chapters=chapters, bar=bar)
-    write_text(folder / "report.html", page)
-    return folder / "report.html"

@@ -58,17 +58,15 @@ class FieldSpec(BaseModel):
 
     @model_validator(mode="after")
     def _complete(self) -> "FieldSpec":
-        if self.type == "label":
-            self._check_label()
-        elif self.values or self.sample:
+        if self.type != "label" and (self.values or self.sample):
             raise ValueError(f"'values' belongs to label fields, this one is a {self.type}")
+        if self.type == "label" and not self.sample:
+            self._check_values()
         if self.type == "pattern":
             self._check_regex()
         return self
 
-    def _check_label(self) -> None:
-        if self.sample:
-            return
+    def _check_values(self) -> None:
         if not self.values:
             raise ValueError("a label field needs 'values', the list of allowed labels")
         if len(self.values) < 2:
@@ -146,13 +144,11 @@ class Pilot(BaseModel):
         Raises CourseError with one sentence per mistake: what is wrong, where, what to do.
         """
         folder = Path(folder)
-        path = folder / "pilot.yaml"
-        if not path.is_file():
-            raise CourseError(
-                f"There is no pilot.yaml in {folder.name or folder}/; a pilot is a folder with a "
-                "pilot.yaml and its rows (data/inbox is an example to copy)."
-            )
-        content = read_yaml(path)
+        if not (folder / "pilot.yaml").is_file():
+            what = "a pilot is a folder with a pilot.yaml and its rows"
+            where = f"There is no pilot.yaml in {folder.name or folder}/"
+            raise CourseError(f"{where}; {what} (data/inbox is an example to copy).")
+        content = read_yaml(folder / "pilot.yaml")
         if not isinstance(content, dict):
             raise CourseError("pilot.yaml is empty or not a list of 'key: value' lines.")
         try:
@@ -167,8 +163,6 @@ class Pilot(BaseModel):
                 field.values = public_sets.sampled_values(pilot, name, field.sample)
         return pilot
 
-    # How the model is asked -------------------------------------------------------------------
-
     @property
     def labels(self) -> list[str]:
         """Names of the label fields."""
@@ -179,10 +173,8 @@ class Pilot(BaseModel):
         keys = ", ".join(self.fields)
         if not full:
             return f"Return {keys} of the message as one JSON object."
-        lines = [
-            f"Read the message and answer with one JSON object with the keys {keys}.",
-            self.about,
-        ]
+        task = f"Read the message and answer with one JSON object with the keys {keys}."
+        lines = [task, self.about]
         for name, field in self.fields.items():
             empty = " or null" if field.optional else ""
             lines.append(f"{name}: {_asked_for(field)}{empty}. {field.about}".strip())

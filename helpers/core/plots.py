@@ -20,9 +20,6 @@ def new_axes(width: float = 7.0, height: float = 2.6) -> tuple[Figure, Axes]:
     return plt.subplots(figsize=(width, height))
 
 
-# Dots and bars: the first name stands on top --------------------------------------------------
-
-
 def shares(named: Mapping[str, Any], title: str = "", highlight: str | None = None) -> Figure:
     """Dots with 95 % intervals for {name: Share}; `highlight` names the one in colour."""
     intervals = {name: (share.value, share.low, share.high) for name, share in named.items()}
@@ -90,9 +87,6 @@ def _draw_bars(table: pd.DataFrame, title: str, form: str, colour: str | None = 
     axes.set(xlim=(0, 1.25 * totals.max()), ylabel="", title=title)
     axes.set_xticks([])  # the values are written on: no axis is needed
     return figure
-
-
-# Lines and histograms -------------------------------------------------------------------------
 
 
 def curves(

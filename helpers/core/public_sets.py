@@ -9,8 +9,6 @@ from typing import Any
 from helpers import ROOT, CourseError
 from helpers.core.text import normalised
 
-Pairs = list[tuple[str, str]]
-
 
 def local_copy(name: str) -> Path | None:
     """`COURSE_DATASETS`/name, or shared/real_data/name beside the repository, or None."""
@@ -33,31 +31,30 @@ def sampled_values(pilot: Any, label: str, sample: Any) -> list[str]:
 def drawn_rows(pilot: Any) -> dict[str, list[dict]]:
     """{split: rows}: `per_label` training rows of each value, `test_rows`, and up to 60 ood."""
     source, label = pilot.source, pilot.labels[0]
-    splits = _splits(source, pilot.text, label)
+    values, splits = pilot.fields[label].values, _splits(source, pilot.text, label)
     # one generator for all draws, in this order: the rows are the same on every machine
     draw, tables = random.Random(source.seed), {"train": list[Any]()}
-    for value in pilot.fields[label].values:
+    for value in values:
         pairs = [pair for pair in splits["train"] if pair[1] == value]
         if len(pairs) < source.per_label:
             has = f"{source.dataset} has {len(pairs)} training rows for {value!r}"
             raise CourseError(f"{has}; pilot.yaml asks for {source.per_label}.")
         tables["train"] += draw.sample(pairs, source.per_label)
-    pool = [pair for pair in splits["test"] if pair[1] in pilot.fields[label].values]
+    pool = [pair for pair in splits["test"] if pair[1] in values]
     tables["test"] = draw.sample(pool, min(source.test_rows, len(pool)))
     if splits["ood"]:
         pairs = draw.sample(splits["ood"], min(60, len(splits["ood"])))
         tables["ood"] = [(text, None) for text, _ in pairs]
     draw.shuffle(tables["train"])
-    rows = {}
+    rows: dict[str, list[dict]] = {split: [] for split in tables}
     for split, pairs in tables.items():
-        rows[split] = [
-            {"id": f"{split}-{number}", pilot.text: normalised(text), label: value, "tags": ""}
-            for number, (text, value) in enumerate(pairs)
-        ]
+        for number, (text, value) in enumerate(pairs):
+            row = {"id": f"{split}-{number}", pilot.text: normalised(text), label: value}
+            rows[split].append(row | {"tags": ""})
     return rows
 
 
-def _splits(source: Any, text: str, label: str) -> dict[str, Pairs]:
+def _splits(source: Any, text: str, label: str) -> dict[str, list[tuple[str, str]]]:
     """{split: [(text, label), ...]} of CLINC150 or of any set that `load_dataset` reads."""
     name, config = source.dataset, source.config
     if name in ("clinc150", "clinc/clinc_oos"):
@@ -66,8 +63,7 @@ def _splits(source: Any, text: str, label: str) -> dict[str, Pairs]:
         if here:
             raw = json.loads((here / "data_full.json").read_text(encoding="utf-8"))
             return {"train": raw["train"], "test": raw["test"], "ood": raw["oos_test"]}
-    data = _loaded(name, config)
-    splits = {}
+    data, splits = _loaded(name, config), {}
     for ours, theirs in (("train", "train"), ("test", "test" if "test" in data else "validation")):
         if theirs not in data or not {text, label} <= set(data[theirs].column_names):
             wanted = f"no split {theirs!r} with the columns {text!r} and {label!r}"
@@ -77,8 +73,7 @@ def _splits(source: Any, text: str, label: str) -> dict[str, Pairs]:
         if names:  # a ClassLabel stores numbers
             labels = [names[number] for number in labels]
         splits[ours] = list(zip(data[theirs][text], map(str, labels), strict=True))
-    splits["ood"] = [pair for pair in splits["test"] if pair[1] == "oos"]
-    return splits
+    return splits | {"ood": [pair for pair in splits["test"] if pair[1] == "oos"]}
 
 
 def _loaded(name: str, config: str | None) -> Any:
@@ -88,7 +83,7 @@ def _loaded(name: str, config: str | None) -> Any:
         return load_dataset(name, config)
     except Exception as problem:  # the hub client raises a dozen kinds, all mean the same here
         words = " ".join(str(problem).split())[:120]
+        cure = "check the name and the network, or put a copy into the folder that COURSE_DATASETS"
         raise CourseError(
-            f"The data set {name} could not be loaded ({words}); check the name and the "
-            "network, or put a copy into the folder that COURSE_DATASETS names."
+            f"The data set {name} could not be loaded ({words}); {cure} names."
         ) from problem

@@ -67,29 +67,22 @@ def spread(
     return order[:number]
 
 
-# Reading --------------------------------------------------------------------------------------
-
-
 def _from_files(pilot: Pilot, notes: list[str]) -> dict[str, list[dict]]:
     tables = {}
     for split in ("train", "test", "ood"):
-        path = _file(pilot, split)
-        if path is not None:
-            tables[split] = _checked(pilot, path, split, notes)
+        folder, named = pilot.folder, getattr(pilot, split)
+        names = [named] if named else [f"{split}.csv", f"{split}.jsonl"]
+        paths = [folder / name for name in names if (folder / name).is_file()]
+        if len(paths) > 1:
+            both = f"{folder.name}/ has both {names[0]} and {names[1]}"
+            raise CourseError(f"{both}; say in pilot.yaml which is '{split}'.")
+        if paths:
+            tables[split] = _checked(pilot, paths[0], split, notes)
+        elif named or split != "ood":
+            missing = f"There is no {' or '.join(names)} in {folder.name}/"
+            cure = "save the rows there as CSV UTF-8, not as an Excel workbook"
+            raise CourseError(f"{missing}; {cure}.")
     return tables
-
-
-def _file(pilot: Pilot, split: str) -> Path | None:
-    folder, named = pilot.folder, getattr(pilot, split)
-    names = [named] if named else [f"{split}.csv", f"{split}.jsonl"]
-    paths = [folder / name for name in names if (folder / name).is_file()]
-    if len(paths) > 1:
-        both = f"{folder.name}/ has both {names[0]} and {names[1]}"
-        raise CourseError(f"{both}; say in pilot.yaml which is '{split}'.")
-    if not paths and (named or split != "ood"):
-        missing = f"There is no {' or '.join(names)} in {folder.name}/"
-        raise CourseError(f"{missing}; save the rows there as CSV UTF-8, not as an Excel workbook.")
-    return next(iter(paths), None)
 
 
 def _checked(pilot: Pilot, path: Path, split: str, notes: list[str]) -> list[dict]:
@@ -175,9 +168,6 @@ def wrong_value(name: str, spec: FieldSpec, value: Any, text: str) -> str | None
         cure = "copy it exactly or leave it empty"
         return f"{name} is {value!r}, which does not stand in the text; {cure}."
     return None
-
-
-# All rows together ----------------------------------------------------------------------------
 
 
 def _check_sizes(tables: Mapping[str, list], notes: list[str]) -> None:

@@ -1,8 +1,8 @@
 """Where a run keeps what it made: artifacts with manifests, recorded answers, results.json."""
 
+import glob
 import json
 import os
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,17 +31,12 @@ def runs_folder() -> Path:
 
 
 class Run:
-    """One chapter of one pilot: `folder` is runs/<pilot>/<chapter>/.
-
-    Figures go in with `figure()`, files with `keep()`; `finish()` writes results.json.
-    """
+    """One chapter of one pilot; `folder` is runs/<pilot>/<chapter>/."""
 
     def __init__(self, pilot: Pilot, chapter: str, runtime: Runtime, seed: int = 0) -> None:
         self.pilot, self.chapter, self.runtime, self.seed = pilot, chapter, runtime, seed
-        base = runs_folder() / pilot.name
-        if runtime.profile.name == "smoke":  # tiny numbers never lie beside real ones
-            base = base / "smoke"
-        self.folder = base / chapter
+        smoke = "smoke" if runtime.profile.name == "smoke" else ""  # never beside real numbers
+        self.folder = runs_folder() / pilot.name / smoke / chapter
         self.folder.mkdir(parents=True, exist_ok=True)
         self.started = time.perf_counter()  # results.json says how long a chapter took
         self.figures: list[dict] = []
@@ -50,16 +45,12 @@ class Run:
         """Where the file `name` of this run lies."""
         return self.folder / name
 
-    # Files that are kept --------------------------------------------------------------------
-
     def keep(
         self, name: str, settings: Mapping | None = None, seconds: float | None = None
     ) -> Path:
         """Enter a file or folder into manifest.json with its hashes, settings, seed, versions."""
-        path = self.path(name)
-        places = sorted(path.rglob("*")) if path.is_dir() else [path]
-        files = [place for place in places if place.is_file()]
-        manifest = self._manifest()
+        path, manifest = self.path(name), self._manifest()
+        files = [file for file in (path, *sorted(path.rglob("*"))) if file.is_file()]
         manifest[name] = {
             "sha256": {file.relative_to(self.folder).as_posix(): sha256(file) for file in files},
             "bytes": sum(file.stat().st_size for file in files),
@@ -77,19 +68,14 @@ class Run:
         entry = self._manifest().get(name)
         if not entry or fingerprint(entry["settings"]) != fingerprint(settings):
             return None
-        for file, known in entry["sha256"].items():
-            place = self.folder / file
-            if not place.is_file() or sha256(place) != known:
+        for name, known in entry["sha256"].items():
+            if not self.path(name).is_file() or sha256(self.path(name)) != known:
                 return None
         return entry
 
     def _manifest(self) -> dict:
-        try:
-            return json.loads(self.path("manifest.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # none yet, or cut short: everything is made again
-            return {}
-
-    # What other chapters made ---------------------------------------------------------------
+        path = self.path("manifest.json")
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def _folders_of(self, chapter: str) -> tuple[Path, Path]:
         reference = ROOT / "data/reference" / self.pilot.name
@@ -100,36 +86,32 @@ class Run:
         for folder in self._folders_of(chapter):
             if (folder / name).exists():
                 return folder / name
-        raise CourseError(
-            f"{name} is made by chapter {chapter}; "
-            f"run that chapter once for the pilot {self.pilot.name!r}."
-        )
+        cure = f"run that chapter once for the pilot {self.pilot.name!r}"
+        raise CourseError(f"{name} is made by chapter {chapter}; {cure}.")
 
     def stored_answers(self, chapter: str, name: str, texts: Sequence[str]) -> StoredAnswers:
         """The answers `name` that another chapter recorded to exactly these texts.
 
         Looks into this run's folder of that chapter, then into the reference copy, newest file
-        first. An answer is found by what it was made from and by its text, never by a row's
-        number. Raises CourseError naming the chapter to run.
+        first. Raises CourseError naming the chapter to run.
         """
         for folder in self._folders_of(chapter):
-            for path in _answer_files(folder / "answers", name):
-                # the model, its adapter, the prompt's settings: see helpers.ask.answers.generate
+            hashes = "[0-9a-f]" * 12
+            paths = list((folder / "answers").glob(f"{glob.escape(name)}-{hashes}.jsonl"))
+            for path in sorted(paths, key=os.path.getmtime, reverse=True):
+                # the hash of model, adapter and settings: see helpers.ask.answers.generate
                 made_from = path.stem.rsplit("-", 1)[1]
                 keys = [fingerprint(made_from, text) for text in texts]
                 journal = Journal(path)
                 if not journal.missing(keys):
                     return StoredAnswers(journal.of(keys), journal.seconds, path)
-        raise CourseError(
-            f"Chapter {chapter} has recorded no answers {name!r} to all of these {len(texts)} "
-            f"texts; run that chapter once for the pilot {self.pilot.name!r}."
-        )
+        what = f"no answers {name!r} to all of these {len(texts)} texts"
+        cure = f"run that chapter once for the pilot {self.pilot.name!r}"
+        raise CourseError(f"Chapter {chapter} has recorded {what}; {cure}.")
 
     def looks(self) -> int:
         """How many differently made sets of answers of tuned models to the test set there are."""
         return len(list(self.path("answers").glob("tuned-*.jsonl")))
-
-    # Figures --------------------------------------------------------------------------------
 
     def figure(
         self,
@@ -148,12 +130,10 @@ class Run:
         """
         # by their attributes, since core knows nothing of helpers.measure
         if hasattr(value, "difference"):
-            comparison = value
-            value, low, high = comparison.difference, comparison.low, comparison.high
-            n, unit = comparison.n, "difference"
+            unit = "difference"
+            value, low, high, n = value.difference, value.low, value.high, value.n
         elif hasattr(value, "value"):
-            share = value
-            value, low, high, n = share.value, share.low, share.high, share.n
+            value, low, high, n = value.value, value.low, value.high, value.n
         self.figures = [figure for figure in self.figures if figure["name"] != name]
         numbers = {"value": _rounded(value), "low": _rounded(low), "high": _rounded(high), "n": n}
         seeds = [self.seed] if seeds is None else list(seeds)
@@ -169,11 +149,10 @@ class Run:
 
     def versus(self, name: str, comparison: Any) -> None:
         """Enter the tuned model against another strategy: difference and exact McNemar p."""
-        name = name.replace("-", "_").lower()
+        name, p, n = name.replace("-", "_").lower(), comparison.p, comparison.n
         how = "paired difference on test, bootstrap 95 %"
         self.figure(f"exact.tuned_minus_{name}", comparison, how=how)
-        p, n, how = comparison.p, comparison.n, "exact McNemar test"
-        self.figure(f"mcnemar_p.tuned_{name}", p, n=n, unit="p", how=how)
+        self.figure(f"mcnemar_p.tuned_{name}", p, n=n, unit="p", how="exact McNemar test")
 
     def finish(self, settings: Mapping | None = None) -> Path:
         """Write results.json and return its path."""
@@ -193,13 +172,4 @@ class Run:
 
 def _rounded(value: float | None) -> float | None:
     """Six significant digits: what is printed never depends on the last bits of a sum."""
-    if value is None:
-        return None
-    return float(f"{value:.6g}")
-
-
-def _answer_files(folder: Path, name: str) -> list[Path]:
-    """Files `<name>-<12 hex digits>.jsonl`, newest first."""
-    wanted = re.compile(re.escape(name) + r"-[0-9a-f]{12}\.jsonl")
-    files = [path for path in folder.glob("*.jsonl") if wanted.fullmatch(path.name)]
-    return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
+    return None if value is None else float(f"{value:.6g}")

@@ -39,10 +39,10 @@ PROFILES = {
 
 @dataclass(frozen=True)
 class Runtime:
-    """Device and number format that really work here. `dtype` is the name of a torch dtype."""
+    """Device and number format that really work here."""
 
     device: str
-    dtype: str
+    dtype: str  # the name of a torch dtype
     profile: Profile
     note: str
 
@@ -68,13 +68,12 @@ class Runtime:
 
 
 def _bf16_on_cpu() -> bool:
-    """True when the processor multiplies bfloat16 in hardware (AVX512-BF16, AMX, Arm's BF16)."""
     import torch
 
+    # AVX512-BF16, AMX or Arm's BF16: what multiplies bfloat16 in hardware
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    if any(getattr(torch.cpu, name, bool)() for name in checks):  # bool(): False where absent
-        return True
-    return "BF16" in str(torch.backends.cpu.get_cpu_capability()).upper()
+    supported = any(getattr(torch.cpu, name)() for name in checks)
+    return supported or "BF16" in str(torch.backends.cpu.get_cpu_capability()).upper()
 
 
 def detect(profile: str | None = None) -> Runtime:
@@ -159,22 +158,17 @@ def progress(things: Iterable, title: str, total: int | None = None) -> Iterable
     """A progress bar for a person; silent in recorded runs and tests (`COURSE_QUIET=1`)."""
     from tqdm.auto import tqdm
 
-    silent = bool(os.environ.get("COURSE_QUIET"))
+    silent = "COURSE_QUIET" in os.environ
     return tqdm(things, desc=title, total=total, leave=False, disable=silent)
-
-
-# What a result says about where it came from --------------------------------------------------
-
-SHAPE_RESULTS = ["torch", "transformers", "trl", "peft", "datasets", "accelerate"]
-SHAPE_RESULTS += ["bitsandbytes", "xllamacpp", "llguidance", "scikit-learn", "numpy"]
 
 
 def versions() -> dict[str, str | None]:
     """{package: installed version} of the packages that shape results, and of Python."""
-    installed: dict[str, str | None] = {"python": platform.python_version()}
-    for name in SHAPE_RESULTS:
-        installed[name] = installed_version(name)
-    return installed
+    shaping = "torch transformers trl peft datasets accelerate bitsandbytes xllamacpp llguidance"
+    packages = {
+        name: installed_version(name) for name in (*shaping.split(), "scikit-learn", "numpy")
+    }
+    return {"python": platform.python_version(), **packages}
 
 
 def installed_version(name: str) -> str | None:
@@ -189,9 +183,6 @@ def machine() -> dict[str, Any]:
     """What a result should say about its machine; nothing that identifies it."""
     import psutil
 
-    return {
-        "system": platform.system(),
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30),
-    }
+    memory = round(psutil.virtual_memory().total / 2**30)
+    kind = {"system": platform.system(), "processor": platform.machine()}
+    return {**kind, "cores": os.cpu_count(), "memory_gib": memory}
