@@ -58,7 +58,7 @@ class CostModel:
                     )
                 if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
                     _check_divisor(name, node.right, inputs)
-            known.add(name)
+            known.add(name)  # later lines may use it
 
     def run(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """{name: result} of every formula, for {input: number or array of draws}."""
@@ -87,7 +87,7 @@ def _parsed(name: str, text: str) -> ast.Expression:
     except SyntaxError:
         raise CourseError(f"The formula of {name} cannot be read: {text}") from None
     for node in ast.walk(tree):
-        # True is a number for Python, not for a spreadsheet
+        # True is a number for Python, but not for a spreadsheet
         odd = isinstance(node, ast.Constant) and type(node.value) not in (int, float)
         if odd or not isinstance(node, ALLOWED):
             raise CourseError(
@@ -101,14 +101,19 @@ def break_even(results: Mapping[str, Any], way: str) -> Any:
 
     `results` of CostModel.run, numbers or arrays of draws.
     """
-    once, year = (results[f"{way}_{part}"] - results[f"{TODAY}_{part}"] for part in PARTS[1:])
+    once, year = _more_than_today(results, way)
     return _quotient(once / results["life_years"] + year, _saved_each(results, way))
 
 
 def payback(results: Mapping[str, Any], way: str) -> Any:
     """Months until what is paid once has come back, upkeep taken off; infinite if it never does."""
-    once, year = (results[f"{way}_{part}"] - results[f"{TODAY}_{part}"] for part in PARTS[1:])
+    once, year = _more_than_today(results, way)
     return _quotient(12 * once, _saved_each(results, way) * results["messages_a_year"] - year)
+
+
+def _more_than_today(results: Mapping[str, Any], way: str) -> tuple[Any, Any]:
+    """What a way costs once and a year beyond today's process."""
+    return tuple(results[f"{way}_{part}"] - results[f"{TODAY}_{part}"] for part in ("once", "year"))
 
 
 def _saved_each(results: Mapping[str, Any], way: str) -> Any:
@@ -118,6 +123,7 @@ def _saved_each(results: Mapping[str, Any], way: str) -> Any:
 def _quotient(spent: Any, saved: Any) -> Any:
     """How often `saved` goes into `spent`; infinite where nothing is saved."""
     spent, saved = np.maximum(spent, 0), np.asarray(saved, float)
+    # 1 stands in where nothing is saved, so that no draw divides by zero
     times = np.where(saved > 0, spent / np.where(saved > 0, saved, 1), np.inf)
     return float(times) if times.ndim == 0 else times
 
@@ -126,7 +132,7 @@ def _quotient(spent: Any, saved: Any) -> Any:
 class Payoff:
     """One way against today, per 1,000 messages: `total` and `saving` as (value, low, high), the
     value at the inputs' own values, the others the 5th and 95th percentile of the draws; the
-    saving's `median`; P(it pays); break-even in messages a year; payback in months.
+    saving's `median`; P(it pays).
     """
 
     way: str
@@ -134,8 +140,6 @@ class Payoff:
     saving: tuple[float, float, float]
     median: float
     probability: float
-    volume: float
-    months: float
 
     def verdict(self, sure: float = 0.9) -> str:
         """'pays', 'does not pay' or 'not decided', for those who want to be this sure."""
@@ -150,6 +154,7 @@ def judge_way(model: CostModel, inputs: Inputs, drawn: Mapping[str, Any], way: s
     """The Payoff of a way; percentiles over `drawn` = model.run(inputs.draw(...))."""
     base = model.base(inputs)
     total, today = f"{way}_total", f"{TODAY}_total"
+    # draw by draw: in one draw an hour costs the same for every way
     saved = drawn[today] - drawn[total]
     return Payoff(
         way,
@@ -157,8 +162,6 @@ def judge_way(model: CostModel, inputs: Inputs, drawn: Mapping[str, Any], way: s
         (float(base[today] - base[total]), *middle_draws(saved)),
         float(np.median(saved)),
         float(np.mean(saved > 0)),
-        break_even(base, way),
-        payback(base, way),
     )
 
 
@@ -212,6 +215,6 @@ def switching_value(
     def gap(value: float) -> float:
         return saving(model, inputs, way, **{name: value})
 
-    if gap(low) * gap(high) >= 0:
+    if gap(low) * gap(high) >= 0:  # the same sign at both ends: it turns nowhere in between
         return None
     return float(brentq(gap, low, high))

@@ -20,6 +20,7 @@ def draw_pieces(pieces: Mapping[str, Mapping[str, float]], title: str) -> Figure
     figure, axes = new_axes(height=1.2 + 0.36 * len(pieces))
     table = pd.DataFrame(pieces).T[::-1]
     table.plot.barh(stacked=True, color=PIECES, width=0.62, ax=axes)
+    # written at the end of the last piece, which is the end of the bar
     totals = [f" {total:,.0f}" for total in table.sum(axis=1)]
     axes.bar_label(axes.containers[-1], labels=totals)
     axes.set_xlim(0, 1.12 * table.sum(axis=1).max())
@@ -43,7 +44,7 @@ def draw_payoffs(
     """
     figure, axes = new_axes(7.8, 1.2 + 0.34 * len(payoffs))
     for y, (way, payoff) in enumerate(reversed(payoffs.items())):
-        value, low, high = np.maximum(payoff.saving, least)
+        value, low, high = np.maximum(payoff.saving, least)  # what lies beyond is cut off
         axes.plot([low, high], [y, y], color=colours[way], linewidth=2)
         if low == least:
             axes.plot(least, y, "<", color=colours[way])
@@ -92,13 +93,14 @@ def draw_ratios(ratios: Mapping[str, tuple], published: Mapping[str, float]) -> 
         if not np.isfinite(value) or value <= 0:
             continue
         colour = ACCENT if name in ratios else SOFT
+        # an interval without an end goes to the edge of the picture
         axes.plot([low, min(high, 1e4)], [y, y], color=colour, linewidth=2)
         axes.plot(value, y, "o", color=colour)
         words = plain_number(value)
         axes.annotate(words, (value, y), (0, 5), textcoords="offset points", ha="center")
     _name_rows(axes, list(rows))
     axes.set_xscale("log")
-    axes.axvspan(5, 30, color=SOFT, alpha=0.25)
+    axes.axvspan(5, 30, color=SOFT, alpha=0.25)  # what was published
     axes.axvline(1, color="black", linewidth=0.9, linestyle="--")
     axes.set_xlabel("times cheaper (logarithmic); left of the dashed line: costs more")
     return figure

@@ -76,7 +76,7 @@ class Inputs(dict):
             )
         drawn = stats.beta(k + 0.5, n - k + 0.5)
         low, high = drawn.ppf([0.05, 0.95])
-        ends = min(low, k / n), max(high, k / n)
+        ends = min(low, k / n), max(high, k / n)  # the prior pulls to 1/2; the range holds k / n
         source = f"{source}, {k} of {n} rows"
         self._enter(Input(name, k / n, *ends, "share", MEASURED, source, drawn))
 
@@ -107,11 +107,12 @@ class Inputs(dict):
         self, columns: Mapping[str, tuple], rows: np.ndarray, source: str, origin: str
     ) -> None:
         groups, counts = np.unique(rows, axis=0, return_counts=True)  # equal rows, taken together
+        # Jeffreys' half row: the worst of all columns, seen half a time
         worst = [most for _, most, _ in columns.values()]
         if None not in worst:
             groups, counts = np.vstack([groups, worst]), np.append(counts, 0.5)
         weights, means = stats.dirichlet(counts), groups
-        if len(groups) > 1:
+        if len(groups) > 1:  # rows that are all alike leave nothing to draw
             means = weights.rvs(20_000, np.random.default_rng(0)) @ groups
         for column, (name, (values, _, unit)) in enumerate(columns.items()):
             value = float(np.mean(values))
@@ -124,11 +125,11 @@ class Inputs(dict):
 
         A row whose source begins with 'assumed' is an assumption, whatever table it stands in.
         """
-        self.age_warnings.pop(name, None)
+        self.age_warnings.pop(name, None)  # a new price takes the old warning away
         warning = age_warning(row, f"{name} ({row['source']})")
         if warning:
             self.age_warnings[name] = warning
-        value = checked_number(row[column], name)
+        value = checked_number(row[column], name)  # a table without low and high is known
         ends = float(row.get("low") or value), float(row.get("high") or value)
         source = f"{row['source']}, {row['date']}, confidence {row['confidence']}"
         origin = ASSUMED if row["source"].startswith("assumed") else TABLE
@@ -149,7 +150,7 @@ class Inputs(dict):
                 "1 for 'known exactly'."
             )
         high = value * factor
-        if unit == "share":
+        if unit == "share":  # the draws are cut at 1 as well
             high = min(high, 1.0)
         drawn = stats.lognorm(np.log(factor) / EDGE, scale=value)
         self._enter(Input(name, value, value / factor, high, unit, origin, source, drawn))
@@ -162,7 +163,7 @@ class Inputs(dict):
         """A copy in which these inputs are known exactly; the others keep their ranges."""
         copy = Inputs(self.currency)
         copy.age_warnings = dict(self.age_warnings)
-        copy.update(self)
+        copy.update(self)  # the same order, so the other inputs' draws stay as they are
         for name, value in values.items():
             if name not in self:
                 raise CourseError(f"There is no input {name!r}; there are {', '.join(self)}.")
@@ -203,7 +204,7 @@ class Inputs(dict):
         one = self._checked(one)
         width = one.high - one.low
         if width > 0:
-            top = (one.value - one.low) / width
+            top = (one.value - one.low) / width  # scipy wants the mode between 0 and 1
             one = replace(one, distribution=stats.triang(top, loc=one.low, scale=width))
         self._enter(one)
 

@@ -19,6 +19,7 @@ OLD = 365  # days after which a price is still used, but never without a word
 
 def checked_number(value: Any, name: str, above_zero: bool = False) -> float:
     """A finite float that is not negative; CourseError names text, a unit, NaN or a minus."""
+    # True is a number for Python, and hardly what somebody meant by a price
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
         raise CourseError(
             f"{name} is {value!r}; write a plain number with a point, without unit or currency."
@@ -49,14 +50,23 @@ def _cell(row: Mapping, column: str, file: str, key: str) -> float:
     return checked_number(value, where, above_zero=column != "usd_per_hour")
 
 
+def _table(file: str, key: str, columns: Sequence[str], folder: Path) -> dict[str, dict]:
+    """{key: row} of a table in data/catalog/, the cells of `columns` as numbers."""
+    rows = {}
+    for row in catalog.read_table(file, key, folder):
+        rows[row[key]] = dict(row)
+        for column in columns:
+            rows[row[key]][column] = _cell(row, column, file, key)
+    return rows
+
+
 def price(machine: str, folder: Path = catalog.FOLDER) -> dict:
     """The row of prices.csv for a machine: usd_per_hour with source, date and confidence."""
-    rows = {row["machine"]: row for row in catalog.read_table("prices.csv", "machine", folder)}
+    rows = _table("prices.csv", "machine", ["usd_per_hour"], folder)
     if machine not in rows:
         near = did_you_mean(machine, rows)
         raise CourseError(f"There is no price for {machine!r} in data/catalog/prices.csv{near}")
-    hourly = _cell(rows[machine], "usd_per_hour", "prices.csv", "machine")
-    return {**rows[machine], "usd_per_hour": hourly}
+    return rows[machine]
 
 
 def exchange(currency: str, folder: Path = catalog.FOLDER) -> dict:
@@ -66,26 +76,20 @@ def exchange(currency: str, folder: Path = catalog.FOLDER) -> dict:
     """
     if currency == "USD":
         today, same = date.today().isoformat(), "the same currency, nothing to convert"
-        numbers = {"per_usd": 1.0, "low": 1.0, "high": 1.0}
-        return {**numbers, "source": same, "date": today, "confidence": "high"}
-    rows = {row["currency"]: row for row in catalog.read_table("rates.csv", "currency", folder)}
+        return {"per_usd": 1.0, "source": same, "date": today, "confidence": "high"}
+    rows = _table("rates.csv", "currency", ["per_usd", "low", "high"], folder)
     if currency not in rows:
         raise CourseError(
             f"There is no exchange rate from USD to {currency!r}; add a row with source and date "
             f"to data/catalog/rates.csv, which has {', '.join(rows)}."
         )
-    row = dict(rows[currency])
-    for column in ("per_usd", "low", "high"):
-        row[column] = _cell(row, column, "rates.csv", "currency")
-    return row
+    return rows[currency]
 
 
 def published(folder: Path = catalog.FOLDER) -> dict[str, float]:
     """{task: times cheaper} from data/catalog/published.csv."""
-    times = {}
-    for row in catalog.read_table("published.csv", "task", folder):
-        times[row["task"]] = _cell(row, "times_cheaper", "published.csv", "task")
-    return times
+    rows = _table("published.csv", "task", ["times_cheaper"], folder)
+    return {task: row["times_cheaper"] for task, row in rows.items()}
 
 
 def hosted(provider: str, model: str, on: str) -> dict:
@@ -97,6 +101,7 @@ def hosted(provider: str, model: str, on: str) -> dict:
     import genai_prices
     from genai_prices.data_snapshot import get_snapshot
 
+    # midnight: a price that changes on this day counts as changed
     at = datetime.combine(_day(on, f"The price of {model}"), datetime.min.time(), UTC)
     package = f"genai-prices {genai_prices.__version__}"
     models = {one.id: [m.id for m in one.models] for one in get_snapshot().providers}
@@ -113,7 +118,7 @@ def hosted(provider: str, model: str, on: str) -> dict:
         near = did_you_mean(model, models[provider], 3)
         raise CourseError(f"{package} has no price for {model!r} of {provider}{near}") from None
     name = listed.model.id
-    if not listed.input_price or not listed.output_price:
+    if not listed.input_price or not listed.output_price:  # free weights, or an unpriced preview
         raise CourseError(
             f"{package} names {name!r} of {provider}, but no price for its tokens; "
             "take the provider's own list."
@@ -209,6 +214,7 @@ def success_ratio(
         )
     times = checked_number(expensive_cost, "The expensive way's cost")
     times /= checked_number(cheap_cost, "The cheap way's cost", above_zero=True)
+    # both right, only one, only the other, none: a ratio needs no more of the rows
     pairs = (expensive & cheap, expensive & ~cheap, ~expensive & cheap, ~expensive & ~cheap)
     counts = np.array([pair.sum() for pair in pairs])
     weights = stats.dirichlet(counts + 0.5).rvs(size, np.random.default_rng(seed))
@@ -217,6 +223,7 @@ def success_ratio(
     low, high = np.quantile(draws, [0.025, 0.975])
     with np.errstate(divide="ignore", invalid="ignore"):  # without a success: inf, or no number
         value = float(times * cheap.mean() / expensive.mean())
+    # the smoothing pulls the draws to the middle: the interval still holds the value itself
     low = float(min(low, value)) if cheap.any() else 0.0
     high = float(max(high, value)) if expensive.any() else math.inf
     return Ratio(value, low, high, int(expensive.size))

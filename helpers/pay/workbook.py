@@ -69,8 +69,8 @@ def _write_inputs(book: Any, sheet: Any, looks: Mapping, inputs: Inputs) -> None
         sheet.write(row, 0, name)
         sheet.write_row(row, 1, (one.value, one.low, one.high), look)
         for column, text in enumerate((one.unit, one.origin, one.source), start=4):
-            sheet.write_string(row, column, text)
-        book.define_name(name, f"=Inputs!$B${row + 1}")
+            sheet.write_string(row, column, text)  # never read as a formula
+        book.define_name(name, f"=Inputs!$B${row + 1}")  # formulas find it by this name
 
 
 def _write_model(
@@ -79,7 +79,7 @@ def _write_model(
     """One row a formula: its name, the live cell, and its text as the notebook prints it."""
     _write_head(sheet, looks, {"line": 26, f"in {currency}": 16, "formula": 110})
     for row, (name, formula) in enumerate(model.formulas.items(), start=1):
-        text = re.sub(r"\s+", " ", str(formula))
+        text = re.sub(r"\s+", " ", str(formula))  # a formula of several lines, in one
         sheet.write(row, 0, name)
         sheet.write_formula(row, 1, f"={text}", looks["fine"], float(base[name]))
         sheet.write_string(row, 2, text, looks["soft"])
@@ -105,6 +105,7 @@ def _write_summary(
         total = float(base[f"{way}_total"])
         sheet.write(row, 0, model.names[way])
         sheet.write_formula(row, 1, f"={way}_total", looks["money"], total)
+    # the same sums as in cost_model, in the language of a spreadsheet
     for row, way in enumerate(others, start=4):
         each = f"({TODAY}_each-{way}_each)"
         once = f"({way}_once-{TODAY}_once)"
@@ -144,7 +145,7 @@ def _write_head(sheet: Any, looks: Mapping, widths: Mapping[str, int], row: int 
     for column, (name, width) in enumerate(widths.items()):
         sheet.write(row, column, name, looks["head"])
         sheet.set_column(column, column, width)
-    sheet.freeze_panes(row + 1, 1)
+    sheet.freeze_panes(row + 1, 1)  # names stay in sight while one scrolls
     sheet.set_landscape()
     sheet.set_paper(9)  # A4
-    sheet.fit_to_pages(1, 0)
+    sheet.fit_to_pages(1, 0)  # one page wide, as long as it needs
