@@ -8,8 +8,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from helpers import CourseError, colab
-from helpers.core import files, pages, rows, runs, runtime
+from helpers import CourseError, colab, course
+from helpers.core import files, rows, runs, runtime
 from helpers.core.pilot import Pilot
 
 
@@ -119,7 +119,7 @@ def test_results_and_report(run):
         set(figure) == {"name", "value", "low", "high", "n", "unit", "seeds", "how"}
         and figure["low"] < 0.6 < figure["high"]
     )
-    page = pages.build_report(run.folder.parent).read_text()
+    page = course.build_report(run.folder.parent).read_text()
     assert "60.0 %" in page and "a &lt;test&gt;" in page and "60 % &amp; more" in page
 
 

@@ -94,10 +94,7 @@ class _OnceLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file. Raises CourseError with the line of a mistake.
-
-    A bad encoding, a tab, a full-width mark, a repeated key, or what is no YAML at all.
-    """
+    """The content of a YAML file; CourseError names the line of a mistake."""
     text = _read_utf8(path)
     try:
         return yaml.load(text, Loader=_OnceLoader)
@@ -119,8 +116,7 @@ def read_yaml(path: Path) -> Any:
 def numbered_rows(path: Path, notes: list[str] | None = None) -> list[tuple[int, dict[str, Any]]]:
     """(number, row) of a CSV or JSONL file: the row in a spreadsheet, the line of a JSONL file.
 
-    `notes` learns of unusual separators. Raises CourseError with line or row: no UTF-8, nothing
-    in it, an open quote, a repeated column, more or fewer cells than columns, no JSON object.
+    `notes` learns of unusual separators; CourseError names the line or row of a mistake.
     """
     text = _read_utf8(path, "save it as 'CSV UTF-8'")
     if not text.strip():
@@ -228,14 +224,13 @@ def append_entry(path: str | Path, entry: Mapping[str, Any], what: str, kept: in
 class Journal:
     """Results of slow work, appended to a JSONL file as they arrive: `entries` {key: value}.
 
-    A key is made of everything its value was made from (`fingerprint(...)`), never of a row's
-    number or id. `seconds` adds up all starts. `what` names the entries in errors.
+    A key is the fingerprint of all that its value was made from, never a row's number.
     """
 
     def __init__(self, path: str | Path, what: str = "Answers") -> None:
-        self.path, self.what = Path(path), what
+        self.path, self.what = Path(path), what  # what the entries are, for errors
         self.entries: dict[str, Any] = {}
-        self.seconds = 0.0
+        self.seconds = 0.0  # of all starts together
         for line in read_entries(self.path):
             if "entries" not in line:
                 raise CourseError(f"{self.path} was written by an older version; delete it.")

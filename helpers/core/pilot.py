@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from helpers import CourseError
-from helpers.core import public_sets
 from helpers.core.files import read_yaml
 from helpers.core.text import CONTROL, pydantic_sentences
 
@@ -18,32 +17,15 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,59}")
 TAKEN = ("id", "tags", "annotator", "simulated", "recipe", "teacher", "licence")
 
 
-class Sample(BaseModel):
-    """`values: {sample: 10, seed: 0}`: that many labels of a public set, drawn at random."""
-
-    model_config = ConfigDict(extra="forbid")
-    sample: int = Field(ge=2)
-    seed: int = 0
-
-
 class FieldSpec(BaseModel):
     """One field of the record: a label of a list, a span copied from the text, or a pattern."""
 
     model_config = ConfigDict(extra="forbid")
     type: Literal["label", "span", "pattern"]
     values: list[str] = []  # of a label
-    sample: Sample | None = None  # how many of them to draw, where a public set has them
     regex: str = ""
     optional: bool = False
     about: str = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _sampled(cls, content: Any) -> Any:
-        if isinstance(content, dict) and isinstance(content.get("values"), dict):
-            content = dict(content)
-            content["sample"] = content.pop("values")
-        return content
 
     @field_validator("values", mode="before")
     @classmethod
@@ -58,9 +40,9 @@ class FieldSpec(BaseModel):
 
     @model_validator(mode="after")
     def _complete(self) -> "FieldSpec":
-        if self.type != "label" and (self.values or self.sample):
+        if self.type != "label" and self.values:
             raise ValueError(f"'values' belongs to label fields, this one is a {self.type}")
-        if self.type == "label" and not self.sample:
+        if self.type == "label":
             self._check_values()
         if self.type == "pattern":
             self._check_regex()
@@ -125,24 +107,19 @@ class Pilot(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Pilot":
-        for name, field in self.fields.items():
+        for name in self.fields:
             if not NAME.fullmatch(name):
                 raise ValueError(f"the field name {name!r} may have letters, digits, - and _ only")
             if name == self.text or name in TAKEN:
                 taken = f"is taken: it is the text column, or one of {', '.join(TAKEN)}"
                 raise ValueError(f"the field name {name!r} {taken}; rename the field")
-            if field.sample and self.source is None:
-                raise ValueError(f"field {name!r} samples its values, which needs a 'source'")
         if self.source and (len(self.fields) != 1 or not self.labels):
             raise ValueError("a pilot with a 'source' has exactly one field, a label")
         return self
 
     @classmethod
     def load(cls, folder: str | Path) -> "Pilot":
-        """Read and check `folder/pilot.yaml`; values to sample are drawn from the public set.
-
-        Raises CourseError with one sentence per mistake: what is wrong, where, what to do.
-        """
+        """Read and check `folder/pilot.yaml`. Raises CourseError, one sentence per mistake."""
         folder = Path(folder)
         if not (folder / "pilot.yaml").is_file():
             what = "a pilot is a folder with a pilot.yaml and its rows"
@@ -158,9 +135,6 @@ class Pilot(BaseModel):
             known.pop("folder")
             raise CourseError(pydantic_sentences(problem, "pilot.yaml", known)) from None
         pilot.folder = folder
-        for name, field in pilot.fields.items():
-            if field.sample:
-                field.values = public_sets.sampled_values(pilot, name, field.sample)
         return pilot
 
     @property

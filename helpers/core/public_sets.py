@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers import ROOT, CourseError
+from helpers.core.pilot import Pilot, Source
 from helpers.core.text import normalised
 
 
@@ -18,19 +19,9 @@ def local_copy(name: str) -> Path | None:
     return None
 
 
-def sampled_values(pilot: Any, label: str, sample: Any) -> list[str]:
-    """As many labels as `values: {sample: ...}` says, drawn before any score is known."""
-    pairs = _splits(pilot.source, pilot.text, label)["train"]
-    known = sorted({value for _, value in pairs} - {"oos"})  # oos: out of scope, no label
-    if sample.sample > len(known):
-        has = f"{pilot.source.dataset} has {len(known)} labels"
-        raise CourseError(f"{has}; pilot.yaml wants to sample {sample.sample}.")
-    return sorted(random.Random(sample.seed).sample(known, sample.sample))
-
-
-def drawn_rows(pilot: Any) -> dict[str, list[dict]]:
+def drawn_rows(pilot: Pilot, source: Source) -> dict[str, list[dict]]:
     """{split: rows}: `per_label` training rows of each value, `test_rows`, and up to 60 ood."""
-    source, label = pilot.source, pilot.labels[0]
+    label = pilot.labels[0]
     values, splits = pilot.fields[label].values, _splits(source, pilot.text, label)
     # one generator for all draws, in this order: the rows are the same on every machine
     draw, tables = random.Random(source.seed), {"train": list[Any]()}
@@ -54,7 +45,7 @@ def drawn_rows(pilot: Any) -> dict[str, list[dict]]:
     return rows
 
 
-def _splits(source: Any, text: str, label: str) -> dict[str, list[tuple[str, str]]]:
+def _splits(source: Source, text: str, label: str) -> dict[str, list[tuple[str, str]]]:
     """{split: [(text, label), ...]} of CLINC150 or of any set that `load_dataset` reads."""
     name, config = source.dataset, source.config
     if name in ("clinc150", "clinc/clinc_oos"):

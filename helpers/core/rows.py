@@ -36,7 +36,10 @@ def load(pilot: Pilot, profile: Profile | None = None) -> Rows:
     Raises CourseError naming file, row and what to do, for up to five mistakes at once.
     """
     notes: list[str] = []
-    tables = public_sets.drawn_rows(pilot) if pilot.source else _from_files(pilot, notes)
+    if pilot.source:
+        tables = public_sets.drawn_rows(pilot, pilot.source)
+    else:
+        tables = _from_files(pilot, notes)
     _check_sizes(tables, notes)
     tables["train"] = _without_leaks(pilot, tables, notes)
     if profile:
@@ -102,8 +105,8 @@ def _checked(pilot: Pilot, path: Path, split: str, notes: list[str]) -> list[dic
         controls += changed
         formulas += str(new[pilot.text]).startswith(FORMULA)
     if mistakes:  # five are enough to see what kind of mistake it is
-        more = f" And {len(mistakes) - 5} more." if len(mistakes) > 5 else ""
-        raise CourseError(" ".join(mistakes[:5]) + more)
+        mistakes[5:] = [f"And {len(mistakes) - 5} more."] * (len(mistakes) > 5)
+        raise CourseError(" ".join(mistakes))
     if controls:
         notes.append(f"{name}: control characters in {controls} row(s) were replaced by spaces.")
     if formulas:

@@ -90,11 +90,7 @@ class Run:
         raise CourseError(f"{name} is made by chapter {chapter}; {cure}.")
 
     def stored_answers(self, chapter: str, name: str, texts: Sequence[str]) -> StoredAnswers:
-        """The answers `name` that another chapter recorded to exactly these texts.
-
-        Looks into this run's folder of that chapter, then into the reference copy, newest file
-        first. Raises CourseError naming the chapter to run.
-        """
+        """The answers `name` that another chapter recorded to these texts; or CourseError."""
         for folder in self._folders_of(chapter):
             hashes = "[0-9a-f]" * 12
             paths = list((folder / "answers").glob(f"{glob.escape(name)}-{hashes}.jsonl"))

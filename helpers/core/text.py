@@ -73,8 +73,7 @@ def pydantic_sentences(problem: ValidationError, file: str, known: Iterable[str]
 
 
 def _sentence(error: Any, file: str, known: list[str]) -> str:
-    # pydantic names the branch of a union it tried; a reader never wrote these words
-    place = [str(part) for part in error["loc"] if str(part) not in ("list[str]", "Sample")]
+    place = [str(part) for part in error["loc"]]
     where = " > ".join(place) or "the file"
     if error["type"] == "extra_forbidden":
         inside = f" in {' > '.join(place[:-1])}" if place[:-1] else ""
