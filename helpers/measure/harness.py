@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 
 from helpers import ROOT, CourseError
+from helpers.ask import answers
 from helpers.ask.likelihood import evaluating, log_likelihoods
 from helpers.choose import models
 from helpers.core.files import read_yaml, write_text
@@ -65,6 +66,15 @@ def load_tuned(pilot: Pilot, adapter: str | Path, here: Runtime) -> tuple[models
     dense = four_bit.dequantize()
     model = PeftModel.from_pretrained(dense, str(adapter), autocast_adapter_dtype=False)
     return base, tokenizer, model.eval()
+
+
+def tuned_prompt(pilot: Pilot, tokenizer, max_length: int) -> Callable[[str], str]:
+    """A function text -> the prompt as the tuned model of this pilot knows it."""
+
+    def ask(text: str) -> str:
+        return answers.prompt(pilot, tokenizer, text, full=False, max_length=max_length)
+
+    return ask
 
 
 def label_docs(
