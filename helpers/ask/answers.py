@@ -17,9 +17,9 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from helpers import CourseError
 from helpers.ask.likelihood import evaluating, half_precision, log_likelihoods, pad_token
+from helpers.ask.progress import progress
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
-from helpers.core.runtime import progress
 from helpers.make.grammar import record_grammar
 
 GRAMMAR_CHARACTERS = 4000  # of a message; a longer one makes a grammar that takes seconds to read

@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from helpers import CourseError
 from helpers.ask import engines
+from helpers.ask.progress import progress
 from helpers.ask.server import llama_server
 from helpers.choose import licensing, models
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
-from helpers.core.runtime import progress
 from helpers.core.text import pydantic_sentences
 
 KEY_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,79}"

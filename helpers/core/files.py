@@ -191,21 +191,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_entries(path: str | Path) -> list[dict]:
     """Entries of a JSONL file that grows line by line; a line cut by a kill leaves the file."""
-    path, entries, whole = Path(path), [], 0
-    if not path.is_file():
-        return []
-    for line in path.read_bytes().splitlines(keepends=True):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            break
-        if not isinstance(entry, dict) or not line.endswith(b"\n"):
-            break
-        entries.append(entry)
-        whole += len(line)
-    if path.stat().st_size > whole:  # the line that a kill cut short
-        os.truncate(path, whole)
-    return entries
+    path = Path(path)
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    if lines and not lines[-1].endswith(b"\n"):
+        os.truncate(path, path.stat().st_size - len(lines.pop()))
+    return [json.loads(line) for line in lines]
 
 
 def append_entry(path: str | Path, entry: Mapping[str, Any], what: str, kept: int) -> None:

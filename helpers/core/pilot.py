@@ -49,10 +49,8 @@ class FieldSpec(BaseModel):
         return self
 
     def _check_values(self) -> None:
-        if not self.values:
-            raise ValueError("a label field needs 'values', the list of allowed labels")
         if len(self.values) < 2:
-            raise ValueError("a label field needs at least two different 'values'")
+            raise ValueError("a label field needs 'values', at least two different ones")
         for value in self.values:
             if self.values.count(value) > 1:
                 raise ValueError(f"the value {value!r} is listed twice")

@@ -6,7 +6,6 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,14 +151,6 @@ def plain_errors() -> None:
         return [f"{kind.__name__}: {value}"]
 
     shell.set_custom_exc((CourseError,), show_sentence)
-
-
-def progress(things: Iterable, title: str, total: int | None = None) -> Iterable:
-    """A progress bar for a person; silent in recorded runs and tests (`COURSE_QUIET=1`)."""
-    from tqdm.auto import tqdm
-
-    silent = "COURSE_QUIET" in os.environ
-    return tqdm(things, desc=title, total=total, leave=False, disable=silent)
 
 
 def versions() -> dict[str, str | None]:
