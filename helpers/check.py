@@ -4,6 +4,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from typing import NamedTuple
 
 from helpers import CourseError, colab
@@ -36,7 +37,10 @@ def check() -> list[Requirement]:
 
 def _packages() -> Iterator[Requirement]:
     for name, wanted in colab.pinned().items():
-        present = runtime.installed_version(name) or "missing"
+        try:
+            present = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            present = "missing"
         ok: bool | None = present.split("+")[0] == wanted
         if not ok and colab.on_colab() and present != "missing":
             ok = None  # Colab keeps its own torch, numpy, pandas

@@ -148,8 +148,13 @@ class Pilot(BaseModel):
         task = f"Read the message and answer with one JSON object with the keys {keys}."
         lines = [task, self.about]
         for name, field in self.fields.items():
+            asked_for = {
+                "label": f"one of {', '.join(field.values)}",
+                "span": "words copied from the message",
+                "pattern": f"copied from the message, matching {field.regex}",
+            }[field.type]
             empty = " or null" if field.optional else ""
-            lines.append(f"{name}: {_asked_for(field)}{empty}. {field.about}".strip())
+            lines.append(f"{name}: {asked_for}{empty}. {field.about}".strip())
         return "\n".join(filter(None, lines))
 
     def answer(self, row: Mapping[str, Any]) -> str:
@@ -163,12 +168,3 @@ class Pilot(BaseModel):
             messages.append({"role": "user", "content": row[self.text]})
             messages.append({"role": "assistant", "content": self.answer(row)})
         return [*messages, {"role": "user", "content": text}]
-
-
-def _asked_for(field: FieldSpec) -> str:
-    """What the instruction says a field is."""
-    if field.type == "label":
-        return f"one of {', '.join(field.values)}"
-    if field.type == "span":
-        return "words copied from the message"
-    return f"copied from the message, matching {field.regex}"

@@ -6,6 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+import datasets
+
 from helpers import ROOT, CourseError
 from helpers.core.pilot import Pilot, Source
 from helpers.core.text import normalised
@@ -54,7 +56,12 @@ def _splits(source: Source, text: str, label: str) -> dict[str, list[tuple[str, 
         if here:
             raw = json.loads((here / "data_full.json").read_text(encoding="utf-8"))
             return {"train": raw["train"], "test": raw["test"], "ood": raw["oos_test"]}
-    data, splits = _loaded(name, config), {}
+    try:
+        data, splits = datasets.load_dataset(name, config), {}
+    except Exception as problem:  # the hub client raises a dozen kinds, all mean the same here
+        what = f"could not be loaded ({' '.join(str(problem).split())[:120]})"
+        cure = "check the name and the network, or put a copy into the folder that"
+        raise CourseError(f"The data set {name} {what}; {cure} COURSE_DATASETS names.") from problem
     for ours, theirs in (("train", "train"), ("test", "test" if "test" in data else "validation")):
         if theirs not in data or not {text, label} <= set(data[theirs].column_names):
             wanted = f"no split {theirs!r} with the columns {text!r} and {label!r}"
@@ -65,16 +72,3 @@ def _splits(source: Source, text: str, label: str) -> dict[str, list[tuple[str, 
             labels = [names[number] for number in labels]
         splits[ours] = list(zip(data[theirs][text], map(str, labels), strict=True))
     return splits | {"ood": [pair for pair in splits["test"] if pair[1] == "oos"]}
-
-
-def _loaded(name: str, config: str | None) -> Any:
-    from datasets import load_dataset
-
-    try:
-        return load_dataset(name, config)
-    except Exception as problem:  # the hub client raises a dozen kinds, all mean the same here
-        words = " ".join(str(problem).split())[:120]
-        cure = "check the name and the network, or put a copy into the folder that COURSE_DATASETS"
-        raise CourseError(
-            f"The data set {name} could not be loaded ({words}); {cure} names."
-        ) from problem

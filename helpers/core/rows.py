@@ -104,8 +104,9 @@ def _checked(pilot: Pilot, path: Path, split: str, notes: list[str]) -> list[dic
         mistakes += [f"{name} row {number}: {problem}" for problem in problems]
         controls += changed
         formulas += str(new[pilot.text]).startswith(FORMULA)
-    if mistakes:  # five are enough to see what kind of mistake it is
-        mistakes[5:] = [f"And {len(mistakes) - 5} more."] * (len(mistakes) > 5)
+    if len(mistakes) > 5:  # five are enough to see what kind of mistake it is
+        mistakes[5:] = [f"And {len(mistakes) - 5} more."]
+    if mistakes:
         raise CourseError(" ".join(mistakes))
     if controls:
         notes.append(f"{name}: control characters in {controls} row(s) were replaced by spaces.")
@@ -121,10 +122,9 @@ def _check_columns(pilot: Pilot, rows: list[tuple[int, dict]], name: str) -> Non
     for wanted in (pilot.text, *pilot.fields):
         if not any(wanted in row for _, row in rows[:50]):  # JSONL may leave empty fields out
             columns = list(rows[0][1])
-            raise CourseError(
-                f"{name} has no column {wanted!r}{did_you_mean(wanted, columns)} Its columns are "
-                f"{', '.join(columns)}: rename the column, or change pilot.yaml."
-            )
+            what = f"{name} has no column {wanted!r}{did_you_mean(wanted, columns)}"
+            cure = f"{', '.join(columns)}: rename the column, or change pilot.yaml"
+            raise CourseError(f"{what} Its columns are {cure}.")
 
 
 def _cleaned(pilot: Pilot, row: dict, number: int) -> tuple[dict, bool]:

@@ -122,7 +122,7 @@ class Run:
     ) -> None:
         """Enter a figure for results.json; a Share or a Comparison fills interval and n by itself.
 
-        `seeds`: where they are not the run's own. The same name again replaces the figure.
+        The same name again replaces the figure. `seeds`: where they are not the run's own.
         """
         # by their attributes, since core knows nothing of helpers.measure
         if hasattr(value, "difference"):

@@ -1,12 +1,12 @@
 """What this machine can do and how much a chapter does on it: device, number format, profile."""
 
-import importlib.metadata
 import logging
 import os
 import platform
 import sys
 import warnings
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from helpers import CourseError
@@ -153,21 +153,11 @@ def plain_errors() -> None:
     shell.set_custom_exc((CourseError,), show_sentence)
 
 
-def versions() -> dict[str, str | None]:
+def versions() -> dict[str, str]:
     """{package: installed version} of the packages that shape results, and of Python."""
     shaping = "torch transformers trl peft datasets accelerate bitsandbytes xllamacpp llguidance"
-    packages = {
-        name: installed_version(name) for name in (*shaping.split(), "scikit-learn", "numpy")
-    }
+    packages = {name: version(name) for name in (*shaping.split(), "scikit-learn", "numpy")}
     return {"python": platform.python_version(), **packages}
-
-
-def installed_version(name: str) -> str | None:
-    """The installed version of a package, None where it is missing."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def machine() -> dict[str, Any]:
