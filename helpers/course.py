@@ -73,10 +73,8 @@ def run_chapter(path: Path, say: Callable[[str], None], environment: dict) -> No
 
 def _stopped(chapter: str, problem: CellExecutionError | DeadKernelError) -> str:
     if isinstance(problem, DeadKernelError):
-        return (
-            f"{chapter}: the kernel died, most often because memory ran out; close other programs "
-            "and run the same command again: finished work is kept."
-        )
+        cure = "close other programs and run the same command again: finished work is kept"
+        return f"{chapter}: the kernel died, most often because memory ran out; {cure}."
     words = re.sub(r"\x1b\[[0-9;]*m", "", problem.evalue or str(problem))
     if problem.ename == "CourseError":
         return f"{chapter} stopped: {words}"
@@ -89,13 +87,11 @@ def _stopped(chapter: str, problem: CellExecutionError | DeadKernelError) -> str
 def tidy(notebook: NotebookNode) -> NotebookNode:
     """A notebook as it is stored: no stderr, no widget state, no timings in the metadata."""
     for cell in notebook.cells:
-        cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
+        cell.metadata = {name: cell.metadata[name] for name in cell.metadata if name == "tags"}
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
-    notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     return notebook
 
 
@@ -238,9 +234,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(options: argparse.Namespace) -> None:
     pilot = Pilot.load(Path(options.pilot).resolve())
     if pilot.name == "inbox" and pilot.folder != ROOT / "data/inbox":
-        raise CourseError(
-            "pilot.yaml: the name 'inbox' belongs to the bundled pilot; choose another."
-        )
+        taken = "the name 'inbox' belongs to the bundled pilot"
+        raise CourseError(f"pilot.yaml: {taken}; choose another.")
     notes = rows.load(pilot).notes  # mistakes in the rows are said before a kernel starts
     environment = {**os.environ, "COURSE_PILOT": str(pilot.folder), "COURSE_QUIET": "1"}
     environment["COURSE_RUNS"] = str(runs_folder())  # notebooks run in a folder of their own

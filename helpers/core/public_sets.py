@@ -66,9 +66,8 @@ def _splits(source: Source, text: str, label: str) -> dict[str, list[tuple[str, 
         if theirs not in data or not {text, label} <= set(data[theirs].column_names):
             wanted = f"no split {theirs!r} with the columns {text!r} and {label!r}"
             raise CourseError(f"{name} has {wanted}.")
-        labels = data[theirs][label]
-        names = getattr(data[theirs].features[label], "names", None)
-        if names:  # a ClassLabel stores numbers
-            labels = [names[number] for number in labels]
+        labels, feature = data[theirs][label], data[theirs].features[label]
+        if isinstance(feature, datasets.ClassLabel):  # it stores numbers
+            labels = feature.int2str(list(labels))
         splits[ours] = list(zip(data[theirs][text], map(str, labels), strict=True))
     return splits | {"ood": [pair for pair in splits["test"] if pair[1] == "oos"]}

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ def load(pilot: Pilot, profile: Profile | None = None) -> Rows:
     _check_sizes(tables, notes)
     tables["train"] = _without_leaks(pilot, tables, notes)
     if profile:
-        for split, rows in tables.items():
-            tables[split] = _capped(pilot, rows, split, profile, notes)
+        for split in tables:
+            tables[split] = _capped(pilot, tables[split], split, profile, notes)
     _check_classes(pilot, tables["train"], notes)  # after the draw: it must not lose one either
     datasets = {split: Dataset.from_list(rows) for split, rows in tables.items()}
     return Rows(datasets["train"], datasets["test"], datasets.get("ood"), notes)
@@ -65,8 +66,7 @@ def spread(
         turns: dict[str, list] = {}  # {value: its rows}
         for row in order:
             turns.setdefault(row[labels[0]], []).append(row)
-        longest = max(map(len, turns.values()), default=0)
-        order = [turn[i] for i in range(longest) for turn in turns.values() if i < len(turn)]
+        order = [row for turn in zip_longest(*turns.values()) for row in turn if row is not None]
     return order[:number]
 
 
@@ -146,7 +146,7 @@ def _problems(pilot: Pilot, row: dict, split: str) -> list[str]:
     if split == "ood" and all(row[name] is None for name in pilot.fields):
         return []  # rows outside the pilot's subject may have no labels at all
     problems = [wrong_value(name, spec, row[name], text) for name, spec in pilot.fields.items()]
-    return [problem for problem in problems if problem]
+    return list(filter(None, problems))
 
 
 def wrong_value(name: str, spec: FieldSpec, value: Any, text: str) -> str | None:
@@ -221,7 +221,7 @@ def _keep_every_value(drawn: list[dict], rows: list[dict], name: str) -> None:
         frequent, number = counts.most_common(1)[0]
         if row[name] in counts or number < 2:
             continue
-        place = next(i for i, other in enumerate(drawn) if other[name] == frequent)
+        place = [other[name] for other in drawn].index(frequent)
         drawn[place] = row
         counts.update({frequent: -1, row[name]: 1})
 

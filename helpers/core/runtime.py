@@ -155,9 +155,9 @@ def plain_errors() -> None:
 
 def versions() -> dict[str, str]:
     """{package: installed version} of the packages that shape results, and of Python."""
-    shaping = "torch transformers trl peft datasets accelerate bitsandbytes xllamacpp llguidance"
-    packages = {name: version(name) for name in (*shaping.split(), "scikit-learn", "numpy")}
-    return {"python": platform.python_version(), **packages}
+    names = ["torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes"]
+    names += ["xllamacpp", "llguidance", "scikit-learn", "numpy"]
+    return {"python": platform.python_version(), **dict(zip(names, map(version, names)))}
 
 
 def machine() -> dict[str, Any]:

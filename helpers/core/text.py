@@ -73,7 +73,7 @@ def pydantic_sentences(problem: ValidationError, file: str, known: Iterable[str]
 
 
 def _sentence(error: Any, file: str, known: list[str]) -> str:
-    place = [str(part) for part in error["loc"]]
+    place = list(map(str, error["loc"]))
     where = " > ".join(place) or "the file"
     if error["type"] == "extra_forbidden":
         inside = f" in {' > '.join(place[:-1])}" if place[:-1] else ""
