@@ -50,6 +50,7 @@ class HoldToGrammar(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The scores of shape (rows, ids), -inf where the grammar of the row does not go on."""
+        # the prompt is not part of the answer: at the first call there is no token to follow
         begun = input_ids.shape[1] > self.prompt_length
         for row, matcher in enumerate(self.matchers):
             if begun and not matcher.is_stopped():
@@ -98,11 +99,12 @@ def prompt(
     whole = templated(text)
     if max_length is None or len(text.encode()) < max_length:  # a token is at least a byte of text
         return whole
+    # what the template adds counts too, so the whole prompt is measured
     excess = len(tokenizer(whole, add_special_tokens=False).input_ids) - max_length
     if excess <= 0:
         return whole
     words = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
-    kept = len(words) - excess - 1
+    kept = len(words) - excess - 1  # one more, since tokens may join differently at the cut
     if kept < 8:
         raise CourseError(
             f"The instruction and examples alone fill the window of {max_length} tokens; use fewer "
@@ -146,13 +148,15 @@ def generate(
         grammar_kind = [type(pilot).__name__, pilot.model_dump(mode="json")["fields"]]
     chat = pilot.chat("", list(shots), full)
     limits = [max_length, max_new_tokens]
-    weights = hash_of_weights(model)
+    weights = hash_of_weights(model)  # a name or a path would not notice another training
     made_from = fingerprint(weights, tokenizer.chat_template, chat, grammar_kind, limits, hold)
     journal = Journal(f"{at}-{made_from}.jsonl")
 
     texts = [row[pilot.text] for row in rows]
     keys = [fingerprint(made_from, text) for text in texts]
+    # rows with the same text are asked once
     text_of = dict(zip(keys, texts))
+    # like lengths share a batch, so that little is padded
     todo = sorted(journal.missing(keys), key=lambda key: len(text_of[key]))
     start = None  # what all prompts begin with, as the model has read it
     try:
@@ -186,7 +190,7 @@ def _greedy(model, tokenizer, inputs: dict, grammars: list[str], max_new_tokens:
         out = model.generate(
             **inputs,
             max_new_tokens=max_new_tokens,
-            do_sample=False,
+            do_sample=False,  # the likeliest token each time: a run repeats
             logits_processor=processors,
             pad_token_id=pad_token(tokenizer),
         )
@@ -199,7 +203,9 @@ def hash_of_weights(model) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         if not isinstance(tensor, torch.Tensor):
             continue
+        # dtype and shape as well: the same bytes may be read in two ways
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        # numpy knows no bfloat16, so the bytes are hashed
         flat = tensor.detach().reshape(-1).contiguous().cpu()
         digest.update(flat.view(torch.uint8).numpy())
     for name, module in model.named_modules():
@@ -223,6 +229,7 @@ def _inputs(
     when nothing is shared; the mask hides it.
     """
     rows = tokenizer(texts, add_special_tokens=False).input_ids
+    # the start of the batch before is used again where it fits
     if not (start and _begin_with(rows, start[0])):
         start, length = None, _common_length(rows)
         if length >= shortest and len(rows) > 1:
@@ -233,6 +240,7 @@ def _inputs(
     longest, pad = max(len(row) for row in rows), pad_token(tokenizer)
     filled, mask = [], []
     for row in rows:
+        # the padding stands behind the start: its keys were read at these very places
         missing = longest - len(row)
         filled.append(row[:same] + [pad] * missing + row[same:])
         mask.append([1] * same + [0] * missing + [1] * (len(row) - same))

@@ -22,6 +22,7 @@ from helpers.core.runtime import detect
 # what a request leaves out
 SETTINGS = {"max_tokens": 80, "temperature": 0.8, "top_p": 0.95, "top_k": 0, "stop": None}
 ANYTHING = "root ::= [^\\x00]*\n"
+# no other request would fare better
 FATAL = {401: "refused the key", 403: "refused the key", 404: "knows no such model or address"}
 
 
@@ -53,6 +54,7 @@ def estimated_tokens(request: dict) -> int:
 def _until_stop(text: str, stop: Sequence[str] | None) -> str:
     """Text up to the first stop string, without white space around it."""
     for mark in stop or ():
+        # a mark at the very start is white space, not an end
         text = text.lstrip().split(mark)[0]
     return text.strip()
 
@@ -89,7 +91,9 @@ class Batches:
             self.tokenizer = AutoTokenizer.from_pretrained(base.path, padding_side="left")
             model = AutoModelForCausalLM.from_pretrained(base.path, dtype=here.torch_dtype)
         self.model = model.to(here.device).eval()
+        # prompts of a batch have different lengths
         self.tokenizer.pad_token_id = pad_token(self.tokenizer)
+        # what shapes the answers, beside the request
         self.identity = [hash_of_weights(model), self.tokenizer.chat_template]
 
     def units(self, requests: Sequence[dict]) -> Iterator[list[dict]]:
@@ -106,6 +110,7 @@ class Batches:
         inputs = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
         inputs = inputs.to(self.model.device)
         length = inputs.input_ids.shape[1]
+        # the draw is this batch's own and leaves the caller's random numbers alone
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(int(fingerprint(requests), 16) % 2**31)
             out = self.model.generate(
@@ -118,6 +123,7 @@ class Batches:
             )
         new = out[:, length:]
         read = inputs.attention_mask.sum(1).tolist()
+        # an ended row is filled up with pads
         written = (new != self.tokenizer.pad_token_id).sum(1).tolist()
         replies = []
         texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
@@ -136,6 +142,7 @@ class Batches:
         grammars = [request.get("grammar") for request in requests]
         processors = LogitsProcessorList()
         if any(grammars):
+            # the others of the batch may say what they like
             grammars = [grammar or ANYTHING for grammar in grammars]
             processors.append(HoldToGrammar(self.tokenizer, grammars, length))
         return processors
@@ -169,6 +176,7 @@ class Server:
         import openai
 
         self.teacher, self.parallel = teacher, teacher.parallel
+        # the address too: two servers may give one name to different models
         self.identity = [teacher.address, teacher.name, teacher.chat_only, teacher.gbnf]
         self._key, self._llama = teacher.key(), teacher.address == "embedded"
         self._client = openai.OpenAI(
@@ -218,7 +226,7 @@ class Server:
             messages = request.get("messages") or [{"role": "user", "content": request["prompt"]}]
             answer = self._client.chat.completions.create(messages=messages, **arguments)
             text = answer.choices[0].message.content
-        if not isinstance(text, str):
+        if not isinstance(text, str):  # a server that refuses sends null
             raise ValueError("no text")
         if self._key != "none":
             text = text.replace(self._key, "[key]")  # a server may repeat it
@@ -234,7 +242,7 @@ class Server:
         more = {}
         if request.get("grammar") and (self._llama or self.teacher.gbnf):
             more["grammar"] = request["grammar"]
-        if self._llama:
+        if self._llama:  # parameters that a hosted interface would refuse
             more |= {"cache_prompt": True, "top_k": settings["top_k"]}
         arguments = {"model": self.teacher.name, "seed": request["seed"], "extra_body": more}
         for name in ("max_tokens", "temperature", "top_p"):

@@ -78,6 +78,7 @@ def _reading(tokenizer, prompt: str, text: str) -> _Reading:
     border = len(tokenizer(prompt, add_special_tokens=False).input_ids)
     begins = []
     for start, _ in whole.offset_mapping[border:]:
+        # a token may begin in the prompt and end in the text
         begins.append(max(0, start - len(prompt)))
     return _Reading(whole.input_ids, border, begins)
 
@@ -90,11 +91,12 @@ def _read(model, batch: list[_Reading], pad: int) -> list[np.ndarray]:
         return [np.zeros(0) for _ in batch]
     ids, mask = [], []
     for reading in batch:
-        missing = longest - len(reading.ids)
+        missing = longest - len(reading.ids)  # on the left, so that all texts end together
         ids.append([pad] * missing + reading.ids)
         mask.append([0] * missing + [1] * len(reading.ids))
     tokens = torch.tensor(ids, device=model.device)
     attended = torch.tensor(mask, device=model.device)
+    # scores over the whole vocabulary are large: only those of the texts are kept
     with half_precision(model):
         output = model(input_ids=tokens, attention_mask=attended, logits_to_keep=most + 1)
     # the scores at one place are about the token at the next

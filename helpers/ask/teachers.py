@@ -103,6 +103,7 @@ def of(pilot: Pilot) -> Teacher:
             "pilot.yaml: teacher has an address but no model; add 'model:' with the name that the "
             "server knows it by."
         )
+    # the course knows the licence of its own model
     if teacher.model == "embedded" and "licence" not in lines:
         teacher.licence = "Apache-2.0"
     return teacher
@@ -111,6 +112,7 @@ def of(pilot: Pilot) -> Teacher:
 def _about_a_key(problem: ValidationError) -> str | None:
     """What to say when somebody wrote a key into the file."""
     for error in problem.errors():
+        # pydantic's own sentence might repeat what was written
         name = str(error["loc"][-1])
         if name == "key_from":
             return (
@@ -127,6 +129,7 @@ def _about_a_key(problem: ValidationError) -> str | None:
 
 def stated(teacher: Teacher) -> str:
     """What pilot.yaml itself says about the licence; a catalogue's function may take its place."""
+    # whoever writes a licence down has read it
     licence = teacher.licence.strip().lower()
     return licence if licence in ("blocked", "unknown") else "allowed"
 
@@ -287,6 +290,7 @@ class _Work:
         failures, pool = 0, ThreadPoolExecutor(self.engine.parallel)
         try:
             self._hand_out(pool)
+            # one that is ready is stored before the next is asked for
             while self.under_way:
                 ready = wait(self.under_way, return_when=FIRST_COMPLETED).done
                 replies, problem = self._store(ready)
@@ -310,7 +314,7 @@ class _Work:
     def _hand_out(self, pool: ThreadPoolExecutor) -> None:
         while self.units and len(self.under_way) < self.engine.parallel:
             unit = self.units.pop(0)
-            affordable = unit
+            affordable = unit  # as much of a batch as the budget allows
             while affordable and self.limit_passed_with(affordable):
                 affordable = affordable[:-1]
             if len(affordable) < len(unit):
@@ -325,11 +329,11 @@ class _Work:
         for job in jobs:
             unit = self.under_way.pop(job)
             self.bar.update(len(unit))
-            if job.exception():
+            if job.exception():  # raised later: what the others brought is stored first
                 problem = problem or job.exception()
                 continue
             for request, reply in zip(unit, job.result(), strict=True):
-                if not self._has(request):
+                if not self._has(request):  # a batch may repeat rows that were kept
                     entries[self._key(request)] = reply
         now = time.perf_counter()
         if entries:
@@ -343,7 +347,7 @@ class _Work:
         What is not answered yet counts with its longest possible answer.
         """
         number, read, written = self._spent()
-        expected = list(more)
+        expected = list(more)  # a budget must hold even if every answer is as long as it may be
         for unit in self.under_way.values():
             expected += unit
         for request in expected:
@@ -353,7 +357,7 @@ class _Work:
         return self.budget.passed(number + len(expected), read + written, cost)
 
     def _spent(self) -> tuple[int, int, int]:
-        replies = self.journal.entries.values()
+        replies = self.journal.entries.values()  # of every start, the failed ones too
         read = sum(reply["tokens_in"] for reply in replies)
         written = sum(reply["tokens_out"] for reply in replies)
         return len(replies), read, written

@@ -30,6 +30,7 @@ def new_span(spans: Sequence[str], draw: random.Random) -> str:
     whole = " ".join(words)
     if is_wide(tokens(whole)):  # a script without spaces: nothing to recombine
         return _redrawn(whole, draw)
+    # the draws stand in a fixed order: a seed must give the same rows in every version
     source = words
     if draw.random() < 0.5:
         source = other
@@ -49,7 +50,7 @@ def _redrawn(word: str, draw: random.Random) -> str:
     characters = []
     for character in word:
         for is_of_kind, alphabet in ALPHABETS:
-            if is_of_kind(character):
+            if is_of_kind(character):  # signs stay: PX-12 becomes QA-57
                 character = draw.choice(alphabet)
                 break
         characters.append(character)
@@ -147,6 +148,7 @@ def substitute(
             value = fresh[i][name]
             if not value:
                 value = new_value(pilot.fields[name], known_values(seeds, name), draw)
+            # drawn even where it is not used, so that the next rows are the same
             if row[name] and not _overlaps(row[name], name, record, copied):
                 text, record[name] = text.replace(row[name], value), value
         rows.append(augmented(pilot, "substitute", row, text, record, seed, i))
@@ -180,6 +182,7 @@ def plan(
 ) -> dict:
     """One plan; its request has a seed of its own, made of the recipe, the run's seed, its
     number."""
+    # not the number alone: two recipes would send the same seeds
     own = int(fingerprint(recipe, seed, number), 16) % 2**31
     return {
         "recipe": recipe,

@@ -53,6 +53,7 @@ def read_phrase_book(pilot: Pilot, path: str | Path | None = None) -> PhraseBook
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise CourseError(f"{path.name} is empty or not a list of 'part: phrases' lines.")
+    # parts named after label fields differ from pilot to pilot; pydantic sees them as one
     cues = {name: content.pop(name) for name in pilot.labels[1:] if name in content}
     try:
         book = PhraseBook.model_validate(content | {"cues": cues})
@@ -85,7 +86,7 @@ def _refuse_missing_values(book: PhraseBook, pilot: Pilot, file: str) -> None:
                 raise CourseError(
                     f"{file}, {part}: {value!r} is not among the values ({', '.join(values)})."
                 )
-        for value in values:
+        for value in values:  # compose draws every value
             if not phrases.get(value):
                 raise CourseError(f"{file}, {part}: {value!r} has no phrases.")
 
@@ -103,6 +104,7 @@ def _refuse_unknown_slots(book: PhraseBook, pilot: Pilot, file: str) -> None:
             lists.append((f"{part}, {value}", some, slots))
     for where, phrases, slots in lists:
         for phrase in phrases:
+            # a brace that is left opens a slot that never closes
             rest = SLOT.sub("", phrase)
             if "{" in rest or "}" in rest or not set(SLOT.findall(phrase)) <= set(slots):
                 raise CourseError(
@@ -128,6 +130,7 @@ def compose(pilot: Pilot, seeds: Rows, number: int, book: PhraseBook, seed: int 
     the book. The first label takes turns, the others come as often as in the seeds. A fifth is
     written small, a tenth has a typing error (not in Japanese or Chinese).
     """
+    # the draws stand in a fixed order: a seed must give the same rows in every version
     writer = _Writer(pilot, seeds, book, random.Random(seed))
     own = records(pilot, seeds, number, seed, book.spans)
     foreign = records(pilot, seeds, number, seed + 1, book.spans)
@@ -158,7 +161,7 @@ class _Writer:
         slip = self.draw.random() < 0.1 and not self.wide
         values = self._values(pieces, own, foreign, small)
         texts = [self._filled(piece, values, small, slip) for piece in pieces if piece]
-        space = " "
+        space = " "  # none in a script that has none
         if self.wide:
             space = ""
         text = re.sub(r" ?\n", "\n", space.join(texts)).strip()
@@ -183,6 +186,7 @@ class _Writer:
         if draw.random() < 0.7:
             pieces = [*asides, *middle]
         if draw.random() < 0.5:
+            # an empty part is drawn from too, or the draws behind it would move
             greeting = draw.choice(book.open or [""])
             pieces = [greeting, *pieces, "\n" + draw.choice(book.close or [""])]
         return pieces
@@ -197,7 +201,7 @@ class _Writer:
             if not value:
                 examples = self.known[name] + self.book.spans.get(name, [])
                 value = new_value(field, examples, self.draw)
-            if small and field.type == "span":
+            if small and field.type == "span":  # a pattern must still match
                 value = value.lower()
             values[slot] = value
         return values

@@ -65,7 +65,7 @@ def lamini(
         if not same:
             raise no_example(first, value)
         examples = draw.sample(same, min(shown, len(same)))
-        lead = draw.choice(examples)
+        lead = draw.choice(examples)  # whose other labels are the guess for the new row
         record = {name: lead[name] for name in pilot.labels} | {first: value}
         prompt = template.format(
             about=pilot.about,
@@ -91,7 +91,7 @@ def evolve(
     for i in range(number):
         row = rows[i % len(rows)]
         change = BROADER
-        if draw.random() >= 0.3:
+        if draw.random() >= 0.3:  # three in ten are new messages
             change = draw.choice(DEEPER)
         kept = [row[name] for name in copied_fields(pilot) if row[name]]
         if kept:
@@ -186,7 +186,7 @@ def attributes(
         request["temperature"] = 0.7
         if force:
             values = [record[name] for name in copied_fields(pilot) if record[name]]
-            draw.shuffle(values)
+            draw.shuffle(values)  # or the number would always stand behind the product
             request["grammar"] = _grammar_with(values)
         planned = _plan("attributes", near, record, request, seed, i, template)
         plans.append(planned | {"tags": f"{tone}, {length}"})
