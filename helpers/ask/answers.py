@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ from helpers.make.grammar import record_grammar
 GRAMMAR_CHARACTERS = 4000  # of a message; a longer one makes a grammar that takes seconds to read
 SHARED_START = 64  # tokens; a shorter common start is not worth reading on its own
 
-_vocabularies = weakref.WeakKeyDictionary()  # reading one takes a second: once per tokenizer
+# reading a vocabulary takes a second: once per tokenizer
+_vocabularies: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 class HoldToGrammar(LogitsProcessor):
@@ -145,7 +147,7 @@ def generate(
     """
     grammar_kind = None
     if hold:
-        grammar_kind = [type(pilot).__name__, pilot.model_dump(mode="json")["fields"]]
+        grammar_kind = [pilot.copies, pilot.model_dump(mode="json")["fields"]]
     chat = pilot.chat("", list(shots), full)
     limits = [max_length, max_new_tokens]
     weights = hash_of_weights(model)  # a name or a path would not notice another training
@@ -207,11 +209,10 @@ def hash_of_weights(model) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         # numpy knows no bfloat16, so the bytes are hashed
         flat = tensor.detach().reshape(-1).contiguous().cpu()
-        digest.update(flat.view(torch.uint8).numpy())
+        digest.update(flat.view(torch.uint8).numpy().data)
     for name, module in model.named_modules():
-        if hasattr(
-            module, "disable_adapters"
-        ):  # a layer of PEFT: its scale is not among the weights
+        # a layer of PEFT: its scale is not among the weights
+        if hasattr(module, "disable_adapters"):
             state = [module.disable_adapters]
             for part in ("active_adapters", "merged_adapters", "scaling"):
                 state.append(getattr(module, part, None))
@@ -244,7 +245,7 @@ def _inputs(
         missing = longest - len(row)
         filled.append(row[:same] + [pad] * missing + row[same:])
         mask.append([1] * same + [0] * missing + [1] * (len(row) - same))
-    inputs = {
+    inputs: dict[str, Any] = {
         "input_ids": torch.tensor(filled, device=model.device),
         "attention_mask": torch.tensor(mask, device=model.device),
     }

@@ -20,7 +20,13 @@ from helpers.core.files import fingerprint
 from helpers.core.runtime import detect
 
 # what a request leaves out
-SETTINGS = {"max_tokens": 80, "temperature": 0.8, "top_p": 0.95, "top_k": 0, "stop": None}
+SETTINGS: dict[str, Any] = {
+    "max_tokens": 80,
+    "temperature": 0.8,
+    "top_p": 0.95,
+    "top_k": 0,
+    "stop": None,
+}
 ANYTHING = "root ::= [^\\x00]*\n"
 # no other request would fare better
 FATAL = {401: "refused the key", 403: "refused the key", 404: "knows no such model or address"}
@@ -89,7 +95,7 @@ class Batches:
         base, here = models.resolve(teacher.model), detect()
         with models.loading(base):
             self.tokenizer = AutoTokenizer.from_pretrained(base.path, padding_side="left")
-            model = AutoModelForCausalLM.from_pretrained(base.path, dtype=here.torch_dtype)
+            model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=here.torch_dtype)
         self.model = model.to(here.device).eval()
         # prompts of a batch have different lengths
         self.tokenizer.pad_token_id = pad_token(self.tokenizer)
@@ -134,16 +140,16 @@ class Batches:
     def _prompt(self, request: dict) -> str:
         if "prompt" in request:
             return request["prompt"]
-        return self.tokenizer.apply_chat_template(
-            request["messages"], tokenize=False, add_generation_prompt=True
+        chat = request["messages"]
+        return str(
+            self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         )
 
     def _held(self, requests: Sequence[dict], length: int) -> LogitsProcessorList:
-        grammars = [request.get("grammar") for request in requests]
         processors = LogitsProcessorList()
-        if any(grammars):
+        if any(request.get("grammar") for request in requests):
             # the others of the batch may say what they like
-            grammars = [grammar or ANYTHING for grammar in grammars]
+            grammars = [request.get("grammar") or ANYTHING for request in requests]
             processors.append(HoldToGrammar(self.tokenizer, grammars, length))
         return processors
 

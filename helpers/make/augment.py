@@ -34,15 +34,12 @@ def new_span(spans: Sequence[str], draw: random.Random) -> str:
     source = words
     if draw.random() < 0.5:
         source = other
-    names = [word for word in source if not _has_digit(word)]
-    codes = [_redrawn(word, draw) for word in words if _has_digit(word)]
+    # a word with a digit is a code: PX-12 is drawn anew, "pump" is not
+    names = [word for word in source if not any(map(str.isdigit, word))]
+    codes = [_redrawn(word, draw) for word in words if any(map(str.isdigit, word))]
     if names and draw.random() < 0.15:
         return " ".join([*names, *codes])
     return " ".join([*codes, *names]) or _redrawn(whole, draw)
-
-
-def _has_digit(word: str) -> bool:
-    return any(character.isdigit() for character in word)
 
 
 def _redrawn(word: str, draw: random.Random) -> str:
@@ -60,6 +57,16 @@ def _redrawn(word: str, draw: random.Random) -> str:
 def copied_fields(pilot: Pilot) -> list[str]:
     """Names of the fields that are copied from the message: spans and patterns."""
     return [name for name, field in pilot.fields.items() if field.type != "label"]
+
+
+def copied_values(pilot: Pilot, row: Mapping) -> list[str]:
+    """The spans and patterns of a row, without the empty ones."""
+    return [row[name] for name in copied_fields(pilot) if row[name]]
+
+
+def record_of(pilot: Pilot, row: Mapping) -> dict:
+    """The fields of a row, and nothing else."""
+    return {name: row[name] for name in pilot.fields}
 
 
 def new_value(field: FieldSpec, known: Sequence[str], draw: random.Random) -> str:
@@ -89,7 +96,7 @@ def records(
     _refuse_missing_examples(pilot, known)
     draw, drawn = random.Random(seed), []
     for number_of_row in range(number):
-        record = {}
+        record: dict[str, str | None] = {}
         for name, field in pilot.fields.items():
             if field.type == "label" and name == pilot.labels[0]:
                 record[name] = field.values[number_of_row % len(field.values)]
@@ -139,11 +146,11 @@ def substitute(
     fresh = records(pilot, seeds, number, seed, spans)
     copied = copied_fields(pilot)
     # without a value to change a row would come back as it is
-    with_values = [row for row in seeds if any(row[name] for name in copied)]
+    with_values = [row for row in seeds if copied_values(pilot, row)]
     seeds = with_values or list(seeds)
     for i in range(number):
         row = seeds[i % len(seeds)]
-        text, record = row[pilot.text], {name: row[name] for name in pilot.fields}
+        text, record = row[pilot.text], record_of(pilot, row)
         for name in copied:
             value = fresh[i][name]
             if not value:

@@ -96,12 +96,11 @@ def _refuse_unknown_slots(book: PhraseBook, pilot: Pilot, file: str) -> None:
     others = [f"other.{name}" for name in copied]
     lists = [("open", book.open, others), ("close", book.close, others)]
     lists.append(("aside", book.aside, others))
-    for part, _, phrases in _parts(book, pilot):
-        slots = others
-        if part == "request":  # only a request fills the record
-            slots = copied + others
-        for value, some in phrases.items():
-            lists.append((f"{part}, {value}", some, slots))
+    for value, phrases in book.request.items():  # only a request fills the record
+        lists.append((f"request, {value}", phrases, copied + others))
+    for name, cues in book.cues.items():
+        for value, phrases in cues.items():
+            lists.append((f"{name}, {value}", phrases, others))
     for where, phrases, slots in lists:
         for phrase in phrases:
             # a brace that is left opens a slot that never closes
@@ -137,7 +136,7 @@ def compose(pilot: Pilot, seeds: Rows, number: int, book: PhraseBook, seed: int 
     rows = []
     for i in range(number):
         text, record = writer.message(own[i], foreign[i])
-        parent = seeds[i % len(seeds)] | {"id": "phrase book", "licence": book.licence}
+        parent = dict(seeds[i % len(seeds)]) | {"id": "phrase book", "licence": book.licence}
         rows.append(augmented(pilot, "compose", parent, text, record, seed, i))
     return rows
 

@@ -13,7 +13,17 @@ from collections.abc import Mapping, Sequence
 from helpers.core.files import fingerprint
 from helpers.core.pilot import Pilot
 from helpers.core.text import tokens
-from helpers.make.augment import Rows, Spans, copied_fields, no_example, origin, plan, records
+from helpers.make.augment import (
+    Rows,
+    Spans,
+    copied_fields,
+    copied_values,
+    no_example,
+    origin,
+    plan,
+    record_of,
+    records,
+)
 from helpers.make.grammar import record_grammar
 
 TEMPLATES = {
@@ -67,11 +77,14 @@ def lamini(
         examples = draw.sample(same, min(shown, len(same)))
         lead = draw.choice(examples)  # whose other labels are the guess for the new row
         record = {name: lead[name] for name in pilot.labels} | {first: value}
+        shots = ""
+        for row in examples:
+            shots += f"- {_one_line(row[pilot.text])}\n"
         prompt = template.format(
             about=pilot.about,
             field=first,
             value=value.replace("_", " "),
-            examples="".join(f"- {_one_line(row[pilot.text])}\n" for row in examples),
+            examples=shots,
         )
         request = {"prompt": prompt, "stop": ["\n"], "max_tokens": 60, "temperature": 0.7}
         plans.append(_plan("lamini", examples, record, request, seed, i, template))
@@ -93,14 +106,13 @@ def evolve(
         change = BROADER
         if draw.random() >= 0.3:  # three in ten are new messages
             change = draw.choice(DEEPER)
-        kept = [row[name] for name in copied_fields(pilot) if row[name]]
+        kept = copied_values(pilot, row)
         if kept:
             change += f" Keep these words exactly: {', '.join(kept)}."
         user = template.format(message=_one_line(row[pilot.text]), change=change)
         chat = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         request = {"messages": chat, "max_tokens": 110, "temperature": 0.7}
-        record = {name: row[name] for name in pilot.fields}
-        plans.append(_plan("evolve", [row], record, request, seed, i, template))
+        plans.append(_plan("evolve", [row], record_of(pilot, row), request, seed, i, template))
     return plans
 
 
@@ -185,7 +197,7 @@ def attributes(
         request = {"prompt": prompt, "stop": ["\n"], "max_tokens": LENGTHS[length]}
         request["temperature"] = 0.7
         if force:
-            values = [record[name] for name in copied_fields(pilot) if record[name]]
+            values = copied_values(pilot, record)
             draw.shuffle(values)  # or the number would always stand behind the product
             request["grammar"] = _grammar_with(values)
         planned = _plan("attributes", near, record, request, seed, i, template)
@@ -273,7 +285,7 @@ def rows_of(
         elif one["recipe"] == "lamini":
             record = weak_record(pilot, text, record, seeds)
         row = {"id": f"{one['recipe']}-{fingerprint(one)}", pilot.text: source}
-        row |= {name: record[name] for name in pilot.fields}
+        row |= record_of(pilot, record)
         row |= {"tags": one.get("tags", ""), "explanation": explanation.strip()}
         rows.append(row | origin(one, teacher.name, teacher.licence))
     return rows
@@ -299,9 +311,9 @@ def weak_record(pilot: Pilot, text: str, labels: Mapping, seeds: Rows) -> dict:
 
 def invented(pilot: Pilot, rows: Rows) -> list[bool]:
     """For each row: does its record hold a span or pattern that does not stand in its text?"""
-    copied, flags = copied_fields(pilot), []
+    flags = []
     for row in rows:
-        flags.append(any(row[name] and row[name] not in row[pilot.text] for name in copied))
+        flags.append(any(value not in row[pilot.text] for value in copied_values(pilot, row)))
     return flags
 
 
