@@ -17,6 +17,7 @@ from helpers.core.text import is_wide, tokens
 
 Rows = Sequence[Mapping]
 Spans = Mapping[str, Sequence[str]]  # {field: values beyond those of the seeds}
+VERSION = 1  # of the course's prompts: raise it when one of recipes.TEMPLATES changes
 ALPHABETS = (
     (str.isdigit, string.digits),
     (str.isupper, string.ascii_uppercase),
@@ -204,7 +205,7 @@ def origin(source: Mapping, teacher: str, licence: str) -> dict:
     return {
         "recipe": source["recipe"],
         "teacher": teacher,
-        "prompt_version": source.get("prompt_version", f"{source['recipe']}-1"),
+        "prompt_version": source.get("prompt_version", f"{source['recipe']}-{VERSION}"),
         "seed": source["request"]["seed"],
         "parents": source["parents"],
         "licence": licence,

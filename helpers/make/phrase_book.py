@@ -147,8 +147,10 @@ class _Writer:
     def __init__(self, pilot: Pilot, seeds: Rows, book: PhraseBook, draw: random.Random) -> None:
         self.pilot, self.book, self.draw = pilot, book, draw
         self.known = {name: known_values(seeds, name) for name in pilot.fields}
-        requests = " ".join(phrase for phrases in book.request.values() for phrase in phrases)
-        self.wide = is_wide(tokens(requests))
+        requests: list[str] = []
+        for phrases in book.request.values():
+            requests += phrases
+        self.wide = is_wide(tokens(" ".join(requests)))
 
     def message(self, own: dict, foreign: dict) -> tuple[str, dict]:
         """(text, record): `own` values fill the record, `foreign` ones what is not asked about."""
