@@ -46,6 +46,7 @@ def exact(pilot: Pilot) -> Filter:
         return int.from_bytes(digest)
 
     def judge(rows: Dataset) -> dict[int, str]:
+        # rows are sorted by their key: the first of each group stays
         keys = np.fromiter(map(key, texts_of(rows, pilot.text)), np.uint64, len(rows))
         _, first, group = np.unique(keys, return_index=True, return_inverse=True)
         copies = np.flatnonzero(first[group] != np.arange(len(rows)))
@@ -93,6 +94,7 @@ def near(pilot: Pilot, threshold: float = 0.7, heads: int = 8) -> Filter:
         buckets_of = _buckets(rows, pilot.text)
         for number, (name, text) in enumerate(_named_texts(rows, pilot.text)):
             buckets = buckets_of[:, number][buckets_of[:, number] > 0].tolist()
+            # the rows that share most bands are the likeliest copies
             candidates = Counter(chain.from_iterable(kept_in.get(b, ()) for b in buckets))
             own = shingles(text)
             for other, _ in candidates.most_common(heads):
@@ -125,7 +127,7 @@ def _buckets(rows: Dataset, column: str) -> np.ndarray:
         texts = [text or "" for text in batch[column]]
         keys[:, start : start + len(texts)] = band_keys(texts).T
         start += len(texts)
-    used = 0
+    used = 0  # buckets are numbered through over all bands
     for band in range(BANDS):
         _, group, times = np.unique(keys[band], return_inverse=True, return_counts=True)
         bucket = np.where(times > 1, np.cumsum(times > 1) + used, 0)
@@ -156,8 +158,10 @@ def decontaminate(
     runs: dict[tuple[str, ...], str] = {}
     for name, text in named:
         messages.setdefault(same_message(text), name)
-        for run in chain(_scaled_runs(tokens(text), long), _scaled_runs(tokens(text), short)):
-            runs.setdefault(run, name)
+        words = tokens(text)
+        for size in (long, short):
+            for run in word_runs(words, _scaled(size, words)):
+                runs.setdefault(run, name)
     sizes: list[int] = []
     with_shingle: dict[str, list[int]] = defaultdict(list)
     for number, (_, text) in enumerate(named):
@@ -175,8 +179,10 @@ def decontaminate(
         if most_alike[0] >= threshold:
             return f"{most_alike[0]:.0%} like {named[most_alike[1]][0]}"
         words = tokens(text)
-        is_long = len(words) >= 2 * long * (2.5 if is_wide(words) else 1)
-        for run in _scaled_runs(words, long if is_long else short):
+        size = short
+        if len(words) >= _scaled(2 * long, words):
+            size = long
+        for run in word_runs(words, _scaled(size, words)):
             if run in runs:
                 return f"{len(run)} words in a row shared with {runs[run]}"
         return None
@@ -186,6 +192,8 @@ def decontaminate(
     return text_filter("decontaminate", pilot, check, withhold=pilot.text, **settings)
 
 
-def _scaled_runs(words: list[str], size: int) -> Iterator[tuple[str, ...]]:
-    """Runs of `size` words, or of 2.5 times as many characters where words are not spaced."""
-    return word_runs(words, int(size * 2.5) if is_wide(words) else size)
+def _scaled(size: int, words: list[str]) -> int:
+    """`size` words, or 2.5 times as many characters where words are not spaced."""
+    if is_wide(words):
+        return int(2.5 * size)
+    return size

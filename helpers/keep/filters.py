@@ -79,12 +79,13 @@ def repetition(pilot: Pilot, share: float = 0.3) -> Filter:
 
     def check(text: str) -> str | None:
         words = tokens(text)
-        wide = is_wide(words)
-        size = 8 if wide else 3
-        if len(words) >= 3 * size:
+        size, between = 3, " "
+        if is_wide(words):  # eight characters are about three words
+            size, between = 8, ""
+        if len(words) >= 3 * size:  # shorter texts repeat by chance
             run, times = Counter(word_runs(words, size)).most_common(1)[0]
             if times >= 3 and times * size > share * len(words):
-                return f"{('' if wide else ' ').join(run)!r} stands {times} times"
+                return f"{between.join(run)!r} stands {times} times"
         sentences = Counter(part.strip() for part in re.split(r"[\n。.!?！？]+", text.casefold()))
         for sentence, times in sentences.items():
             if times > 1 and len(sentence) > 19:
@@ -195,7 +196,7 @@ def _half_words(texts: Iterable[str], vocabulary: int) -> set[str]:
 
 
 def _cut_off(text: str, half_words: set[str], strict: bool) -> str | None:
-    line = text.splitlines()[-1] if text else ""
+    line = "".join(text.splitlines()[-1:])
     words = tokens(line)
     open_mark = re.search(r"[,、(（\[「{]$|[^\s-]-$", text)
     if open_mark and (len(words) >= 5 or not re.search(r"[.!?]", text)):

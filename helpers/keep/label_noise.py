@@ -48,11 +48,13 @@ def cross_fit_disagreement(
         classes = sorted(set(values), key=str)
         given = np.array([classes.index(value) for value in values])
         trusted = [(row[pilot.text], row[name]) for row in seeds or () if row[name] in classes]
+        # every row is judged by a model of the other folds
         fold_of = np.random.default_rng(seed).permutation(len(texts)) % folds
         probability = np.full((len(texts), len(classes)), 1 / len(classes))
         for fold in range(folds):
             judged, unseen = np.flatnonzero(fold_of == fold), set(texts[fold_of == fold])
             learn = [(texts[i], values[i]) for i in np.flatnonzero(fold_of != fold)[:most]]
+            # a trusted copy of a judged text would give its answer away
             learn += [pair for pair in trusted if pair[0] not in unseen]
             # nothing to ask, or nothing to tell apart: every class stays as likely as the others
             if len(judged) and len({value for _, value in learn}) > 1:
@@ -66,7 +68,9 @@ def cross_fit_disagreement(
         return reasons
 
     settings: dict[str, Any] = {"text": pilot.text, "field": name, "times": times, "folds": folds}
-    settings |= {"most": most, "seed": seed, "seeds": content_hash(seeds) if seeds else None}
+    settings |= {"most": most, "seed": seed}
+    if seeds:
+        settings["seeds"] = content_hash(seeds)
     return Filter("agreement", judge, settings, whole=True)
 
 

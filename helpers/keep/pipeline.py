@@ -81,12 +81,14 @@ class Filter:
             return {**columns, "reason": [reasons[number] for number in numbers]}
 
         features = _with_text_columns(rows.features, "rejected_by", "reason")
+        # from the rows as they came: a rejected row keeps its text unmasked
         rejected = _map(rows.select(np.flatnonzero(bad)), with_reason, features, files[1])
         return Filtered(kept.select(np.flatnonzero(~bad)), rejected)
 
     def _verdicts(self, rows: Dataset, file: Path | None, processes: int) -> Dataset:
         """The column `reason`; with `adds`, all columns of the rows and the new ones besides."""
         reasons: dict[int, str] = {}
+        # a finished table is read from its file: the judge need not run again
         if self.whole and not (file and file.is_file()):
             reasons = self.judge(rows)
 
@@ -236,13 +238,15 @@ def curate(
     """
     table = _checked_rows(pilot, rows, filters)
     labels_before = _label_counts(pilot, table)
-    place = Path(folder) if folder else None
-    seconds_of = _open_folder(place) if place else {}
-    mark = content_hash(table) if place else ""
+    place, mark, seconds_of = None, "", {}
+    if folder:
+        place, mark = Path(folder), content_hash(table)
+        seconds_of = _open_folder(place)
     stages, rejected = [], []
     for number, step in enumerate(filters):
         if not len(table):
-            break
+            break  # said below, with the filter that took most
+        # changes with the rows, with every filter before, and with this one's settings
         mark = fingerprint(mark, __version__, step.name, step.settings)
         name, start = f"{number:02}_{step.name}_{mark}", time.perf_counter()
         result = step(table, place, name, processes)

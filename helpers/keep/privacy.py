@@ -21,9 +21,9 @@ FULL_WIDTH = {0xFF01 + k: 0x21 + k for k in range(94)} | {0x3000: 0x20}
 @functools.cache
 def _forms() -> dict[str, re.Pattern]:
     forms = {}
-    for kind, form in catalogue()["personal"].items():
-        form = form if isinstance(form, str) else "|".join(form)
-        forms[kind] = re.compile(form.replace("<L>", rf"[^\W{TOUCHING}]"))
+    for kind, alternatives in catalogue()["personal"].items():
+        form = "|".join(alternatives).replace("<L>", rf"[^\W{TOUCHING}]")
+        forms[kind] = re.compile(form)
     return forms
 
 
@@ -97,8 +97,8 @@ def pii(pilot: Pilot, regions: Sequence[str] = ()) -> Filter:
     def judge(batch: dict) -> dict:
         new: dict[str, list] = {pilot.text: [], "masked": [], "reason": []}
         for number, text in enumerate(batch[pilot.text]):
-            places = personal(text, regions, spare) if text else []
-            masked, kinds = mask(text, places), Counter(kind for *_, kind in places)
+            places = personal(text or "", regions, spare)
+            masked, kinds = mask(text or "", places), Counter(kind for *_, kind in places)
             note, reason = ", ".join(f"{kind} {times}" for kind, times in kinds.items()), None
             for name in copied:
                 value = batch[name][number] if name in batch else None
