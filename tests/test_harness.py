@@ -1,4 +1,4 @@
-"""lm-eval on local task files, without a network: its figure is recomputed here from the model itself; bad files are one sentence."""
+"""lm-eval on local task files, without a network: its figure is computed again from the model."""
 
 import json
 import socket
@@ -35,7 +35,7 @@ def test_lm_eval_offline_gives_the_figure_that_we_compute_ourselves(
     docs = harness.label_docs(
         pilot,
         rows.load(pilot).test,
-        lambda text: answers.prompt(pilot, tokenizer, text, full=False),
+        tokenizer,
     )
     files = [
         harness.write_task(tmp_path / "tasks", "label", docs),
@@ -60,11 +60,11 @@ def test_lm_eval_offline_gives_the_figure_that_we_compute_ourselves(
         )
 
 
-def test_a_task_file_is_plain_yaml_that_lm_eval_reads_by_itself(folder, tmp_path):
+def test_a_task_file_is_plain_yaml_that_lm_eval_reads_by_itself(tokenizer, folder, tmp_path):
     from lm_eval.tasks import TaskManager
 
     pilot = Pilot.load(folder)
-    docs = harness.label_docs(pilot, rows.load(pilot).test, str)
+    docs = harness.label_docs(pilot, rows.load(pilot).test, tokenizer)
     path = harness.write_task(tmp_path / "tasks", "label", docs)
     task = yaml.safe_load(path.read_text())
     assert task["output_type"] == "multiple_choice" and task["metric_list"] == [{"metric": "acc"}]
@@ -76,51 +76,49 @@ def test_a_task_file_is_plain_yaml_that_lm_eval_reads_by_itself(folder, tmp_path
     ] == docs
 
 
-def test_the_choices_are_the_labels_as_the_model_would_write_them(folder):
+def begun_answer(pilot, tokenizer, row, doc):
+    """What stands in a document's prompt behind the prompt that the tuned model knows."""
+    asked = answers.prompt(pilot, tokenizer, row["message"], full=False)
+    assert doc["prompt"].startswith(asked)
+    return doc["prompt"].removeprefix(asked)
+
+
+def test_the_choices_are_the_labels_as_the_model_would_write_them(tokenizer, folder):
     pilot = Pilot.load(folder)
-    doc = harness.label_docs(pilot, rows.load(pilot).test, lambda text: f"<{text}>")[0]
-    assert (
-        doc["prompt"] == '<What does belt 100 cost?>{"intent":'
-        and doc["choices"] == [' "order",', ' "quote",']
-        and doc["answer"] == 1
-    )
+    test = rows.load(pilot).test
+    doc = harness.label_docs(pilot, test, tokenizer)[0]
+    assert begun_answer(pilot, tokenizer, test[0], doc) == '{"intent":'
+    assert doc["choices"] == [' "order",', ' "quote",'] and doc["answer"] == 1
     second = pilot.model_copy(update={"fields": dict(reversed(pilot.fields.items()))})
-    begun = harness.label_docs(second, rows.load(pilot).test, lambda text: "")[1]["prompt"]
+    docs = harness.label_docs(second, test, tokenizer)
+    begun = begun_answer(second, tokenizer, test[1], docs[1])
     assert begun == '{"order_id": "PO-1101", "product": "pump", "intent":', (
         "fields before it stand there with their right values"
     )
-    assert harness.label_docs(second, rows.load(pilot).test, str)[0]["choices"] == [
-        ' "order"}',
-        ' "quote"}',
-    ], "the last field ends the record"
+    assert docs[0]["choices"] == [' "order"}', ' "quote"}'], "the last field ends the record"
 
 
 def test_a_choice_is_made_of_the_tokens_that_the_model_writes(tokenizer, folder):
-    """Prompt and choice together are the beginning of the record's own tokens: no border runs through a token."""
+    """Begun answer and choice are the start of the record's own tokens."""
     pilot = Pilot.load(folder)
-    for row, doc in zip(
-        rows.load(pilot).test, harness.label_docs(pilot, rows.load(pilot).test, lambda text: "")
-    ):
-        record = {name: row[name] for name in pilot.fields}
-        whole = tokenizer(pilot.answer(record), add_special_tokens=False).input_ids
-        begun = tokenizer(
-            doc["prompt"] + doc["choices"][doc["answer"]], add_special_tokens=False
+    test = rows.load(pilot).test
+    for row, doc in zip(test, harness.label_docs(pilot, test, tokenizer)):
+        answer = pilot.answer({name: row[name] for name in pilot.fields})
+        written = begun_answer(pilot, tokenizer, row, doc) + doc["choices"][doc["answer"]]
+        whole, begun, cut = tokenizer(
+            [answer, written, written[:-1]], add_special_tokens=False
         ).input_ids
-        cut = tokenizer(
-            doc["prompt"] + doc["choices"][doc["answer"]][:-1], add_special_tokens=False
-        ).input_ids
-        assert begun == whole[: len(begun)] and cut != whole[: len(cut)], (
-            "a choice that stops at the quote has another last token"
-        )
+        assert begun == whole[: len(begun)]
+        assert cut != whole[: len(cut)], "a choice that stops at the quote ends in another token"
 
 
 def test_what_cannot_be_a_task_is_one_sentence(folder, tmp_path):
     pilot = Pilot.load(folder)
     with pytest.raises(CourseError, match="Row 1 has no label for intent"):
-        harness.label_docs(pilot, [{"id": 1, "message": "x", "intent": None}], str)
+        harness.label_docs(pilot, [{"id": 1, "message": "x", "intent": None}], None)
     with pytest.raises(CourseError, match="no label field"):
         harness.label_docs(
-            pilot.model_copy(update={"fields": {"product": pilot.fields["product"]}}), [], str
+            pilot.model_copy(update={"fields": {"product": pilot.fields["product"]}}), [], None
         )
     with pytest.raises(CourseError, match="has no rows"):
         harness.write_task(tmp_path, "empty", [])

@@ -179,7 +179,8 @@ def error_cost(
 ) -> Cost:
     """What a way with these `records` costs per 1,000 messages, with its interval at 1 - alpha."""
     costs = check_costs(pilot, costs)
-    kinds_of, counts = [], Counter()
+    kinds_of: list[list[str]] = []
+    counts: Counter[str] = Counter()
     for row, record in zip(rows, records, strict=True):
         kinds_of.append(error_kinds(pilot, row, record, costs.errors))
         counts.update(kinds_of[-1])
@@ -193,7 +194,8 @@ def error_cost(
         return mean_interval(each, seed, alpha)
 
     value, low, high = (figure + costs.fixed for figure in money())
-    by_kind, by_field = {}, {}
+    by_kind: dict[str, tuple[int, float]] = {}
+    by_field: dict[str, Interval] = {}
     for kind, count in counts.items():
         by_kind[kind] = count, 1000 * count * costs.of(kind) / len(kinds_of)
         field = kind.split(".")[0]

@@ -6,10 +6,9 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -17,10 +16,8 @@ import yaml
 from helpers import ROOT, CourseError
 from helpers.ask import answers
 from helpers.ask.likelihood import evaluating, log_likelihoods
-from helpers.choose import models
 from helpers.core.files import read_yaml, write_text
 from helpers.core.pilot import Pilot
-from helpers.core.runtime import Runtime
 
 LOGGERS = ("lm_eval", "lm-eval", "lm_eval.evaluator", "lm_eval.api.task")
 
@@ -37,53 +34,13 @@ class Harness:
         return f"acc {self.acc:.1%} ± {self.stderr:.1%} (one standard error), n={self.right.size}"
 
 
-def load_tuned(pilot: Pilot, adapter: str | Path, here: Runtime) -> tuple[models.Base, Any, Any]:
-    """(base, tokenizer, model) of a stored adapter on its 4-bit base, ready to be measured.
-
-    `model.disable_adapter()` gives the base alone. Raises CourseError without the adapter.
-    """
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-
-    if not (Path(adapter) / "adapter_model.safetensors").is_file():
-        raise CourseError(
-            "The adapter that gave these answers is not beside them; run chapter 00 once more."
-        )
-    nf4 = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=here.torch_dtype,
-    )
-    base = models.resolve(pilot.base_model, pilot.folder)
-    with models.loading(base):
-        tokenizer = AutoTokenizer.from_pretrained(base.path)
-        device_map = {"": 0} if here.device == "cuda" else None
-        four_bit = AutoModelForCausalLM.from_pretrained(
-            base.path, dtype=here.torch_dtype, quantization_config=nf4, device_map=device_map
-        )
-    # the 4-bit weights written out in 16 bits: the same model, read several times faster
-    dense = four_bit.dequantize()
-    model = PeftModel.from_pretrained(dense, str(adapter), autocast_adapter_dtype=False)
-    return base, tokenizer, model.eval()
-
-
-def tuned_prompt(pilot: Pilot, tokenizer, max_length: int) -> Callable[[str], str]:
-    """A function text -> the prompt as the tuned model of this pilot knows it."""
-
-    def ask(text: str) -> str:
-        return answers.prompt(pilot, tokenizer, text, full=False, max_length=max_length)
-
-    return ask
-
-
 def label_docs(
-    pilot: Pilot, rows: Sequence[dict], ask: Callable[[str], str], name: str | None = None
+    pilot: Pilot, rows: Sequence[dict], tokenizer, max_length: int = 512, name: str = ""
 ) -> list[dict]:
     """Multiple-choice documents (id, prompt, choices, answer) for a label field, else the first.
 
-    `ask(text)` gives the prompt; the answer is begun up to the field, with the right values of the
-    fields before it. Raises CourseError without a label field or a label.
+    The answer is begun up to the field, with the right values of the fields before it. Raises
+    CourseError without a label field or a label.
     """
     if not pilot.labels:
         raise CourseError(
@@ -104,7 +61,8 @@ def label_docs(
             raise CourseError(
                 f"Row {row['id']} has no label for {name}; lm-eval needs labelled rows."
             )
-        begun = ask(row[pilot.text]) + "{"
+        text = row[pilot.text]
+        begun = answers.prompt(pilot, tokenizer, text, full=False, max_length=max_length) + "{"
         for field in fields[: fields.index(name)]:
             begun += f"{json.dumps(field)}: {json.dumps(row[field], ensure_ascii=False)}, "
         prompt = f"{begun}{json.dumps(name)}:"

@@ -19,6 +19,7 @@ from helpers.measure.intervals import Bools, Share, clustered_share, share
 from helpers.measure.scoring import same_value
 
 PAIR = 'root ::= "A" | "B"\n'  # the grammar of a verdict
+Places = Sequence[int] | np.ndarray
 # What the gate asks for
 FEWEST_PAIRS = 30
 LEAST_AGREEMENT = 0.6  # with people, also when balanced for length; an unreadable verdict is wrong
@@ -168,14 +169,15 @@ class Calibration:
 
 
 def calibrate(
-    places: np.ndarray, better: Sequence[int], longer: Sequence[int], labels: str = "people"
+    places: Places, better: Places, longer: Places, labels: str = "people"
 ) -> Calibration:
     """Hold a judge's verdicts against people's and decide whether it may be used.
 
     `places`: shape (pairs, 2), of read_pairs; `better`, `longer`: shape (pairs,), of pairs().
     It is accepted when whole 95 % intervals *show* what stands at the top of this module.
     """
-    places, better, longer = (np.asarray(each, int) for each in (places, better, longer))
+    places, better = np.asarray(places, int), np.asarray(better, int)
+    longer = np.asarray(longer, int)
     n = len(better)
     if places.shape != (n, 2) or longer.shape != (n,):
         raise CourseError(

@@ -45,7 +45,7 @@ def evaluation_page(facts: dict[str, Any], pictures: Sequence[tuple[str, Path]] 
     (count, money per 1,000)}, `figures` as in results.json. `pictures`: (caption, path of a PNG).
     """
     shown = [(caption, embedded_picture(Path(path))) for caption, path in pictures]
-    colour = COLOURS.get(facts.get("status"), "#b08d3e")
+    colour = COLOURS.get(facts.get("status", ""), "#b08d3e")
     return _fill("evaluation.html", facts, pictures=shown, colour=colour)
 
 

@@ -135,6 +135,26 @@ def train_student(
     return trainer.model, tokenizer, facts
 
 
+def load_student(
+    pilot: Pilot, adapter: str | Path, here: runtime.Runtime
+) -> tuple[models.Base, Any, Any]:
+    """(base, tokenizer, model) of a stored adapter on its 4-bit base, ready to be measured.
+
+    `model.disable_adapter()` gives the base alone. Raises CourseError without the adapter.
+    """
+    if not (Path(adapter) / "adapter_model.safetensors").is_file():
+        raise CourseError(
+            "The adapter that gave these answers is not beside them; run chapter 00 once more."
+        )
+    base = models.resolve(pilot.base_model, pilot.folder)
+    with models.loading(base):
+        tokenizer = AutoTokenizer.from_pretrained(base.path)
+        # the 4-bit weights written out in 16 bits: the same model, read several times faster
+        dense = training.load_base(base.path, here, four_bit=True).dequantize()
+    model = PeftModel.from_pretrained(dense, str(adapter), autocast_adapter_dtype=False)
+    return base, tokenizer, model.eval()
+
+
 def job_of_epochs(
     pilot: Pilot, rows: Sequence[Mapping[str, Any]], seed: int, epochs: int, test: Any
 ) -> StudentJob:
