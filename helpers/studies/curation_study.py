@@ -16,7 +16,7 @@ from datasets import Dataset
 from helpers import ROOT
 from helpers.ask import teachers
 from helpers.core import rows
-from helpers.core.files import Journal, write_text
+from helpers.core.files import Journal, read_entries, write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
 from helpers.keep import filters, pipeline
@@ -26,12 +26,16 @@ from helpers.studies import study_figures as figures
 from helpers.tune.students import SETTINGS, StudentJob
 
 Rows = list[dict[str, Any]]
+# labelled rows, made rows, how often the labelled ones are read, steps, seeds
 SEEDS, SIZE, REPEAT, STEPS, DRAWS = 24, 480, 6, 224, (0, 1, 2)
+# the filters that a regular expression or a count can do
 RULES = (
     *("schema", "copied", "length", "exact", "injection", "boilerplate", "leakage", "language"),
     *("repetition", "truncation"),
 )
+# rows asked for, by recipe
 MADE = {"attributes": 400, "lamini": 64, "evolve": 64, "substitute": 160, "compose": 640}
+# shares of labels that are replaced, and of test rows that are trained on
 NOISE, LEAK = (0.1, 0.2, 0.4), 0.2
 # the base in 16 bits: on two cores nothing is gained by 4, and chapter 05 compares them
 CURATION_STUDENT = {"method": "lora", "answer_only": True}
@@ -49,7 +53,7 @@ INVENTED_PAIRS = (("curated", "raw"), ("teacher curated", "teacher raw"))
 
 def study_seeds(pilot: Pilot, data: Any) -> Rows:
     """Training rows, labels in turns: what a firm has labelled before it makes more."""
-    return rows.spread([dict(row) for row in data.train], pilot.labels, SEEDS)
+    return rows.spread(list(data.train), pilot.labels, SEEDS)
 
 
 def synthetic_pool(pilot: Pilot, run: Run, seeds: Rows, say: Callable = print) -> Rows:
@@ -69,7 +73,7 @@ def synthetic_pool(pilot: Pilot, run: Run, seeds: Rows, say: Callable = print) -
         write_text(place, _as_lines(made))
         teacher = teachers.of(pilot).name
         run.keep("study_pool.jsonl", {"seeds": SEEDS, "made": MADE, "teacher": teacher})
-    return [json.loads(line) for line in place.read_text(encoding="utf-8").split("\n") if line]
+    return read_entries(place)
 
 
 def _ask_teacher(pilot: Pilot, run: Run, seeds: Rows, say: Callable) -> Rows:
@@ -111,7 +115,7 @@ def with_label_noise(pilot: Pilot, table: Rows, rate: float, seed: int) -> Rows:
 
 def leaked_rows(data: Any) -> Rows:
     """The test rows that the arms "leak" train on."""
-    return draw_rows([dict(row) for row in data.test], round(LEAK * len(data.test)), 0)
+    return draw_rows(list(data.test), round(LEAK * len(data.test)), 0)
 
 
 def curation_jobs(pilot: Pilot, data: Any, run: Run, say: Callable = print) -> list[StudentJob]:
@@ -119,6 +123,7 @@ def curation_jobs(pilot: Pilot, data: Any, run: Run, say: Callable = print) -> l
 
     Synthetic rows are drawn anew for each seed.
     """
+    # everything slow is made here, once, before the students start side by side
     seeds = study_seeds(pilot, data)
     pool = synthetic_pool(pilot, run, seeds, say)
     table = Dataset.from_list(pool)
@@ -135,6 +140,7 @@ def curation_jobs(pilot: Pilot, data: Any, run: Run, say: Callable = print) -> l
     jobs = []
 
     def add(study: str, arm: str, arm_rows: Rows, seed: int, sets: dict = test) -> None:
+        # only these arms are about invented values
         free = study in ("arms", "alone", "teacher")
         job = StudentJob(arm, arm_rows, seed, STEPS, sets, CURATION_STUDENT, free, study)
         jobs.append(job)
@@ -144,7 +150,8 @@ def curation_jobs(pilot: Pilot, data: Any, run: Run, say: Callable = print) -> l
         add("arms", "seeds only", seeds, seed, sets)
         for arm, made in (("raw", pool), ("rules only", ruled), ("curated", kept)):
             add("arms", arm, base + draw_rows(made, SIZE, seed), seed, sets)
-    every = [dict(row) for row in data.train]
+    # with every labelled row: are made rows still worth it?
+    every = list(data.train)
     repeat = max(1, round(len(base) / len(every)))
     add("more", "all seeds", every, 0)
     add("more", "all seeds and curated", every * repeat + draw_rows(kept, SIZE, 0), 0)
@@ -160,6 +167,7 @@ def curation_jobs(pilot: Pilot, data: Any, run: Run, say: Callable = print) -> l
     if size:
         add("teacher", "teacher raw", base + draw_rows(taught, size, 0), 0)
         add("teacher", "teacher curated", base + draw_rows(chosen, size, 0), 0)
+    # what goes wrong: labels that are noise, and test rows in the training set
     clean = base + draw_rows(kept, SIZE, 0)
     for rate in NOISE:
         add("harm", f"noise {rate:.0%}", with_label_noise(pilot, clean, rate, 0), 0)
@@ -177,7 +185,7 @@ def _labelled_ood(pilot: Pilot, data: Any) -> dict[str, Any]:
         return {}
     labelled = []
     for number, row in enumerate(data.ood):
-        if all(row[name] is not None for name in pilot.labels):
+        if None not in [row[name] for name in pilot.labels]:
             labelled.append(number)
     return {"ood": data.ood.select(labelled)}
 

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from helpers import CourseError
 from helpers.choose import memory, models
 from helpers.core import rows as labelled_rows
-from helpers.core.files import write_text
+from helpers.core.files import read_entries, write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
 from helpers.make import augment
@@ -52,7 +52,7 @@ def chapter_rows(run: Run, chapter: str, name: str) -> Rows:
     place = run.folder.parent.parent / chapter / name
     if not place.is_file():
         place = run.need(chapter, name)
-    return [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines() if line]
+    return read_entries(place)
 
 
 def rows_beyond_seeds(pilot: Pilot, data: Any, run: Run) -> tuple[Rows, str]:
@@ -60,8 +60,9 @@ def rows_beyond_seeds(pilot: Pilot, data: Any, run: Run) -> tuple[Rows, str]:
     try:
         more, source = chapter_rows(run, "04", "curated.jsonl"), "curated"
     except CourseError:
-        train = [dict(row) for row in data.train]
+        train = list(data.train)
         more, source = augment.substitute(pilot, train, max(CURVE), 5), "substituted"
+    # a test row may stand in an earlier chapter's file of another split
     banned = {row[pilot.text] for row in data.test}
     return [row for row in more if row[pilot.text] not in banned], source
 
@@ -71,7 +72,7 @@ def curve_rows(pilot: Pilot, data: Any, run: Run, seed: int = 0) -> dict[int, Ro
 
     Sizes that there are not enough rows for are left out.
     """
-    train = [dict(row) for row in data.train]
+    train = list(data.train)
     every = labelled_rows.spread(train, pilot.labels, len(train), seed)
     more, _ = rows_beyond_seeds(pilot, data, run)
     random.Random(seed).shuffle(more)  # the file lies recipe by recipe
@@ -118,13 +119,15 @@ def mean_row_tokens(pilot: Pilot, table: Rows) -> float:
 
 def qlora_jobs(pilot: Pilot, data: Any, run: Run, say: Any = print) -> list[StudentJob]:
     """Every student of the study, first the ones that matter most."""
-    seeds, sets = [dict(row) for row in data.train], {"test": data.test}
+    seeds, sets = list(data.train), {"test": data.test}
+    # the same passes for all: packs for the packed arms, batches for the padded one
     tokens = EPOCHS * len(seeds) * mean_row_tokens(pilot, seeds)
     packs = max(1, round(tokens / FAST["max_length"]))
     batches = -(-EPOCHS * len(seeds) // DEFAULT["batch_size"])
 
     def job(study: str, arm: str, table: Rows, seed: int, steps: int, **change: Any) -> StudentJob:
         settings = FAST | change
+        # the tutorial cell shares none of the fast one's choices
         if arm == "default":
             settings = DEFAULT
         return StudentJob(arm, table, seed, steps, sets, settings, study=study)
@@ -146,16 +149,18 @@ def qlora_jobs(pilot: Pilot, data: Any, run: Run, say: Any = print) -> list[Stud
         return jobs
 
     sizes, stages = curve(0), stage_rows(run)
+    # the first seed of everything comes before the second of anything
     jobs = speed(0) + methods(0) + sizes
     for arm, change in CHANGES.items():
         jobs.append(job("sweep", arm, seeds, 0, packs, **change))
+    # each stage goes on from the adapter of the one before
     before = None
     for name, table in stages.items():
         stage = job("sequence", f"after {name}", table, 0, STAGE_STEPS, start=before)
         before = stage.key(pilot)
         jobs.append(stage)
     if stages:
-        mixed = [row for table in stages.values() for row in table]
+        mixed = sum(stages.values(), [])
         jobs.append(job("sequence", "mix", mixed, 0, len(stages) * STAGE_STEPS))
     for repeats, those in ((speed, SEEDS[1:]), (curve, FEWER[1:]), (methods, FEWER[1:])):
         for seed in those:
@@ -246,6 +251,7 @@ def _gaps(cells: figures.Cells, ladder: Sequence[str]) -> Iterator[figures.Study
     for a, b in pairs:
         seeds = sorted({*figures.seeds_of(cells, a)} & {*figures.seeds_of(cells, b)})
         if seeds:
+            # the same seeds on both sides, so that the two means subtract
             both = [cell for cell in cells if cell["seed"] in seeds]
             yield figures.gap_figure(both, a, b, "test", "exact", how, seeds)
 

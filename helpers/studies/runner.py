@@ -48,6 +48,7 @@ def run_study(
     for figure in figures:
         run.figure(**vars(figure))
     path = run.finish(settings)
+    # the students' own seconds: they worked side by side, over several starts
     result = json.loads(path.read_text(encoding="utf-8"))
     result |= {"chapter": number, "seconds": round(sum(cell["seconds"] for cell in cells), 1)}
     write_text(path, json.dumps(result, indent=1))
@@ -75,6 +76,7 @@ def study_command(arguments: Sequence[str] | None = None) -> int:
     try:
         pilot = Pilot.load(Path(options.pilot).resolve())
         runtime.quiet()
+        # a GPU trains one student at a time
         side_by_side = runtime.detect().device == "cpu" and (os.cpu_count() or 1) > 1
         for number in options.numbers or STUDIES:
             path = run_study(number, pilot, n_jobs=2 if side_by_side else 1)

@@ -53,6 +53,7 @@ def mean_gap(cells: Cells, a: str, b: str, what: str) -> intervals.Share:
 
 
 def _row_means(cells: Cells, arm: str, what: str) -> np.ndarray:
+    # one row of numbers for each seed, one column for each test row
     right = [cell["right"][what] for cell in cells_of(cells, arm)]
     return np.mean(np.array(right, float), axis=0)
 

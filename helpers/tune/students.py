@@ -79,6 +79,7 @@ class StudentJob:
 
     def key(self, pilot: Pilot) -> str:
         """A fingerprint of everything the trained student is made from."""
+        # without the columns that say where a row comes from: they are not trained on
         taught = [[row[name] for name in (pilot.text, *pilot.fields)] for row in self.rows]
         asked = {name: [row[pilot.text] for row in rows] for name, rows in self.sets.items()}
         chat, settings = pilot.chat("", full=False), self.all_settings()
@@ -107,6 +108,7 @@ def train_student(
         four_bit = settings["method"] == "qlora"
         model = training.load_base(base.path, here, four_bit, getattr(torch, load))
     rows, _ = examples.training_rows(pilot, job.rows, tokenizer, settings["max_prompt_length"])
+    # the words of LoraConfig and of SFTConfig, as the settings have them
     names = ("r", "lora_alpha", "target_modules")
     adapter = training.lora_config(**{name: settings[name] for name in names})
     arguments = {"max_steps": job.steps, "seed": job.seed, "warmup_steps": 0.05}
