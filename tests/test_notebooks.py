@@ -57,6 +57,28 @@ def test_chapter_00_runs_on_a_folder_and_a_model_of_ones_own(tmp_path, tiny, cap
 
 
 @pytest.mark.slow
+def test_chapter_00_without_a_label_field_and_with_rows_out_of_domain(tmp_path, tiny, capsys):
+    place = tmp_path / "spans"
+    place.mkdir()
+    (place / "pilot.yaml").write_text(
+        "name: spans\ntext: body\nfields:\n  product: {type: span, optional: true}\n"
+        f"base_model: {json.dumps(str(tiny))}\n"
+    )
+    for split, n in (("train", 14), ("test", 12), ("ood", 4)):
+        lines = ["body,product"]
+        for i in range(n):
+            product = f"pump {i}" if i % 2 and split != "ood" else ""
+            lines.append(f"please send {product or 'nothing'} for {split},{product}")
+        (place / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    assert course.main(["--pilot", str(place), "--profile", "smoke", "--only", "00"]) == 0, (
+        capsys.readouterr().err
+    )
+    result = json.loads((tmp_path / "runs/spans/smoke/00/results.json").read_text())
+    names = {figure["name"] for figure in result["figures"]}
+    assert {"exact.tuned", "product.span.rules", "filled_where_null.tuned"} <= names
+
+
+@pytest.mark.slow
 def test_chapter_01_on_a_folder_and_a_model_that_the_catalogue_does_not_know(
     tmp_path, tiny, capsys
 ):
