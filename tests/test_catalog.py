@@ -1,4 +1,4 @@
-"""The catalogue refuses what has no source; the gate reaches the known verdicts and never allows what it does not know."""
+"""The catalogue refuses what has no source; the gate never allows what it does not know."""
 
 import csv
 import re
