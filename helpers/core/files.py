@@ -140,10 +140,8 @@ def numbered_rows(path: Path, notes: list[str] | None = None) -> list[tuple[int,
             continue
         if len(record) != len(header):
             what = "more" if len(record) > len(header) else "fewer"
-            raise CourseError(
-                f"{path.name} row {number} has {what} cells than the header; a text with a "
-                "comma or a line break needs quotes around it, and every quote its end."
-            )
+            cure = "a text with a comma or a line break needs quotes around it, every quote its end"
+            raise CourseError(f"{path.name} row {number} has {what} cells than the header; {cure}.")
         rows.append((number, dict(zip(header, record, strict=True))))
     return rows
 
@@ -233,10 +231,11 @@ class Journal:
 
     def add(self, entries: Mapping[str, Any], seconds: float = 0.0) -> None:
         """Append {key: value} and the seconds they took. Raises CourseError on a full disk."""
-        line = {"entries": dict(entries), "seconds": round(seconds, 3)}
+        seconds = round(seconds, 3)
+        line = {"entries": dict(entries), "seconds": seconds}
         append_entry(self.path, line, self.what, len(self.entries))
         self.entries.update(entries)
-        self.seconds += line["seconds"]
+        self.seconds += seconds
 
     def of(self, keys: Sequence[str]) -> list:
         """The values of these keys, in their order."""

@@ -38,12 +38,12 @@ def ranges(
 ) -> Figure:
     """Dots with intervals for {name: (value, low, high)} in any unit, values written in `form`."""
     figure, axes = new_axes(height=0.9 + 0.34 * len(named))
-    for y, (name, (value, low, high)) in enumerate(reversed(named.items())):
+    for y, (name, (value, low, high)) in enumerate(list(named.items())[::-1]):
         colour = ACCENT if name == highlight else INK
         axes.plot([low, high], [y, y], color=colour, linewidth=2)
         axes.plot(value, y, "o", color=colour, markersize=6)
         axes.annotate(f"  {form.format(value)}", (high, y), va="center", color=colour)
-    axes.set_yticks(range(len(named)), reversed(named))
+    axes.set_yticks(range(len(named)), list(named)[::-1])
     axes.set_ylim(-0.6, len(named) - 0.4)
     axes.set_xlim(0, 1.15 * max(high for _, _, high in named.values()))
     axes.grid(axis="x")
@@ -83,7 +83,8 @@ def _draw_bars(table: pd.DataFrame, title: str, form: str, colour: str | None = 
     table = table[::-1]  # matplotlib counts from below
     table.plot.barh(ax=axes, stacked=True, color=colour, width=0.62, legend=False)
     totals = table.sum(axis=1)
-    axes.bar_label(axes.containers[-1], [" " + form.format(total) for total in totals])
+    labels = [" " + form.format(total) for total in totals]
+    axes.bar_label(axes.containers[-1], labels)  # type: ignore[arg-type]
     axes.set(xlim=(0, 1.25 * totals.max()), ylabel="", title=title)
     axes.set_xticks([])  # the values are written on: no axis is needed
     return figure
