@@ -1,5 +1,7 @@
 """The bundled pilot: its sizes, its traps, and no near-copies between or within the splits."""
 
+import json
+import random
 import re
 from collections import Counter
 
@@ -8,7 +10,7 @@ import pytest
 from conftest import ROOT
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from helpers.core import rows
+from helpers.core import public_sets, rows
 from helpers.core.pilot import Pilot
 
 TRAPS = (
@@ -96,3 +98,13 @@ def test_the_card_and_the_guide_say_what_they_must():
         v for f in Pilot.load(ROOT / "data/inbox").fields.values() for v in f.values or []
     ]:
         assert f"`{value}`" in guide
+
+
+def test_the_ten_intents_of_clinc150_are_the_draw_of_seed_0():
+    place = public_sets.local_copy("clinc150")
+    if place is None:
+        pytest.skip("no local copy of CLINC150")
+    train = json.loads((place / "data_full.json").read_text(encoding="utf-8"))["train"]
+    known = sorted({label for _, label in train} - {"oos"})
+    values = Pilot.load(ROOT / "data/clinc150").fields["intent"].values
+    assert values == sorted(random.Random(0).sample(known, 10))

@@ -186,3 +186,12 @@ def test_one_variable_forces_32_bits(monkeypatch):
     monkeypatch.setenv("COURSE_FLOAT32", "1")
     here = runtime.detect("cpu")
     assert (here.dtype, here.bf16, here.fp16) == ("float32", False, False)
+
+
+def test_a_damaged_line_is_named_and_a_cut_one_leaves_the_file(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"a": 1}\n{"b": {"c": 2}\n{"d": 3}\n')
+    with pytest.raises(CourseError, match=r"answers.jsonl line 2 is damaged; take that line out"):
+        files.read_entries(path)
+    path.write_text('{"a": 1}\n{"b": ')
+    assert files.read_entries(path) == [{"a": 1}] and path.read_text() == '{"a": 1}\n'

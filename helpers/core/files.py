@@ -193,7 +193,14 @@ def read_entries(path: str | Path) -> list[dict]:
     lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
     if lines and not lines[-1].endswith(b"\n"):
         os.truncate(path, path.stat().st_size - len(lines.pop()))
-    return [json.loads(line) for line in lines]
+    entries = []
+    for number, line in enumerate(lines, 1):
+        try:
+            entries.append(json.loads(line))
+        except ValueError:  # a full disk cut a line, and the next one was written behind it
+            cure = "take that line out; what it held is made again"
+            raise CourseError(f"{path.name} line {number} is damaged; {cure}.") from None
+    return entries
 
 
 def append_entry(path: str | Path, entry: Mapping[str, Any], what: str, kept: int) -> None:
