@@ -278,7 +278,7 @@ def _chosen(only: str | None) -> list[tuple[str, Path]]:
 
 def _bar_in_words(pilot: Pilot, profile: Profile | None) -> str:
     """The agreed bar in a sentence, empty where none is frozen."""
-    if not sealed.first_sealed(sealed.places(pilot, profile)):
+    if not sealed.place_of_bar(pilot, profile):
         return ""
     try:
         return f"The {Bar.load(pilot, profile)}"

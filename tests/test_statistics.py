@@ -8,7 +8,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from helpers import CourseError
-from helpers.measure import agreement, intervals, planning
+from helpers.agree import planning
+from helpers.measure import agreement, intervals
 
 DRAWS = 2000
 

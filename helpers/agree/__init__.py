@@ -1,1 +1,1 @@
-"""Agree before looking: the bar, its seal, its verdict."""
+"""Agree before looking: how many rows a question needs, the bar, its seal, its verdict."""

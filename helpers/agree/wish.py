@@ -12,20 +12,17 @@ from helpers.core.files import read_yaml, write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runtime import Profile
 from helpers.core.text import pydantic_sentences
-from helpers.measure.error_costs import Costs, check_costs, default_costs, known_kinds
+from helpers.measure.error_costs import Costs, check_costs, default_costs
 
 WISH_FILE = "bar_wish.yaml"
-HEAD = (
-    "# What the bar asks. Every number is an assumption until those who do the work have read it.\n"
-    "# agreed: true freezes the page with the next `make bar`.\n"
-)
+HEAD = "# Assumptions, until those who do the work have read them; agreed: true freezes the page.\n"
 
 
 class Wish(BaseModel):
     """`may_lose`: points that any single field may lose against the baseline; the rest as in Bar.
 
-    Every key of the file is optional. What is left out keeps a value that follows from the field
-    types alone; `costs` and its `errors` are filled up in the same way.
+    Every key of the file is optional, in `costs` and its `errors`, too: what is left out follows
+    from the field types.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -53,9 +50,9 @@ class Wish(BaseModel):
         costs = check_costs(pilot, {**prices, **own_prices, "errors": errors})
         # an invented order number is the error that travels on unseen
         critical = {}
-        for kind in known_kinds(pilot):
-            spec = pilot.fields.get(kind.split(".")[0])
-            if spec and spec.type == "pattern" and kind.endswith((".wrong", ".extra")):
+        for kind in prices["errors"]:
+            name, _, what = kind.partition(".")
+            if what in ("wrong", "extra") and pilot.fields[name].type == "pattern":
                 critical[kind] = 0.02
         defaults = {"critical": critical, "max_cost_per_1000": costs.today}
         try:
@@ -65,11 +62,11 @@ class Wish(BaseModel):
 
     def for_bar(self, pilot: Pilot, baseline: str, rows: int) -> dict[str, Any]:
         """Arguments of Bar.freeze."""
-        wish = self.model_dump(exclude={"may_lose"})
         secondary = {}
         if len(pilot.fields) > 1:  # one field is the record itself
             secondary = dict.fromkeys(pilot.fields, self.may_lose)
-        return {**wish, "secondary": secondary, "baseline": baseline, "rows": rows}
+        known = {"secondary": secondary, "baseline": baseline, "rows": rows}
+        return self.model_dump(exclude={"may_lose"}) | known
 
     def next_step(self, bar: Bar, pilot: Pilot, profile: Profile | None = None) -> str:
         """What to do now, in one sentence; leaves a file to fill in where there is none yet."""
@@ -82,16 +79,12 @@ class Wish(BaseModel):
             wish = self.model_dump(mode="json")
             write_text(blank, HEAD + yaml.safe_dump(wish, sort_keys=False, allow_unicode=True))
             todo = f"copy {blank} into {own.parent}, put your own numbers in, write agreed: true"
-        return (
-            "a draft, nothing is frozen: read bar_draft.md with those who decide; "
-            f"{todo}, and run `make bar PILOT={own.parent}` again"
-        )
+        first = "a draft, nothing is frozen: read bar_draft.md with those who decide"
+        return f"{first}; {todo}, and run `make bar PILOT={own.parent}` again"
 
 
 def _lines(content: Any, where: str) -> dict[str, Any]:
-    """The 'key: value' lines of a YAML file, none where there is nothing."""
     if content is not None and not isinstance(content, dict):
-        raise CourseError(
-            f"{WISH_FILE}: {where} must be 'key: value' lines, without a dash in front."
-        )
+        must = "must be 'key: value' lines, without a dash in front"
+        raise CourseError(f"{WISH_FILE}: {where} {must}.")
     return content or {}

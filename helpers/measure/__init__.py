@@ -1,1 +1,1 @@
-"""Measure: scores, intervals, planning, baselines, confidence, judges, errors, the report."""
+"""Measure: scores, intervals, baselines, confidence, judges, errors, the report."""

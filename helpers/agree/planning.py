@@ -1,6 +1,8 @@
 """How many rows a question needs: power of the exact McNemar test, chances to clear a margin."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import brentq
@@ -10,6 +12,14 @@ from statsmodels.stats.proportion import proportion_confint
 from helpers import CourseError
 from helpers.measure.intervals import tango_statistic
 
+if TYPE_CHECKING:
+    from helpers.agree.bar import Bar
+
+Chance = Callable[[int], float]  # n rows: probability that they show it
+
+# assumed shares of rows where just one of the two ways is right
+DISCORDANT_RECORDS, DISCORDANT_FIELDS = 0.4, 0.1
+
 
 def paired_power(n: int, gain: float, discordant: float, alpha: float = 0.05) -> float:
     """Probability that the exact two-sided McNemar test on n rows finds a true difference `gain`.
@@ -18,7 +28,7 @@ def paired_power(n: int, gain: float, discordant: float, alpha: float = 0.05) ->
     number of such rows; libraries have only the large-sample formula, which is wrong for few rows.
     Raises CourseError when the gain is larger than the discordant share, which cannot be.
     """
-    _check_possible(n, gain, discordant, possible=gain >= 0 and discordant > 0)
+    _check_possible(n, gain, discordant)
     differing = np.arange(n + 1)
     # the largest count on the losing side that still gives p <= alpha
     edge = binom.ppf(alpha / 2, differing, 0.5) - 1
@@ -29,12 +39,10 @@ def paired_power(n: int, gain: float, discordant: float, alpha: float = 0.05) ->
     return float(np.sum(weight * np.where(edge < 0, 0.0, rejected)))
 
 
-def _check_possible(n: int, gain: float, discordant: float, possible: bool = True) -> None:
-    if not possible or not abs(gain) <= discordant <= 1 or n < 1:
-        raise CourseError(
-            f"A difference of {gain:g} needs at least as large a share of rows that differ, "
-            f"not {discordant:g}."
-        )
+def _check_possible(n: int, gain: float, discordant: float) -> None:
+    if not 0 < discordant <= 1 or abs(gain) > discordant or n < 1:
+        what = "needs at least as large a share of rows that differ"
+        raise CourseError(f"A difference of {gain:g} {what}, not {discordant:g}.")
 
 
 def rows_needed(gain: float, discordant: float, power: float = 0.8, alpha: float = 0.05) -> int:
@@ -43,10 +51,8 @@ def rows_needed(gain: float, discordant: float, power: float = 0.8, alpha: float
     while paired_power(high, gain, discordant, alpha) < power:
         high *= 2
         if high > 1_000_000:
-            raise CourseError(
-                f"A difference of {gain:g} at {discordant:g} discordant rows needs more than a "
-                "million rows."
-            )
+            what = f"A difference of {gain:g} at {discordant:g} discordant rows"
+            raise CourseError(f"{what} needs more than a million rows.")
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
@@ -73,14 +79,24 @@ def smallest_difference(
 def rows_for_zero_errors(rate: float, confidence: float = 0.95) -> int:
     """Rows without a single error that show an error rate of at most `rate`."""
     if not 0 < rate < 1:
-        raise CourseError(
-            f"No number of rows shows an error rate of at most {rate:g}; "
-            "take a rate between 0 and 1."
-        )
+        what = f"No number of rows shows an error rate of at most {rate:g}"
+        raise CourseError(f"{what}; take a rate between 0 and 1.")
     n = int(np.ceil(np.log(1 - confidence) / np.log1p(-rate)))
     if (1 - rate) ** n > 1 - confidence:  # rounding
         n += 1
     return n
+
+
+def rows_for_perfect(wrong: float, margin: float, alpha: float = 0.05) -> int | None:
+    """Rows for one without errors to clear `margin` over a baseline wrong so often, or None."""
+    one_row = float(tango_statistic(wrong, 0.0, 1, margin))
+    if one_row <= 0:
+        return None
+    # the statistic grows with the square root of n
+    return int(np.ceil((norm.isf(alpha / 2) / one_row) ** 2 - 1e-9))
+
+
+# Before anybody signs: how likely a page is to be passed ---------------------------------------
 
 
 def chance_to_clear(
@@ -108,7 +124,7 @@ def chance_to_be_rare(n: int, rate: float, limit: float) -> float:
     return float(binom.pmf(counts, n, rate)[highest <= limit].sum())
 
 
-def rows_for_chance(chance: Callable[[int], float], wanted: float = 0.8) -> int | None:
+def rows_for_chance(chance: Chance, wanted: float = 0.8) -> int | None:
     """The fewest rows, to within 5 %, from which `chance(n)` is `wanted`; None beyond 20,000."""
     n = 10
     while n <= 20_000:
@@ -118,10 +134,24 @@ def rows_for_chance(chance: Callable[[int], float], wanted: float = 0.8) -> int 
     return None
 
 
-def rows_for_perfect(wrong: float, margin: float, alpha: float = 0.05) -> int | None:
-    """Rows for one without errors to clear `margin` over a baseline wrong so often, or None."""
-    one_row = float(tango_statistic(wrong, 0.0, 1, margin))
-    if one_row <= 0:
-        return None
-    # the statistic grows with the square root of n
-    return int(np.ceil((norm.isf(alpha / 2) / one_row) ** 2 - 1e-9))
+def chances_of_passing(bar: "Bar") -> dict[str, tuple[str, Chance]]:
+    """{figure name: (what is true, Chance that the condition is shown)}.
+
+    The page passes only when every condition does, so its own chance is at most the smallest.
+    """
+    chances: dict[str, tuple[str, Chance]] = {}
+    clear = partial(chance_to_clear, alpha=bar.alpha / bar.looks)
+    for extra in (5, 10):
+        gain = min(1.0, bar.margin + extra / 100)
+        discordant = max(DISCORDANT_RECORDS, gain)
+        chance = partial(clear, gain=gain, discordant=discordant, margin=bar.margin)
+        chances[f"exact_record.plus_{extra}"] = (f"exact record, plus {extra}", chance)
+    if bar.secondary:
+        margin = -min(bar.secondary.values())
+        chance = partial(clear, gain=0, discordant=DISCORDANT_FIELDS, margin=margin)
+        chances["a_field"] = ("a field, exactly equal", chance)
+    for kind, limit in bar.critical.items():
+        name = kind.replace(" ", "_").replace("-", "_").lower()
+        chance = partial(chance_to_be_rare, rate=limit / 2, limit=limit)
+        chances[name] = (f"{kind}, at half its limit", chance)
+    return chances
