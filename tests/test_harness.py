@@ -14,6 +14,7 @@ from helpers.ask.likelihood import log_likelihoods
 from helpers.core import rows, runtime
 from helpers.core.pilot import Pilot
 from helpers.measure import harness
+from helpers.tune import students
 
 
 @pytest.fixture
@@ -131,3 +132,25 @@ def test_the_general_questions_are_forty_and_their_places_are_mixed():
     places = np.bincount([d["answer"] for d in docs], minlength=4)
     assert places.min() >= 6 and places.max() <= 14
     assert (ROOT / "data/general/CARD.md").is_file()
+
+
+def test_a_stored_adapter_is_loaded_on_its_base_and_can_be_switched_off(tiny, folder, tmp_path):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    pilot = Pilot.load(folder).model_copy(update={"base_model": str(tiny), "folder": folder})
+    here = runtime.detect()
+    with pytest.raises(CourseError, match="run chapter 00 once more"):
+        students.load_student(pilot, tmp_path / "adapter", here)
+    lora = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    plain = AutoModelForCausalLM.from_pretrained(tiny, dtype="float32")
+    get_peft_model(plain, lora).save_pretrained(tmp_path / "adapter")
+    base, tokenizer, model = students.load_student(pilot, tmp_path / "adapter", here)
+    ids = tokenizer("Where is it?", return_tensors="pt").input_ids
+    with torch.inference_mode():
+        tuned = model(ids).logits
+        with model.disable_adapter():
+            alone = model(ids).logits
+    assert not model.training and base.path == str(tiny)
+    assert not torch.allclose(tuned, alone)
