@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 from conftest import ROOT
 from datasets import Dataset
@@ -436,8 +435,6 @@ def test_agreement_needs_another_label_that_is_likelier(pilot):
         ]
     )
     assert list(why(label_noise.cross_fit_disagreement(pilot), table)) == ["r7"]
-    p = np.array([[0.5, 0.5], [0.1, 0.9], [0.9, 0.1]])
-    assert label_noise.suspects(p, np.array([0, 0, 0])) == {1: 1}
 
 
 # The pipeline ---------------------------------------------------------------------------------
@@ -552,9 +549,7 @@ def test_disk_memory_and_two_processes_give_the_same_rows(pilot, data, tmp_path)
     for part in ("kept", "rejected"):
         one, two, three = (getattr(f, part).to_pandas() for f in (plain, split, again))
         assert one.equals(two) and one.equals(three) and len(one)
-    assert "masked" in plain.kept.column_names and [s.seconds for s in again.stages] == [
-        s.seconds for s in split.stages
-    ]
+    assert "masked" in plain.kept.column_names
 
 
 def test_a_changed_setting_is_not_taken_from_the_folder(pilot, data, tmp_path):

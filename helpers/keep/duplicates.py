@@ -16,7 +16,9 @@ from helpers.core.pilot import Pilot
 from helpers.core.text import TOKEN, is_wide, same_message, tokens
 from helpers.keep.pipeline import Filter, text_filter, texts_of
 
+NEAR, HEADS = 0.7, 8  # a near copy shares 70 % of its runs; crowds are met by their first 8 rows
 BANDS, BAND_SIZE = 24, 5  # 24 bands of 5 hashes find 98.8 % of pairs at 0.7 alike, 99.99 % at 0.8
+LEAK, LONG_RUN, SHORT_RUN = 0.5, 13, 8  # of a test row: share of its runs; words in a row
 # Punctuation says nothing here; every other sign does: C# is not C++, and 50 % is not 50.
 PUNCTUATION = r""".,;:!?*…'"`´‘’“”„‚«»‹›()\[\]{}\-–—‐・、。「」『』（）【】〈〉《》〜"""
 WORD_OR_SIGN = re.compile(rf"{TOKEN.pattern}|[^\w\s{PUNCTUATION}]")
@@ -38,81 +40,6 @@ def word_runs(words: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
     return zip(*(words[start:] for start in range(size)), strict=False)
 
 
-def exact(pilot: Pilot) -> Filter:
-    """Rows with the words of an earlier row in its order; the first stays. 8 bytes a row."""
-
-    def key(text: str) -> int:
-        digest = hashlib.blake2b(words_and_signs(text).encode(), digest_size=8).digest()
-        return int.from_bytes(digest)
-
-    def judge(rows: Dataset) -> dict[int, str]:
-        # rows are sorted by their key: the first of each group stays
-        keys = np.fromiter(map(key, texts_of(rows, pilot.text)), np.uint64, len(rows))
-        _, first, group = np.unique(keys, return_index=True, return_inverse=True)
-        copies = np.flatnonzero(first[group] != np.arange(len(rows)))
-        names = first[group][copies] + 1
-        if "id" in rows.column_names:
-            names = rows.select(first[group][copies])["id"]
-        return {
-            int(i): f"the same words as row {name}" for i, name in zip(copies, names, strict=True)
-        }
-
-    return Filter("exact", judge, {"text": pilot.text}, whole=True)
-
-
-# Near copies ----------------------------------------------------------------------------------
-
-
-def band_keys(texts: Sequence[str], seed: int = 1) -> np.ndarray:
-    """MinHash signatures (rensa) folded to one number a band: uint32 of shape (texts, BANDS).
-
-    Two texts with an equal number in one band are candidates.
-    """
-    sets = [list(shingles(text)) for text in texts]
-    hashes = RMinHash.digests_from_token_sets(sets, BANDS * BAND_SIZE, seed)
-    bands = np.array(hashes, np.uint64).reshape(len(texts), BANDS, BAND_SIZE)
-    factors = np.random.default_rng(seed).integers(1, 2**63, BAND_SIZE, dtype=np.uint64)
-    # odd factors lose no bit when they wrap around 2**64
-    mixed = (bands * (factors | np.uint64(1))).sum(axis=2)
-    return (mixed >> np.uint64(32)).astype(np.uint32)
-
-
-def near(pilot: Pilot, threshold: float = 0.7, heads: int = 8) -> Filter:
-    """Rows that share `threshold` of their five-character runs (Jaccard) with a kept earlier row.
-
-    MinHash with locality-sensitive hashing proposes pairs, the texts decide. Bands are grouped by
-    sorting: about 200 bytes a row, beside the texts of kept rows that have neighbours. A crowded
-    bucket compares with its first `heads` kept rows: time grows with the rows, not their square.
-    Source: Broder 1997; Lee et al. 2022 (arXiv 2107.06499) on why it matters for training.
-    """
-
-    def judge(rows: Dataset) -> dict[int, str]:
-        kept: dict[int, tuple] = {}
-        kept_in: dict[int, list[int]] = defaultdict(list)
-        reasons: dict[int, str] = {}
-        shingles_of = functools.lru_cache(4000)(lambda number: shingles(kept[number][1]))
-        buckets_of = _buckets(rows, pilot.text)
-        for number, (name, text) in enumerate(_named_texts(rows, pilot.text)):
-            buckets = buckets_of[:, number][buckets_of[:, number] > 0].tolist()
-            # the rows that share most bands are the likeliest copies
-            candidates = Counter(chain.from_iterable(kept_in.get(b, ()) for b in buckets))
-            own = shingles(text)
-            for other, _ in candidates.most_common(heads):
-                alike = len(own & shingles_of(other)) / len(own | shingles_of(other))
-                if alike >= threshold:
-                    reasons[number] = f"{alike:.0%} like row {kept[other][0]}"
-                    break
-            if number not in reasons and buckets:  # without a bucket nobody will ask for it
-                kept[number] = name, text
-                for bucket in buckets:
-                    if len(kept_in[bucket]) < heads:
-                        kept_in[bucket].append(number)
-        return reasons
-
-    settings = {"text": pilot.text, "threshold": threshold, "heads": heads}
-    return Filter("near", judge, {**settings, "bands": [BANDS, BAND_SIZE]}, whole=True)
-
-
 def _named_texts(rows: Dataset, column: str) -> Iterable[tuple]:
     names: Iterable = range(1, len(rows) + 1)
     if "id" in rows.column_names:
@@ -120,13 +47,74 @@ def _named_texts(rows: Dataset, column: str) -> Iterable[tuple]:
     return zip(names, texts_of(rows, column), strict=True)
 
 
+def exact(pilot: Pilot) -> Filter:
+    """Rows with the words of an earlier row in its order; the first stays."""
+
+    def judge(rows: Dataset) -> dict[int, str]:
+        first: dict[bytes, object] = {}
+        reasons = {}
+        for number, (name, text) in enumerate(_named_texts(rows, pilot.text)):
+            # the digest is short; a million texts would not be
+            key = hashlib.blake2b(words_and_signs(text).encode(), digest_size=8).digest()
+            if key in first:
+                reasons[number] = f"the same words as row {first[key]}"
+            else:
+                first[key] = name
+        return reasons
+
+    return Filter("exact", judge, whole=True)
+
+
+def near(pilot: Pilot) -> Filter:
+    """Rows that share most of their five-character runs (Jaccard, NEAR) with a kept earlier row.
+
+    MinHash with locality-sensitive hashing proposes pairs, the texts decide. Bands are grouped by
+    sorting: about 200 bytes a row, beside the texts of kept rows that have neighbours. A crowded
+    bucket compares with its first HEADS kept rows: time grows with the rows, not their square.
+    Source: Broder 1997; Lee et al. 2022 (arXiv 2107.06499) on why it matters for training.
+    """
+
+    def judge(rows: Dataset) -> dict[int, str]:
+        kept: dict[int, tuple] = {}
+        kept_in: dict[int, list[int]] = defaultdict(list)
+        reasons: dict[int, str] = {}
+        shingles_of = functools.lru_cache(4000)(shingles)
+        buckets_of = _buckets(rows, pilot.text)
+        for number, (name, text) in enumerate(_named_texts(rows, pilot.text)):
+            buckets = buckets_of[:, number][buckets_of[:, number] > 0].tolist()
+            # the rows that share most bands are the likeliest copies
+            candidates = Counter(chain.from_iterable(kept_in.get(b, ()) for b in buckets))
+            for other, _ in candidates.most_common(HEADS):
+                own, others = shingles_of(text), shingles_of(kept[other][1])
+                alike = len(own & others) / len(own | others)
+                if alike >= NEAR:
+                    reasons[number] = f"{alike:.0%} like row {kept[other][0]}"
+                    break
+            if number not in reasons and buckets:  # without a bucket nobody will ask for it
+                kept[number] = name, text
+                for bucket in buckets:
+                    if len(kept_in[bucket]) < HEADS:
+                        kept_in[bucket].append(number)
+        return reasons
+
+    settings = {"threshold": NEAR, "heads": HEADS, "bands": [BANDS, BAND_SIZE]}
+    return Filter("near", judge, settings, whole=True)
+
+
 def _buckets(rows: Dataset, column: str) -> np.ndarray:
-    """Bucket numbers, uint32 of shape (BANDS, rows): 0 where no other row has the band's number."""
+    """Bucket numbers, uint32 of shape (BANDS, rows): 0 where no other row has the band's number.
+
+    A band's number folds its MinHash signatures (rensa).
+    """
+    factors = np.random.default_rng(1).integers(1, 2**63, BAND_SIZE, dtype=np.uint64)
+    factors |= np.uint64(1)  # odd factors lose no bit when they wrap around 2**64
     keys, start = np.empty((BANDS, len(rows)), np.uint32), 0
     for batch in rows.select_columns(column).iter(5000):
-        texts = [text or "" for text in batch[column]]
-        keys[:, start : start + len(texts)] = band_keys(texts).T
-        start += len(texts)
+        runs = [list(shingles(text or "")) for text in batch[column]]
+        hashes = np.array(RMinHash.digests_from_token_sets(runs, BANDS * BAND_SIZE, 1), np.uint64)
+        mixed = (hashes.reshape(len(runs), BANDS, BAND_SIZE) * factors).sum(axis=2)
+        keys[:, start : start + len(runs)] = (mixed >> np.uint64(32)).T
+        start += len(runs)
     used = 0  # buckets are numbered through over all bands
     for band in range(BANDS):
         _, group, times = np.unique(keys[band], return_inverse=True, return_counts=True)
@@ -136,35 +124,28 @@ def _buckets(rows: Dataset, column: str) -> np.ndarray:
     return keys
 
 
-# Rows of the test set -------------------------------------------------------------------------
-
-
-def decontaminate(
-    pilot: Pilot, test: Dataset, ood: Dataset | None = None, threshold=0.5, long=13, short=8
-) -> Filter:
+def decontaminate(pilot: Pilot, test: Dataset, ood: Dataset | None = None) -> Filter:
     """Rows too close to a row of the test or out-of-domain set.
 
-    Too close: the same message; `threshold` of the five-character runs shared (Jaccard, exact: an
-    index of the test rows' runs needs no MinHash); or a shared run of `long` words (`short` in rows
+    Too close: the same message; LEAK of the five-character runs shared (Jaccard, exact: an index of
+    the test rows' runs needs no MinHash); or a shared run of LONG_RUN words (SHORT_RUN in rows
     under 26 words; 2.5 times as many characters in scripts without spaces). The reason names the
     test row. A rejected row's text may be the test row's: it is withheld, and no text of the test
     set is in the result. Source: the overlaps of Brown et al. 2020 (arXiv 2005.14165, appendix C).
     """
-    named: list[tuple] = []
-    for split in (test, ood):
-        if split:
-            named += _named_texts(split, pilot.text)
+    named = list(_named_texts(test, pilot.text))
+    if ood:
+        named += _named_texts(ood, pilot.text)
     messages: dict[str, str] = {}
     runs: dict[tuple[str, ...], str] = {}
-    for name, text in named:
-        messages.setdefault(same_message(text), name)
-        words = tokens(text)
-        for size in (long, short):
-            for run in word_runs(words, _scaled(size, words)):
-                runs.setdefault(run, name)
     sizes: list[int] = []
     with_shingle: dict[str, list[int]] = defaultdict(list)
-    for number, (_, text) in enumerate(named):
+    for number, (name, text) in enumerate(named):
+        messages.setdefault(same_message(text), name)
+        words = tokens(text)
+        for size in (LONG_RUN, SHORT_RUN):
+            for run in word_runs(words, _scaled(size, words)):
+                runs.setdefault(run, name)
         sizes.append(len(shingles(text)))
         for shingle in shingles(text):
             with_shingle[shingle].append(number)
@@ -176,24 +157,20 @@ def decontaminate(
         shared = Counter(chain.from_iterable(with_shingle.get(shingle, ()) for shingle in own))
         for number, common in shared.items():
             most_alike = max(most_alike, (common / (len(own) + sizes[number] - common), number))
-        if most_alike[0] >= threshold:
+        if most_alike[0] >= LEAK:
             return f"{most_alike[0]:.0%} like {named[most_alike[1]][0]}"
-        words = tokens(text)
-        size = short
-        if len(words) >= _scaled(2 * long, words):
-            size = long
+        words, size = tokens(text), SHORT_RUN
+        if len(words) >= _scaled(2 * LONG_RUN, words):
+            size = LONG_RUN
         for run in word_runs(words, _scaled(size, words)):
             if run in runs:
                 return f"{len(run)} words in a row shared with {runs[run]}"
         return None
 
-    settings = {"threshold": threshold, "runs": [long, short]}
-    settings["test_rows"] = hashlib.sha256(repr(named).encode()).hexdigest()
+    settings = {"threshold": LEAK, "runs": [LONG_RUN, SHORT_RUN], "test_rows": named}
     return text_filter("decontaminate", pilot, check, withhold=pilot.text, **settings)
 
 
 def _scaled(size: int, words: list[str]) -> int:
     """`size` words, or 2.5 times as many characters where words are not spaced."""
-    if is_wide(words):
-        return int(2.5 * size)
-    return size
+    return int(2.5 * size) if is_wide(words) else size

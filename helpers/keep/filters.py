@@ -7,7 +7,7 @@ data/catalog/filter_phrases.yaml.
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 from datasets import Dataset
@@ -56,7 +56,7 @@ def message_length(
     pilot: Pilot, seeds: Dataset | None = None, fewest: int = 4, most: int = 4000
 ) -> Filter:
     """Empty, too short or too long, in characters; with seeds, from half to twice their lengths."""
-    if seeds is not None and len(seeds):
+    if seeds:
         sizes = [len(text.strip()) for text in seeds[pilot.text]]
         fewest, most = max(1, min(sizes) // 2), 2 * max(sizes)
 
@@ -71,8 +71,8 @@ def message_length(
     return text_filter("length", pilot, check, fewest=fewest, most=most)
 
 
-def repetition(pilot: Pilot, share: float = 0.3) -> Filter:
-    """A run of three words three times, over more than `share` of the text; or a sentence twice.
+def repetition(pilot: Pilot) -> Filter:
+    """A run of three words three times, over more than 30 % of the text; or a sentence twice.
 
     Source: the duplicate n-gram rules of Rae et al. 2021 (arXiv 2112.11446), for short messages.
     """
@@ -84,37 +84,38 @@ def repetition(pilot: Pilot, share: float = 0.3) -> Filter:
             size, between = 8, ""
         if len(words) >= 3 * size:  # shorter texts repeat by chance
             run, times = Counter(word_runs(words, size)).most_common(1)[0]
-            if times >= 3 and times * size > share * len(words):
+            if times >= 3 and times * size > 0.3 * len(words):
                 return f"{between.join(run)!r} stands {times} times"
-        sentences = Counter(part.strip() for part in re.split(r"[\n。.!?！？]+", text.casefold()))
+        sentences = Counter(map(str.strip, re.split(r"[\n。.!?！？]+", text.casefold())))
         for sentence, times in sentences.items():
             if times > 1 and len(sentence) > 19:
                 return f"{sentence[:60]!r} stands twice"
         return None
 
-    return text_filter("repetition", pilot, check, share=share)
+    return text_filter("repetition", pilot, check)
 
 
-def from_patterns(name: str, pilot: Pilot, patterns: Sequence[str], what: str) -> Filter:
-    """A Filter from regular expressions: the first match is the evidence, behind `what`."""
+def _first_match(patterns: Sequence[str], what: str) -> Callable[[str], str | None]:
+    """A check(text) for regular expressions: the first match is the evidence, behind `what`."""
     any_of = re.compile("|".join(f"(?:{p})" for p in patterns), re.IGNORECASE | re.MULTILINE)
 
     def check(text: str) -> str | None:
         match = any_of.search(text)
-        return f"{what}: {match.group(0).strip()[:60]!r}" if match else None
+        return f"{what}: {match.group().strip()[:60]!r}" if match else None
 
-    return text_filter(name, pilot, check, patterns=patterns)
+    return check
 
 
 def boilerplate(pilot: Pilot) -> Filter:
     """Footers, automatic replies and legal notices that no customer wrote."""
-    return from_patterns("boilerplate", pilot, catalogue()["boilerplate"], "boilerplate")
+    check = _first_match(catalogue()["boilerplate"], "boilerplate")
+    return text_filter("boilerplate", pilot, check)
 
 
 def injection(pilot: Pilot) -> Filter:
     """Text that gives orders to a model: 'ignore all rules', role markers, template tokens."""
-    orders = catalogue()["injection"]
-    return from_patterns("injection", pilot, orders, "an instruction to a model")
+    check = _first_match(catalogue()["injection"], "an instruction to a model")
+    return text_filter("injection", pilot, check)
 
 
 def leakage(pilot: Pilot) -> Filter:
@@ -127,72 +128,59 @@ def leakage(pilot: Pilot) -> Filter:
     for field in pilot.labels:
         names += pilot.fields[field].values
     own_names = [rf"\b{re.escape(name)}\b" for name in names if "_" in name]
-    patterns = catalogue()["leakage"] + own_names
     what = "the prompt or the generator shows"
-    phrases = from_patterns("leakage", pilot, patterns, what)
-    runs = _instruction_runs(pilot)
+    generator_shows = _first_match(catalogue()["leakage"] + own_names, what)
+    instruction = [pilot.instruction(True), pilot.instruction(False), pilot.about]
+    runs: set[tuple[str, ...]] = set()
+    for text in instruction + [spec.about for spec in pilot.fields.values()]:
+        words = tokens(text)
+        runs.update(word_runs(words, 15 if is_wide(words) else 6))
 
-    def own_words(text: str) -> str | None:
+    def check(text: str) -> str | None:
+        evidence = generator_shows(text)
+        if evidence:
+            return evidence
         words = tokens(text)
         for run in chain(word_runs(words, 6), word_runs(words, 15)):
             if run in runs:
                 return f"words of the instruction: {' '.join(run)!r}"
         return None
 
-    def judge(batch: dict) -> list[str | None]:
-        pairs = zip(phrases.judge(batch), batch[pilot.text], strict=True)
-        return [phrase or own_words(text) for phrase, text in pairs]
-
-    return Filter("leakage", judge, {**phrases.settings, "runs": sorted(runs)})
-
-
-def _instruction_runs(pilot: Pilot) -> set[tuple[str, ...]]:
-    texts = [pilot.instruction(True), pilot.instruction(False), pilot.about]
-    runs: set[tuple[str, ...]] = set()
-    for text in texts + [spec.about for spec in pilot.fields.values()]:
-        words = tokens(text)
-        runs.update(word_runs(words, 15 if is_wide(words) else 6))
-    return runs
+    return text_filter("leakage", pilot, check)
 
 
 # Cut off in the middle ------------------------------------------------------------------------
 
 
-def truncation(pilot: Pilot, seeds: Dataset | None = None, vocabulary: int = 2) -> Filter:
+def truncation(pilot: Pilot, seeds: Dataset | None = None) -> Filter:
     """Ends in the middle: an open word ('of'), a comma or bracket, half a word, a missing end mark.
 
-    Half a word: no other row has it, but at least `vocabulary` rows have a word that starts with
-    it. A missing end mark (see `unmarked_end`) counts behind a sentence that has one, and, when at
-    most 1 in 50 seeds end so, in a single sentence too.
+    Half a word: no other row has it, but two or more have a word that starts with it. A missing end
+    mark (see `_unmarked_end`) counts behind a sentence that has one, and, when at most 1 in 50
+    seeds end so, in a single sentence too.
     """
     strict = False
     if seeds is not None:
-        unmarked = sum(bool(unmarked_end(text.rstrip())) for text in seeds[pilot.text])
+        unmarked = sum(bool(_unmarked_end(text.rstrip())) for text in seeds[pilot.text])
         strict = unmarked * 50 <= len(seeds)
 
     def judge(rows: Dataset) -> dict[int, str]:
-        half_words, reasons = _half_words(texts_of(rows, pilot.text), vocabulary), {}
+        known: Counter = Counter()
+        for text in texts_of(rows, pilot.text):
+            known.update(set(tokens(text)[:-1]))  # the last word may be the half one
+        beginnings: Counter = Counter()
+        for word, times in known.items():
+            for length in range(4, len(word)):
+                beginnings[word[:length]] += times
+        half_words = {part for part, times in beginnings.items() if times > 1} - known.keys()
+        reasons = {}
         for number, text in enumerate(texts_of(rows, pilot.text)):
             reason = _cut_off(text.rstrip(), half_words, strict)
             if reason:
                 reasons[number] = reason
         return reasons
 
-    settings = {"text": pilot.text, "vocabulary": vocabulary, "strict": strict}
-    settings["open_end"] = catalogue()["open_end"]
-    return Filter("truncation", judge, settings, whole=True)
-
-
-def _half_words(texts: Iterable[str], vocabulary: int) -> set[str]:
-    """Beginnings, of four letters or more, of words of `vocabulary` texts, that are no word."""
-    known: Counter = Counter()
-    for text in texts:
-        known.update(set(tokens(text)[:-1]))  # the last word may be the half one
-    beginnings: Counter = Counter()
-    for word, times in known.items():
-        for length in range(4, len(word)):
-            beginnings[word[:length]] += times
-    return {part for part, times in beginnings.items() if times >= vocabulary and part not in known}
+    return Filter("truncation", judge, {"strict": strict}, whole=True)
 
 
 def _cut_off(text: str, half_words: set[str], strict: bool) -> str | None:
@@ -210,13 +198,13 @@ def _cut_off(text: str, half_words: set[str], strict: bool) -> str | None:
         return f"ends with the word {last!r}"
     if last in half_words:
         return f"ends with {last!r}, the start of a longer word"
-    unmarked = unmarked_end(text)
+    unmarked = _unmarked_end(text)
     if unmarked and (strict or re.search(r"[.!?…]\s", text)):
         return f"no end mark after {unmarked!r}"
     return None
 
 
-def unmarked_end(text: str) -> str | None:
+def _unmarked_end(text: str) -> str | None:
     """The last words, when five or more lack an end mark though the writer uses them."""
     *above, line = text.splitlines() or [""]
     if above and len(tokens(line)) < 10 and not re.search(r"[.!?…]", line):
@@ -236,18 +224,16 @@ def _language_identifier(languages: tuple[str, ...]):
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    unknown = sorted(set(languages) - set(identifier.labels))
+    unknown = ", ".join(sorted(set(languages) - set(identifier.labels)))
     if unknown:
-        raise CourseError(
-            f"The language filter does not know {', '.join(unknown)}; use two-letter codes "
-            "such as en, de, ja."
-        )
+        cure = "use two-letter codes such as en, de, ja"
+        raise CourseError(f"The language filter does not know {unknown}; {cure}.")
     identifier.set_languages(languages)
     return identifier
 
 
-def language(pilot: Pilot, threshold: float = 0.98) -> Filter:
-    """Not in the pilot's language, with a probability of more than `threshold`.
+def language(pilot: Pilot) -> Filter:
+    """Not in the pilot's language, with a probability of more than 98 %.
 
     py3langid chooses among the catalogue's (rare ones, such as Nigerian Pidgin, would win on short
     English). Short text stays uncertain and is kept; web and mail addresses are left out.
@@ -260,16 +246,19 @@ def language(pilot: Pilot, threshold: float = 0.98) -> Filter:
         plain = re.sub(r"\S+@\S+|https?://\S+", " ", text)
         ranked = _language_identifier(languages).rank(plain)  # not held: a closure is pickled
         best, probability = ranked[0][0], dict(ranked)[own]
-        if best != own and probability < 1 - threshold:
+        if best != own and probability < 0.02:
             return f"looks like {best}; {own} has probability {probability:.2f}"
         return None
 
-    settings = {"language": own, "threshold": threshold, "languages": languages}
-    return text_filter("language", pilot, check, **settings)
+    return text_filter("language", pilot, check)
 
 
 def standard(
-    pilot: Pilot, train: Dataset, test: Dataset, ood: Dataset | None = None, names=()
+    pilot: Pilot,
+    train: Dataset,
+    test: Dataset,
+    ood: Dataset | None = None,
+    names: Sequence[str] = (),
 ) -> list[Filter]:
     """All filters in the order of their cost per row, so that the expensive ones see fewer rows.
 
@@ -277,21 +266,11 @@ def standard(
     set before personal data is masked. `train` are seed rows (limits of length), `test` and `ood`
     what must not leak in. `names` picks some of them.
     """
-    steps = [
-        schema(pilot),
-        copied(pilot),
-        message_length(pilot, train),
-        duplicates.exact(pilot),
-        injection(pilot),
-        boilerplate(pilot),
-        leakage(pilot),
-        language(pilot),
-        repetition(pilot),
-        truncation(pilot, train),
-        duplicates.decontaminate(pilot, test, ood),
-        privacy.pii(pilot),
-        duplicates.near(pilot),
-    ]
+    steps = [schema(pilot), copied(pilot), message_length(pilot, train), duplicates.exact(pilot)]
+    steps += [injection(pilot), boilerplate(pilot), leakage(pilot), language(pilot)]
+    steps += [repetition(pilot), truncation(pilot, train)]
+    steps += [duplicates.decontaminate(pilot, test, ood), privacy.pii(pilot)]
+    steps += [duplicates.near(pilot)]
     if pilot.labels:
         steps.append(label_noise.cross_fit_disagreement(pilot, train))
     return pick(steps, names) if names else steps

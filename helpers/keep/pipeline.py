@@ -16,7 +16,7 @@ import numpy as np
 from datasets import Dataset, Features, Value, concatenate_datasets
 
 from helpers import ROOT, CourseError, __version__
-from helpers.core.files import fingerprint, read_yaml, write_text
+from helpers.core.files import fingerprint, read_yaml
 from helpers.core.pilot import Pilot
 from helpers.core.text import did_you_mean
 
@@ -30,142 +30,6 @@ def catalogue() -> dict:
     return read_yaml(ROOT / "data/catalog/filter_phrases.yaml")
 
 
-class CurationError(CourseError):
-    """Nothing is left, or a label is gone; `funnel` holds what was done."""
-
-    def __init__(self, sentence: str, funnel: "Funnel") -> None:
-        super().__init__(sentence)
-        self.funnel = funnel
-
-
-@dataclass(frozen=True)
-class Filtered:
-    """`kept` as it came; `rejected` with the columns `rejected_by` and `reason`; both in order."""
-
-    kept: Dataset
-    rejected: Dataset
-
-
-@dataclass(frozen=True)
-class Filter:
-    """A named filter. `judge` takes a batch (dict of lists) and returns a reason or None a row.
-
-    With whole=True it takes the Dataset and returns {row number: reason}; with `adds` (new or
-    changed text columns) a dict of those columns and 'reason'. `settings` name everything that the
-    verdicts depend on. `withhold`: the column whose text a rejected row does not show.
-    """
-
-    name: str
-    judge: Callable
-    settings: dict = field(default_factory=dict)
-    whole: bool = False
-    adds: tuple[str, ...] = ()
-    withhold: str | None = None
-
-    def __call__(
-        self, rows: Dataset, folder: Path | None = None, mark: str = "", processes: int = 1
-    ) -> Filtered:
-        """With `folder` every table is an Arrow file there, named by `mark`, and reused."""
-        files = [folder and folder / f"{mark}.{part}.arrow" for part in ("verdicts", "rejected")]
-        verdicts = self._verdicts(rows, files[0], processes)
-        bad = ~np.asarray(verdicts.data.column("reason").is_null())
-        kept = verdicts.remove_columns("reason") if self.adds else rows
-        if not bad.any():
-            return Filtered(kept, _no_rejected_rows(rows))
-        reasons = verdicts.data.column("reason").drop_null().to_pylist()
-
-        def with_reason(batch: dict, numbers: list[int]) -> dict:
-            columns = {**batch, "rejected_by": [self.name] * len(numbers)}
-            if self.withhold:
-                columns[self.withhold] = [WITHHELD] * len(numbers)
-            return {**columns, "reason": [reasons[number] for number in numbers]}
-
-        features = _with_text_columns(rows.features, "rejected_by", "reason")
-        # from the rows as they came: a rejected row keeps its text unmasked
-        rejected = _map(rows.select(np.flatnonzero(bad)), with_reason, features, files[1])
-        return Filtered(kept.select(np.flatnonzero(~bad)), rejected)
-
-    def _verdicts(self, rows: Dataset, file: Path | None, processes: int) -> Dataset:
-        """The column `reason`; with `adds`, all columns of the rows and the new ones besides."""
-        reasons: dict[int, str] = {}
-        # a finished table is read from its file: the judge need not run again
-        if self.whole and not (file and file.is_file()):
-            reasons = self.judge(rows)
-
-        def verdict(batch: dict, numbers: list[int]) -> dict:
-            if self.whole:
-                return {"reason": [reasons.get(number) for number in numbers]}
-            if self.adds:
-                return self.judge(batch)
-            return {"reason": self.judge(batch)}
-
-        several = processes > 1 and len(rows) >= ROWS_FOR_PROCESSES and not self.whole
-        return _map(
-            rows,
-            verdict,
-            _with_text_columns(rows.features if self.adds else {}, *self.adds, "reason"),
-            file,
-            remove_columns=None if self.adds else rows.column_names,
-            num_proc=processes if several else None,
-        )
-
-
-def _map(
-    rows: Dataset, function: Callable, features: Features, file: Path | None, **more: Any
-) -> Dataset:
-    """datasets.map into an Arrow file or memory; a finished file is taken, half of one never."""
-    # without a fingerprint of ours, datasets would hash the function, and the tables it holds
-    print_of_table = os.urandom(8).hex()
-    if file:
-        print_of_table = hashlib.sha256(file.name.encode()).hexdigest()[:16]
-        more["cache_file_name"] = str(file)
-    return rows.map(
-        function,
-        batched=True,
-        with_indices=True,
-        features=features,
-        keep_in_memory=not file,
-        load_from_cache_file=True,
-        new_fingerprint=print_of_table,
-        **more,
-    )
-
-
-def _with_text_columns(features: dict, *names: str) -> Features:
-    return Features({**features, **dict.fromkeys(names, Value("string"))})
-
-
-def _no_rejected_rows(like: Dataset) -> Dataset:
-    features = _with_text_columns(like.features, "rejected_by", "reason")
-    return Dataset.from_dict({name: [] for name in features}, features=features)
-
-
-def text_filter(
-    name: str, pilot: Pilot, check: Callable[[str], str | None], withhold=None, **settings: Any
-) -> Filter:
-    """A Filter from `check(text)`, which returns a reason or None."""
-
-    def judge(batch: dict) -> list[str | None]:
-        return [check(text or "") for text in batch[pilot.text]]
-
-    return Filter(name, judge, {"text": pilot.text, **settings}, withhold=withhold)
-
-
-def field_filter(name: str, pilot: Pilot, check: Callable[..., str | None]) -> Filter:
-    """A Filter from `check(text, field, FieldSpec, value)`; the first reason counts."""
-
-    def judge(batch: dict) -> list[str | None]:
-        reasons: list[str | None] = [None] * len(batch[pilot.text])
-        for field_name, spec in pilot.fields.items():
-            values = batch.get(field_name, [None] * len(reasons))
-            for number, (text, value) in enumerate(zip(batch[pilot.text], values, strict=True)):
-                reasons[number] = reasons[number] or check(text, field_name, spec, value)
-        return reasons
-
-    fields = {field_name: spec.model_dump() for field_name, spec in pilot.fields.items()}
-    return Filter(name, judge, {"text": pilot.text, "fields": fields})
-
-
 @dataclass(frozen=True)
 class Stage:
     """One filter's line: rows in, rows kept, seconds of the work, the commonest reason."""
@@ -174,7 +38,7 @@ class Stage:
     rows: int
     kept: int
     seconds: float
-    commonest: str = ""
+    commonest: str
 
     @property
     def rejected(self) -> int:
@@ -188,20 +52,136 @@ class Stage:
 
 @dataclass(frozen=True)
 class Funnel:
-    """`kept`, `rejected` (with rejected_by and reason) and one Stage per filter, in order."""
+    """`kept` and `rejected` rows (with rejected_by and reason), and a Stage for each filter."""
 
     kept: Dataset
     rejected: Dataset
-    stages: list[Stage]
+    stages: Sequence[Stage] = ()
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.stages))
 
 
-def pick(filters: Sequence[Filter], names: str | Iterable[str]) -> list[Filter]:
+class CurationError(CourseError):
+    """Nothing is left, or a label is gone; `funnel` holds what was done."""
+
+    def __init__(self, sentence: str, funnel: Funnel) -> None:
+        super().__init__(sentence)
+        self.funnel = funnel
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A named filter. `judge` takes a batch (dict of lists) and returns a reason or None a row.
+
+    With whole=True it takes the Dataset and returns {row number: reason}; with `adds` (new or
+    changed text columns) a dict of those columns and 'reason'. `settings` name what the verdicts
+    depend on beside pilot and catalogue. `withhold`: the column that a rejected row does not show.
+    """
+
+    name: str
+    judge: Callable
+    settings: dict = field(default_factory=dict)
+    whole: bool = False
+    adds: tuple[str, ...] = ()
+    withhold: str | None = None
+
+    def __call__(
+        self, rows: Dataset, folder: Path | None = None, mark: str = "", processes: int = 1
+    ) -> Funnel:
+        """With `folder` every table is an Arrow file there, named by `mark`, and reused."""
+        files = [folder and folder / f"{mark}.{part}.arrow" for part in ("verdicts", "rejected")]
+        verdicts = self._verdicts(rows, files[0], processes)
+        reasons = verdicts.data.column("reason").drop_null().to_pylist()
+        bad = ~np.asarray(verdicts.data.column("reason").is_null())
+        kept = verdicts.remove_columns("reason") if self.adds else rows
+        if not reasons:
+            return Funnel(kept, _no_rejected_rows(rows))
+
+        def with_reason(batch: dict, numbers: list[int]) -> dict:
+            columns = {**batch, "rejected_by": [self.name] * len(numbers)}
+            if self.withhold:
+                columns[self.withhold] = [WITHHELD] * len(numbers)
+            return {**columns, "reason": [reasons[number] for number in numbers]}
+
+        features = _no_rejected_rows(rows).features
+        # from the rows as they came: a rejected row keeps its text unmasked
+        rejected = _map(rows.select(np.flatnonzero(bad)), with_reason, features, files[1])
+        return Funnel(kept.select(np.flatnonzero(~bad)), rejected)
+
+    def _verdicts(self, rows: Dataset, file: Path | None, processes: int) -> Dataset:
+        """The column `reason`; with `adds`, all columns of the rows and the new ones besides."""
+        reasons: dict[int, str] = {}
+        # a finished table is read from its file: the judge need not run again
+        if self.whole and not (file and file.is_file()):
+            reasons = self.judge(rows)
+
+        def verdict(batch: dict, numbers: list[int]) -> dict:
+            if self.whole:
+                return {"reason": [reasons.get(number) for number in numbers]}
+            return self.judge(batch) if self.adds else {"reason": self.judge(batch)}
+
+        several = processes > 1 and len(rows) >= ROWS_FOR_PROCESSES and not self.whole
+        features = _with_text_columns(rows.features if self.adds else {}, *self.adds, "reason")
+        more = {} if self.adds else {"remove_columns": rows.column_names}
+        return _map(rows, verdict, features, file, num_proc=processes if several else None, **more)
+
+
+def _map(
+    rows: Dataset, function: Callable, features: Features, file: Path | None, **more: Any
+) -> Dataset:
+    """datasets.map into an Arrow file or memory; a finished file is taken, half of one never."""
+    # without a fingerprint of ours, datasets would hash the function, and the tables it holds
+    more["new_fingerprint"] = os.urandom(8).hex()
+    if file:
+        more["new_fingerprint"] = hashlib.sha256(file.name.encode()).hexdigest()[:16]
+        more["cache_file_name"] = str(file)
+    more |= {"keep_in_memory": not file, "load_from_cache_file": True, "features": features}
+    return rows.map(function, batched=True, with_indices=True, **more)
+
+
+def _with_text_columns(features: dict, *names: str) -> Features:
+    return Features({**features, **dict.fromkeys(names, Value("string"))})
+
+
+def _no_rejected_rows(like: Dataset) -> Dataset:
+    features = _with_text_columns(like.features, "rejected_by", "reason")
+    return Dataset.from_dict(dict.fromkeys(features, []), features)
+
+
+def text_filter(
+    name: str,
+    pilot: Pilot,
+    check: Callable[[str], str | None],
+    withhold: str | None = None,
+    **settings: Any,
+) -> Filter:
+    """A Filter from `check(text)`, which returns a reason or None."""
+
+    def judge(batch: dict) -> list[str | None]:
+        return [check(text or "") for text in batch[pilot.text]]
+
+    return Filter(name, judge, settings, withhold=withhold)
+
+
+def field_filter(name: str, pilot: Pilot, check: Callable[..., str | None]) -> Filter:
+    """A Filter from `check(text, field, FieldSpec, value)`; the first reason counts."""
+
+    def judge(batch: dict) -> list[str | None]:
+        reasons: list[str | None] = [None] * len(batch[pilot.text])
+        for field_name, spec in pilot.fields.items():
+            values = batch.get(field_name, [None] * len(reasons))
+            for number, (text, value) in enumerate(zip(batch[pilot.text], values, strict=True)):
+                reasons[number] = reasons[number] or check(text, field_name, spec, value)
+        return reasons
+
+    return Filter(name, judge)
+
+
+def pick(filters: Sequence[Filter], names: Iterable[str]) -> list[Filter]:
     """The filters with these names, in the order of `filters`; CourseError for a misspelt name."""
-    wanted = {names} if isinstance(names, str) else set(names)
-    known = [step.name for step in filters]
+    known = {step.name: step for step in filters}
+    wanted = set(names)
     for name in sorted(wanted.difference(known)):
         raise CourseError(f"There is no filter {name!r}{did_you_mean(name, known)}")
     return [step for step in filters if step.name in wanted]
@@ -226,40 +206,37 @@ def curate(
     pilot: Pilot,
     rows: Dataset | Iterable[dict],
     filters: Sequence[Filter],
-    folder: str | Path | None = None,
+    folder: Path | None = None,
     processes: int = 1,
 ) -> Funnel:
     """Run the filters in order over the rows.
 
     With `folder` each finished filter is an Arrow file there, named after what went into it (rows,
-    settings, filters before, the course's version): a run that was killed goes on at the filter it
-    was in. processes=2 splits the filters that judge rows by themselves. Raises CourseError: no
-    rows, no text column, something that is no filter; CurationError: nothing left, a label gone.
+    pilot, settings, filters before, the course's version): a run that was killed goes on at the
+    filter it was in. processes=2 splits the filters that judge rows by themselves. Raises
+    CourseError: no rows, no text column, something that is no filter; CurationError: nothing left,
+    a label gone.
     """
     table = _checked_rows(pilot, rows, filters)
     labels_before = _label_counts(pilot, table)
-    place, mark, seconds_of = None, "", {}
+    mark = ""
     if folder:
-        place, mark = Path(folder), content_hash(table)
-        seconds_of = _open_folder(place)
-    stages, rejected = [], []
+        folder.mkdir(parents=True, exist_ok=True)
+        for half in folder.glob("tmp*"):  # what a kill left of a file that was being written
+            half.unlink()
+        mark = fingerprint(content_hash(table), __version__, pilot.model_dump(), catalogue())
+    stages, rejected = [], [_no_rejected_rows(table)]
     for number, step in enumerate(filters):
         if not len(table):
             break  # said below, with the filter that took most
-        # changes with the rows, with every filter before, and with this one's settings
-        mark = fingerprint(mark, __version__, step.name, step.settings)
-        name, start = f"{number:02}_{step.name}_{mark}", time.perf_counter()
-        result = step(table, place, name, processes)
-        seconds = seconds_of.setdefault(name, round(time.perf_counter() - start, 3))
-        reason = _commonest_reason(result.rejected)
-        stages.append(Stage(step.name, len(table), len(result.kept), seconds, reason))
-        if len(result.rejected):
-            rejected.append(result.rejected)
+        # changes with every filter before, and with this one's settings
+        mark, start = fingerprint(mark, step.name, step.settings), time.perf_counter()
+        result = step(table, folder, f"{number:02}_{step.name}_{mark}", processes)
+        seconds, reason = time.perf_counter() - start, _commonest_reason(result.rejected)
+        stages.append(Stage(step.name, len(table), len(result.kept), round(seconds, 3), reason))
+        rejected.append(result.rejected)
         table = result.kept
-        if place:
-            write_text(place / "stages.json", json.dumps(seconds_of, indent=1))
-    all_rejected = concatenate_datasets(rejected) if rejected else _no_rejected_rows(table)
-    funnel = Funnel(table, all_rejected, stages)
+    funnel = Funnel(table, concatenate_datasets(rejected), stages)
     _refuse_a_gap(pilot, labels_before, funnel)
     return funnel
 
@@ -267,10 +244,9 @@ def curate(
 def _checked_rows(pilot: Pilot, rows: Any, filters: Sequence[Filter]) -> Dataset:
     for step in filters:
         if not isinstance(step, Filter):
-            raise CourseError(
-                f"{step!r} is not a filter; take filters from helpers.keep.filters, for example "
-                "filters.standard(...)."
-            )
+            example = "for example filters.standard(...)"
+            cure = f"take filters from helpers.keep.filters, {example}"
+            raise CourseError(f"{step!r} is not a filter; {cure}.")
     if not isinstance(rows, Dataset):
         rows = Dataset.from_list([dict(row) for row in rows])
     if not len(rows):
@@ -279,15 +255,6 @@ def _checked_rows(pilot: Pilot, rows: Any, filters: Sequence[Filter]) -> Dataset
         hint = did_you_mean(pilot.text, rows.column_names)
         raise CourseError(f"The rows have no column {pilot.text!r}{hint}")
     return rows
-
-
-def _open_folder(folder: Path) -> dict[str, float]:
-    """{stage: seconds} of the stages that an earlier run finished in this folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for half in folder.glob("tmp*"):  # what a kill left of a file that was being written
-        half.unlink()
-    log = folder / "stages.json"
-    return json.loads(log.read_text(encoding="utf-8")) if log.is_file() else {}
 
 
 def _commonest_reason(rejected: Dataset) -> str:
@@ -302,26 +269,23 @@ def _label_counts(pilot: Pilot, rows: Dataset) -> Counter:
     """Counter of (field, value) over the label fields that the rows have."""
     counts: Counter = Counter()
     for name in set(pilot.labels) & set(rows.column_names):
-        for value in texts_of(rows, name):
-            if value in (pilot.fields[name].values or ()):
-                counts[name, value] += 1
+        counts.update((name, value) for value in texts_of(rows, name))
     return counts
 
 
 def _refuse_a_gap(pilot: Pilot, before: Counter, funnel: Funnel) -> None:
     if not len(funnel.kept):
         most = max(funnel.stages, key=lambda stage: stage.rejected)
-        raise CurationError(
-            f"Every row was rejected, most of them ({most.rejected}) by the filter {most.name!r}, "
-            f"usually because: {most.commonest}; look at the rejected rows and loosen that filter.",
-            funnel,
-        )
+        took = f"most of them ({most.rejected}) by the filter {most.name!r}"
+        cure = "look at the rejected rows and loosen that filter"
+        sentence = f"Every row was rejected, {took}, usually because: {most.commonest}; {cure}."
+        raise CurationError(sentence, funnel)
     for name, value in sorted(before.keys() - _label_counts(pilot, funnel.kept).keys()):
+        if value not in pilot.fields[name].values:
+            continue
         rejected = funnel.rejected.select_columns([name, "rejected_by"])
         taken_by = Counter(row["rejected_by"] for row in rejected if row[name] == value)
-        raise CurationError(
-            f"No row with {name} = {value!r} is left of {before[name, value]}; the "
-            f"filter {taken_by.most_common(1)[0][0]!r} took most of them. Make more such rows, "
-            "loosen that filter, or take the label out of pilot.yaml.",
-            funnel,
-        )
+        gone = f"No row with {name} = {value!r} is left of {before[name, value]}"
+        took = f"the filter {taken_by.most_common(1)[0][0]!r} took most of them"
+        cure = "Make more such rows, loosen that filter, or take the label out of pilot.yaml"
+        raise CurationError(f"{gone}; {took}. {cure}.", funnel)

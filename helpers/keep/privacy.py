@@ -14,7 +14,9 @@ from helpers.keep.pipeline import Filter, catalogue
 
 # The scripts of the catalogue's <L>: their letters may touch a number.
 TOUCHING = rf"{WIDE}\u3005-\u3007\u0e80-\u0eff\u1000-\u109f\u1780-\u17ff\uac00-\ud7af\uff66-\uff9f"
+# What a text must have before its forms are worth a search
 SIX_DIGITS = re.compile(r"\d(?:\D{0,3}\d){5}")
+NEEDED = dict.fromkeys(["iban", "card", "phone"], SIX_DIGITS) | {"e-mail": re.compile("@")}
 FULL_WIDTH = {0xFF01 + k: 0x21 + k for k in range(94)} | {0x3000: 0x20}
 
 
@@ -22,8 +24,7 @@ FULL_WIDTH = {0xFF01 + k: 0x21 + k for k in range(94)} | {0x3000: 0x20}
 def _forms() -> dict[str, re.Pattern]:
     forms = {}
     for kind, alternatives in catalogue()["personal"].items():
-        form = "|".join(alternatives).replace("<L>", rf"[^\W{TOUCHING}]")
-        forms[kind] = re.compile(form)
+        forms[kind] = re.compile("|".join(alternatives).replace("<L>", rf"[^\W{TOUCHING}]"))
     return forms
 
 
@@ -38,9 +39,11 @@ def personal(
     overlap a match of a regex in `spare` (order numbers) are left alone.
     """
     taken = [match.span() for regex in spare for match in re.finditer(regex, text)]
-    plain, places = _half_width(text), []
+    plain, places = text, []
+    if not text.isascii():  # character by character: places stay where they are
+        plain = re.sub(r"(?<=\d)[ー‐‑‒–—―−](?=\d)", "-", text.translate(FULL_WIDTH))
     for kind, form in _forms().items():
-        if kind not in ("e-mail", "address") and not SIX_DIGITS.search(plain):
+        if kind in NEEDED and not NEEDED[kind].search(plain):
             continue
         for match in form.finditer(plain):
             start, end = match.span()
@@ -54,11 +57,6 @@ def personal(
     return sorted(places)
 
 
-def _half_width(text: str) -> str:
-    """The same text, character by character, with plain digits, signs, hyphens in numbers."""
-    return re.sub(r"(?<=\d)[ー‐‑‒–—―−](?=\d)", "-", text.translate(FULL_WIDTH))
-
-
 def _is_real(kind: str, match: str, regions: Sequence[str]) -> bool:
     digits = re.sub(r"\D", "", match)
     if kind == "iban":
@@ -67,14 +65,14 @@ def _is_real(kind: str, match: str, regions: Sequence[str]) -> bool:
         return luhn.is_valid(digits)
     if kind != "phone":
         return True
-    return 9 <= len(digits) <= 15 and any(_is_possible_phone(match, r) for r in regions)
-
-
-def _is_possible_phone(text: str, region: str) -> bool:
-    try:
-        return phonenumbers.is_possible_number(phonenumbers.parse(text, region))
-    except phonenumbers.NumberParseException:
-        return False
+    for region in regions:
+        try:
+            number = phonenumbers.parse(match, region)
+        except phonenumbers.NumberParseException:
+            continue
+        if 9 <= len(digits) <= 15 and phonenumbers.is_possible_number(number):
+            return True
+    return False
 
 
 def mask(text: str, places: Sequence[tuple[int, int, str]]) -> str:
@@ -84,14 +82,14 @@ def mask(text: str, places: Sequence[tuple[int, int, str]]) -> str:
     return text
 
 
-def pii(pilot: Pilot, regions: Sequence[str] = ()) -> Filter:
+def pii(pilot: Pilot) -> Filter:
     """Masks personal data. Kept rows get a column `masked` ('phone 1, e-mail 2' or empty).
 
     A row whose span or pattern value the mask would destroy is rejected, and keeps its text so that
     somebody can put it right.
     """
-    regions = tuple(regions or catalogue()["phone_regions"].get(pilot.language, "GB US").split())
-    spare = tuple(spec.regex for spec in pilot.fields.values() if spec.type == "pattern")
+    regions = catalogue()["phone_regions"].get(pilot.language, "GB US").split()
+    spare = [spec.regex for spec in pilot.fields.values() if spec.type == "pattern"]
     copied = [name for name, spec in pilot.fields.items() if spec.type != "label"]
 
     def judge(batch: dict) -> dict:
@@ -111,6 +109,4 @@ def pii(pilot: Pilot, regions: Sequence[str] = ()) -> Filter:
             new["masked"].append(note)
         return {**batch, **new}
 
-    settings = {"text": pilot.text, "fields": copied, "regions": regions, "spare": spare}
-    settings["forms"] = catalogue()["personal"]
-    return Filter("pii", judge, settings, adds=(pilot.text, "masked"))
+    return Filter("pii", judge, adds=(pilot.text, "masked"))
