@@ -5,7 +5,7 @@ import math
 import os
 import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,8 @@ class Labeler(anywidget.AnyWidget):
         simulated: str | bool = False,
     ) -> None:
         if not re.fullmatch(r"[\w-]{1,40}", str(annotator)):
-            raise CourseError(
-                f"The annotator {annotator!r} may have letters, digits, - and _ only: it names the "
-                "journal."
-            )
+            allowed = "letters, digits, - and _ only: it names the journal"
+            raise CourseError(f"The annotator {annotator!r} may have {allowed}.")
         self.pilot, self.path, self.seed = pilot, Path(path), seed
         self.annotator, self.simulated = annotator, simulated
         self.texts = label_events.texts_to_label(pilot, rows)
@@ -61,12 +59,10 @@ class Labeler(anywidget.AnyWidget):
         whose["rows"] = fingerprint(sorted(self.texts.items()))
         self.journal = EventJournal(self.path, whose, self.texts)
         super().__init__()
-        self.task = {
-            "fields": [{"name": n, "about": pilot.fields[n].about, **f} for n, f in fields.items()],
-            "annotator": annotator,
-            "simulated": simulated,
-            "language": pilot.language,
-        }
+        # what the browser needs once; the row that it shows is in `view`
+        shown = [{"name": name, **spec.model_dump()} for name, spec in pilot.fields.items()]
+        who = {"annotator": annotator, "simulated": simulated}
+        self.task = {"fields": shown, **who, "language": pilot.language}
         self.on_msg(self._message)
         self._replay()
 
@@ -74,8 +70,6 @@ class Labeler(anywidget.AnyWidget):
         """Connect to the browser, except in a recorded run, which keeps a table only."""
         if not os.environ.get("COURSE_QUIET"):
             super().open()
-
-    # What is answered -------------------------------------------------------------------------
 
     def _replay(self) -> None:
         """From the journal: `answered` {id: event}, `skipped` ids, `current` id or None; show."""
@@ -100,15 +94,15 @@ class Labeler(anywidget.AnyWidget):
 
     def _store(self, event: str, **more: Any) -> None:
         if self.simulated:
-            raise CourseError(
-                f"{self.path.name} holds simulated answers; label in a journal of your own."
-            )
-        self.journal.add({"event": event, **more, **self._stamp()})
-        self._replay()
+            cure = "label in a journal of your own"
+            raise CourseError(f"{self.path.name} holds simulated answers; {cure}.")
+        self._add([{"event": event, **more}])
 
-    def _stamp(self) -> dict:
+    def _add(self, events: list[dict]) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return {"annotator": self.annotator, "time": now, "simulated": bool(self.simulated)}
+        stamp = {"annotator": self.annotator, "time": now, "simulated": bool(self.simulated)}
+        self.journal.add(*[event | stamp for event in events])
+        self._replay()
 
     def answer(self, choices: Any, seconds: Any = 0.0) -> None:
         """Store the record of the current row.
@@ -153,15 +147,12 @@ class Labeler(anywidget.AnyWidget):
         """What the browser sends: {"kind": answer, skip or undo, "id", "choices", "seconds"}."""
         try:
             if content.get("id") != self.current:
-                raise CourseError(
-                    "This row was answered in another view; here is the one that is next."
-                )
+                what = "was answered in another view; here is the one that is next"
+                raise CourseError(f"This row {what}.")
             if content.get("kind") == "answer":
                 self.answer(content.get("choices"), content.get("seconds"))
-            elif content.get("kind") == "skip":
-                self.skip()
-            elif content.get("kind") == "undo":
-                self.undo()
+            elif content.get("kind") in ("skip", "undo"):
+                getattr(self, content["kind"])()
         except CourseError as problem:
             self._show(str(problem))
 
@@ -192,8 +183,8 @@ class Labeler(anywidget.AnyWidget):
             if spec.type == "pattern":
                 first: dict[str, list[int]] = {}
                 for match in re.finditer(spec.regex, text):
-                    if match.group(0):
-                        first.setdefault(match.group(0), to_utf16(text, *match.span()))
+                    if match.group():
+                        first.setdefault(match.group(), to_utf16(text, *match.span()))
                 matches[name] = [[value, *place] for value, place in first.items()]
         return matches
 
@@ -202,8 +193,8 @@ class Labeler(anywidget.AnyWidget):
         if not event or event["event"] != "answer" or event["id"] != self.current:
             return {}
         record = dict(event["record"])
-        for name, (start, end) in event["at"].items():
-            record[name] = dict(zip(("start", "end"), to_utf16(text, start, end)))
+        for name, place in event["at"].items():
+            record[name] = dict(zip(("start", "end"), to_utf16(text, *place)))
         return record
 
     # What comes out ---------------------------------------------------------------------------
@@ -229,22 +220,20 @@ class Labeler(anywidget.AnyWidget):
             raise CourseError("Nothing is labelled yet; label some rows, then export.")
         if path.suffix == ".jsonl":
             write_text(path, "".join(json.dumps(row) + "\n" for row in labelled))
-        elif path.suffix == ".csv":
-            for row in labelled:
-                self._refuse_formulas(row)
-            write_csv(path, labelled)
-        else:
+            return path
+        if path.suffix != ".csv":
             raise CourseError(f"{path.name} should end in .csv or .jsonl.")
+        # the apostrophe that makes a text harmless would make a value another value
+        for row in labelled:
+            for name in ("id", *self.pilot.fields):
+                if (row[name] or "").startswith(FORMULA):
+                    what = f"{name} of row {row['id']} is {row[name]!r}"
+                    cure = "export to a .jsonl file instead"
+                    raise CourseError(
+                        f"{what}, which a spreadsheet would run as a formula; {cure}."
+                    )
+        write_csv(path, labelled)
         return path
-
-    def _refuse_formulas(self, row: dict) -> None:
-        """The apostrophe that makes a text harmless would make a value another value."""
-        for name in ("id", *self.pilot.fields):
-            if (row[name] or "").startswith(FORMULA):
-                raise CourseError(
-                    f"{name} of row {row['id']} is {row[name]!r}, which a spreadsheet would run as "
-                    "a formula; export to a .jsonl file instead."
-                )
 
     def blind_copy(self, number: int, annotator: str = "b") -> "Labeler":
         """A Labeler for a second person over the first `number` rows that this one shows.
@@ -255,9 +244,8 @@ class Labeler(anywidget.AnyWidget):
         if type(number) is not int or not 1 <= number <= len(self.order):
             raise CourseError(f"{number!r} should be a number of rows, 1 to {len(self.order)}.")
         if annotator == self.annotator:
-            raise CourseError(
-                f"{annotator!r} labels the first copy; give the second person another name."
-            )
+            cure = "give the second person another name"
+            raise CourseError(f"{annotator!r} labels the first copy; {cure}.")
         path = self.path.parent / f"{self.path.stem}-{annotator}{self.path.suffix}"
         rows = [{"id": key, self.pilot.text: self.texts[key]} for key in self.order[:number]]
         return Labeler(self.pilot, rows, path, annotator=annotator, seed=self.seed)
@@ -266,15 +254,10 @@ class Labeler(anywidget.AnyWidget):
         """{field: Agreement} and "exact record", over the rows that both have labelled."""
         return between_annotators(self, other, self.pilot)
 
-    # Where no kernel runs ---------------------------------------------------------------------
-
     def static(self, rows: int = 6) -> str:
         """The first `rows` rows in labelling order as an HTML table without kernel or script."""
-        keys = self.order[:rows]
-        records = {key: self.answered.get(key, {}).get("record") for key in keys}
-        return label_events.static_table(
-            self.pilot, repr(self), {k: self.texts[k] for k in keys}, records
-        )
+        texts = {key: self.texts[key] for key in self.order[:rows]}
+        return label_events.static_table(self.pilot, repr(self), texts, self.answered)
 
     def __repr__(self) -> str:
         who = f"annotator {self.annotator}"
@@ -292,7 +275,7 @@ class Labeler(anywidget.AnyWidget):
 
 def simulate(
     pilot: Pilot,
-    rows: Iterable[Mapping[str, Any]],
+    rows: Collection[Mapping[str, Any]],
     path: str | Path,
     error_rate: float = 0.1,
     annotator: str = "simulated",
@@ -305,7 +288,6 @@ def simulate(
     """
     if not 0 <= error_rate <= 1:
         raise CourseError(f"error_rate is {error_rate}; it is a share between 0 and 1.")
-    rows = list(rows)
     right = {str(row["id"]): row for row in rows}
     kind = f"error rate {error_rate}"
     book = Labeler(pilot, rows, path, annotator=annotator, seed=seed, simulated=kind)
@@ -318,16 +300,13 @@ def simulate(
             value = right[key].get(name)
             problem = wrong_value(name, spec, value, text)
             if problem:
-                raise CourseError(
-                    f"Row {key}: {problem} Answers are simulated from labelled rows only."
-                )
+                cure = "Answers are simulated from labelled rows only"
+                raise CourseError(f"Row {key}: {problem} {cure}.")
             is_wrong, others = draw.random() < error_rate, _other_values(spec, value, text, draw)
             record[name] = draw.choice(others) if is_wrong and others else value
         event = {"event": "answer", "id": key, "record": record, "at": {}, "seconds": 0.0}
-        events.append(event | book._stamp())
-    if events:
-        book.journal.add(*events)
-        book._replay()
+        events.append(event)
+    book._add(events)
     return book
 
 
@@ -336,7 +315,7 @@ def _other_values(spec: FieldSpec, right: str | None, text: str, draw: random.Ra
     if spec.type == "label":
         values = spec.values
     elif spec.type == "pattern":
-        values = [match.group(0) for match in re.finditer(spec.regex, text) if match.group(0)]
+        values = [match.group() for match in re.finditer(spec.regex, text) if match.group()]
     else:
         words = [match.span() for match in re.finditer(r"\w\S*\w|\w", text)]
         starts = [draw.randrange(len(words)) for _ in range(8)] if words else []
