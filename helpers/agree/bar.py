@@ -19,8 +19,7 @@ from helpers.measure.error_costs import Costs, check_costs, check_kinds
 from helpers.measure.scoring import Scored
 
 BASELINES = ("majority", "rules", "TF-IDF", "do nothing")  # what a bar may name
-# written by freeze; everything else is the reader's wish
-NOT_WISHED = ("frozen", "version", "revised", "seen_before")
+NOT_WISHED = ("frozen", "version", "revised", "seen_before")  # written by freeze
 
 
 def _points(value: Any) -> float:
@@ -124,7 +123,7 @@ class Bar(BaseModel):
     def _write(self, folder: Path, note: str = "") -> Self:
         sealed.seal(folder, self.model_dump(mode="json"), sealed.row_hashes(self._pilot), note)
         write_text(folder / "bar.md", bar_page(self))
-        (folder / "bar_draft.md").unlink(missing_ok=True)
+        (folder / "bar_draft.md").unlink(missing_ok=True)  # the page above has replaced it
         return self
 
     @classmethod
@@ -169,7 +168,7 @@ class Bar(BaseModel):
                 raise CourseError(f"The bar: secondary names {name!r}, which is no field{hint}")
         check_kinds(pilot, self.critical, "The bar's critical errors")
         check_costs(pilot, self.costs)
-        if 0 in self.critical.values():
+        if 0 in self.critical.values():  # a rate of 0 can be seen, never shown
             cure = "write the highest rate you can live with"
             raise CourseError(f"The bar: no number of rows shows a critical rate of 0; {cure}.")
         rows = len(sealed.row_hashes(pilot))
@@ -195,10 +194,7 @@ class Bar(BaseModel):
         return "; ".join([f"{head}: {asked} on {self.rows} rows", *self.remarks])
 
     def judged(self, by_seed: Mapping[int, Scored]) -> int:
-        """The seed whose model is judged: the median exact record, of an even number the lower.
-
-        Raises CourseError when one of the agreed seeds is missing.
-        """
+        """The seed that is judged: the median exact record, of an even number the lower."""
         for seed in self.seeds:
             if seed not in by_seed:
                 what = f"names the seeds {self.seeds}, but there is no result for {seed}"

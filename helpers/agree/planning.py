@@ -53,7 +53,7 @@ def rows_needed(gain: float, discordant: float, power: float = 0.8, alpha: float
         if high > 1_000_000:
             what = f"A difference of {gain:g} at {discordant:g} discordant rows"
             raise CourseError(f"{what} needs more than a million rows.")
-    low = high // 2
+    low = high // 2  # halve what lies between until the two are neighbours
     while high - low > 1:
         middle = (low + high) // 2
         if paired_power(middle, gain, discordant, alpha) >= power:
@@ -130,7 +130,7 @@ def rows_for_chance(chance: Chance, wanted: float = 0.8) -> int | None:
     while n <= 20_000:
         if chance(n) >= wanted:
             return n
-        n = max(n + 1, int(1.05 * n))
+        n = max(n + 1, int(1.05 * n))  # a chance costs time, and 5 % are near enough
     return None
 
 
@@ -143,7 +143,7 @@ def chances_of_passing(bar: "Bar") -> dict[str, tuple[str, Chance]]:
     clear = partial(chance_to_clear, alpha=bar.alpha / bar.looks)
     for extra in (5, 10):
         gain = min(1.0, bar.margin + extra / 100)
-        discordant = max(DISCORDANT_RECORDS, gain)
+        discordant = max(DISCORDANT_RECORDS, gain)  # never less than the gain itself
         chance = partial(clear, gain=gain, discordant=discordant, margin=bar.margin)
         chances[f"exact_record.plus_{extra}"] = (f"exact record, plus {extra}", chance)
     if bar.secondary:

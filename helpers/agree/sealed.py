@@ -25,12 +25,11 @@ HEAD = "# Sealed with the hash below: an edit is refused; a revision with a reas
 
 def seal(folder: Path, content: dict, row_hashes: list[str], note: str) -> None:
     """Enter `content` into the ledger, then write bar.yaml; CourseError on a full disk."""
-    versions = read_entries(folder / LEDGER)  # reading cuts off half a line that a kill left
+    kept = len(read_entries(folder / LEDGER))  # reading cuts off half a line that a kill left
     time = datetime.now().isoformat(timespec="seconds")
     entry = {"time": time, "sha256": _digest(content), "content": content}
-    # the hash of every row stands beside, so that added rows can be told from changed ones
-    entry |= {"rows": row_hashes, "note": note}
-    append_entry(folder / LEDGER, entry, "The bar's ledger", len(versions))
+    entry |= {"rows": row_hashes, "note": note}  # so that added rows are told from changed ones
+    append_entry(folder / LEDGER, entry, "The bar's ledger", kept)
     _write(folder, entry)
 
 
@@ -41,7 +40,7 @@ def _digest(content: dict) -> str:
 
 def _write(folder: Path, entry: dict) -> None:
     content = {**entry["content"], "sha256": entry["sha256"]}
-    # sorted by meaning, not by the alphabet: people read this file
+    # people read this file, so its keys keep their order
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
     write_text(folder / FILE, HEAD + text)
 
@@ -84,8 +83,7 @@ def unseal(folder: Path, keys: Iterable[str]) -> dict:
 
 def row_hashes(pilot: Pilot) -> list[str]:
     """SHA-256 of every test row's id, text and labels, sorted: no matter which program saved it."""
-    # without tags and other columns: notes beside a row change nothing that is judged
-    keys = ("id", pilot.text, *pilot.fields)
+    keys = ("id", pilot.text, *pilot.fields)  # notes beside a row change nothing that is judged
     hashes = []
     for row in rows.load(pilot).test:
         line = json.dumps([row[key] for key in keys], ensure_ascii=False)

@@ -112,7 +112,7 @@ def judge_against(
         conditions[name] = "shown"
         if low < 0:
             conditions[name] = "missed" if high < 0 else "open"
-        needed = rows.get(name) or 0
+        needed = rows.get(name) or 0  # the cost of errors has no such number
         if conditions[name] == "open" and needed > len(data):
             needs_rows[name] = needed
     remarks = list(bar.remarks)

@@ -34,7 +34,7 @@ class Wish(BaseModel):
     max_cost_per_1000: float | None
     looks: int = 1
     seeds: list[int] = [0, 1, 2]
-    messages_per_year: int | None = 10_000
+    messages_per_year: int | None = 10_000  # an assumption, as every price is
     decides: str = ""
     costs: Costs
 
@@ -48,8 +48,7 @@ class Wish(BaseModel):
         prices = default_costs(pilot)
         errors = prices["errors"] | _lines(own_prices.get("errors"), "costs > errors")
         costs = check_costs(pilot, {**prices, **own_prices, "errors": errors})
-        # an invented order number is the error that travels on unseen
-        critical = {}
+        critical = {}  # an invented order number is the error that travels on unseen
         for kind in prices["errors"]:
             name, _, what = kind.partition(".")
             if what in ("wrong", "extra") and pilot.fields[name].type == "pattern":
