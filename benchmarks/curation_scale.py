@@ -10,7 +10,6 @@ runs in a process of its own, so that its peak memory is its own.
 
 import argparse
 import json
-import math
 import random
 import subprocess
 import sys
@@ -18,120 +17,32 @@ import tempfile
 import time
 from pathlib import Path
 
-from helpers import ROOT
+import numpy as np
 
-PARTS = (
-    "roller bearing",
-    "drive belt",
-    "oil seal",
-    "dosing pump",
-    "check valve",
-    "servo motor",
-    "jaw coupling",
-    "air filter",
-    "hose reel",
-    "gear wheel",
-    "timing belt",
-    "ball screw",
-    "flange",
-    "gasket",
-    "limit switch",
-    "encoder",
-    "chain link",
-    "brake disc",
-    "spindle",
-    "nozzle",
-)
-PLACES = (
-    "the bottling line",
-    "our press",
-    "the sawmill",
-    "a test rig",
-    "the laundry",
-    "two conveyors",
-    "the cold store",
-    "our crane",
-    "the dairy",
-    "an old lathe",
-    "the packing hall",
-    "our compressor",
-)
-OPEN = (
-    "Hello,",
-    "Good morning,",
-    "Dear team,",
-    "Hi,",
-    "To the order desk:",
-    "Sorry to ask again,",
-    "Quick question:",
-    "Hello from Leeds,",
-    "As agreed by phone,",
-    "Dear sirs,",
-    "One more thing,",
-    "Before the weekend:",
-)
-ASK = (
-    ("order_status", "when will the {part} for {place} from {order} be delivered"),
-    ("order_status", "is there any news of {order} and its {part}"),
-    ("change_order", "please change {order} to {n} pieces of the {part}"),
-    ("quote", "what would {n} of the {part} cost, delivered to {town}"),
-    ("fault_claim", "the {part} from {order} broke after {n} days in {place}"),
-    ("technical", "how do we fit the {part} to {place}"),
-    ("return", "we want to return {n} unused pieces of {part} from {order}"),
-    ("invoice", "the invoice for {order} lists the {part} twice"),
-    ("account", "change the delivery address of our account to the hall in {town}"),
-    ("quote", "do you stock the {part} in size {n}"),
-)
-CLOSE = (
-    "Thank you.",
-    "Many thanks, {name}.",
-    "Regards, {name}",
-    "We need an answer before the {n}th.",
-    "It is not urgent.",
-    "Please call back.",
-    "Our buyer is {name}.",
-    "The old one came from {town}.",
-    "Shift two is waiting for it.",
-    "{name}, maintenance",
-)
-SOUND = (
-    "ka",
-    "lo",
-    "mi",
-    "ter",
-    "ran",
-    "bel",
-    "do",
-    "vin",
-    "sel",
-    "har",
-    "po",
-    "nik",
-    "ru",
-    "wen",
-    "sta",
-    "gor",
-)
+from helpers import ROOT
+from helpers.core.files import read_yaml
+
+WORDS = read_yaml(Path(__file__).with_suffix(".yaml"))
 
 
 def row(number, draw):
     """One made-up row: the columns of the bundled inbox."""
-    intent, ask = draw.choice(ASK)
+    intent, ask = draw.choice(WORDS["ask"])
 
     def word():
-        return "".join(draw.choices(SOUND, k=draw.randint(2, 4))).capitalize()
+        return "".join(draw.choices(WORDS["sound"], k=draw.randint(2, 4))).capitalize()
 
-    part = f"{draw.choice(PARTS)} {word()[:2].upper()}-{draw.randrange(100, 9999)}"
+    part = f"{draw.choice(WORDS['parts'])} {word()[:2].upper()}-{draw.randrange(100, 9999)}"
     slots = {
         "part": part,
-        "place": draw.choice(PLACES),
+        "place": draw.choice(WORDS["places"]),
         "order": f"PO-{draw.randrange(1000, 9999)}",
         "n": draw.randrange(2, 90),
         "town": word(),
         "name": f"{word()} {word()}",
     }
-    more = " ".join(draw.choice(CLOSE).format(**slots) for _ in range(draw.randint(0, 2)))
-    opened, mark = draw.choice(OPEN), ask.format(**slots) + draw.choice(".?")
+    more = " ".join(draw.choice(WORDS["close"]).format(**slots) for _ in range(draw.randint(0, 2)))
+    opened, mark = draw.choice(WORDS["open"]), ask.format(**slots) + draw.choice(".?")
     text = f"{opened} {mark} {more} Ref. {word()} {word()}-{draw.randrange(10**6)}."
     text = text.replace("  ", " ")
     return {
@@ -259,9 +170,8 @@ class Peak:
 
 def slope(results):
     """Exponent of time over rows: the least-squares slope of log seconds over log rows."""
-    x, y = [math.log(r["rows"]) for r in results], [math.log(r["seconds"]) for r in results]
-    mx, my = sum(x) / len(x), sum(y) / len(y)
-    return sum((a - mx) * (b - my) for a, b in zip(x, y)) / sum((a - mx) ** 2 for a in x)
+    sizes, seconds = zip(*[(run["rows"], run["seconds"]) for run in results])
+    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
 
 
 def _main():
