@@ -1,9 +1,7 @@
 """The estimate counts what is there; bad configs are named; the measurement runs the real thing."""
 
-import json
-
 import pytest
-from transformers import LlamaConfig
+from transformers import Gemma3Config, GPT2Config, LlamaConfig, MixtralConfig
 
 from helpers import CourseError
 from helpers.choose import catalog, memory, models
@@ -13,7 +11,7 @@ def test_the_shape_counts_every_parameter(embedded):
     from transformers import AutoConfig
 
     shape = memory.shape_of(AutoConfig.from_pretrained(embedded.path))
-    assert shape.parameters == 134515008 and memory.shape_of(embedded.path) == shape
+    assert shape.parameters == 134515008
     row = memory.shape_of_row(catalog.find("embedded"))
     assert row == shape, "the catalogue's sizes give the same model"
 
@@ -53,68 +51,47 @@ def test_more_of_anything_needs_more():
         return memory.estimate(shape, mode, **k).total
 
     assert total("qlora") < total("lora") < total("full")
-    assert (
-        total("qlora", max_length=1024)
-        > total("qlora", max_length=256)
-        > total("qlora", max_length=256, checkpointing=True)
-    )
-    assert total("lora", r=64) > total("lora", r=8) and total("inference", batch_size=64) > total(
-        "inference", batch_size=1
-    )
+    assert total("qlora", max_length=1024) > total("qlora", max_length=256)
+    assert total("inference", batch_size=64) > total("inference", batch_size=1)
     assert total("lora", dtype="float32") > total("lora")
-    assert (
-        total("full", dtype="float32") >= 16 * shape.parameters
-    )  # weights, gradients and two states of four bytes
+    # weights, gradients and two states of four bytes
+    assert total("full", dtype="float32") >= 16 * shape.parameters
 
 
-def test_bad_configs_in_a_sentence(tmp_path):
-    with pytest.raises(CourseError, match="no file 'config.json' there"):
-        memory.shape_of(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CourseError, match="not valid JSON"):
-        memory.shape_of(tmp_path)
-    (tmp_path / "config.json").write_text(
-        json.dumps({"n_embd": 768, "n_layer": 12, "vocab_size": 50257})
-    )
-    with pytest.raises(
-        CourseError,
-        match="lacks num_hidden_layers, hidden_size, num_attention_heads, intermediate_size",
-    ):
-        memory.shape_of(tmp_path)
-    for odd in ([], None, 7):
-        with pytest.raises(CourseError, match="content of a model's config.json"):
-            memory.shape_of(odd)
-    sizes = {
-        "num_hidden_layers": 2,
-        "hidden_size": 8,
-        "num_attention_heads": 2,
-        "intermediate_size": 16,
-        "vocab_size": 99,
-    }
-    with pytest.raises(CourseError, match="lacks hidden_size as whole numbers"):
-        memory.shape_of({**sizes, "hidden_size": "8"})
-    assert memory.shape_of({"text_config": sizes}) == memory.shape_of(
-        sizes
-    )  # a model that also reads pictures
-    with pytest.raises(CourseError, match="whole numbers from 1 on"):
-        memory.estimate(memory.shape_of(sizes), "lora", max_length=0)
+def test_bad_configs_in_a_sentence():
+    with pytest.raises(CourseError, match="lacks hidden_size, vocab_size as whole numbers"):
+        memory.shape_of(LlamaConfig(hidden_size=0, vocab_size=0, num_attention_heads=1))
+    with pytest.raises(CourseError, match="lacks num_hidden_layers, .*, intermediate_size"):
+        memory.shape_of(GPT2Config())
     with pytest.raises(CourseError, match="num_local_experts: a mixture of experts"):
-        memory.shape_of({"num_local_experts": 8})
+        memory.shape_of(MixtralConfig())
+    pictures = Gemma3Config()  # of a model that also reads pictures
+    assert memory.shape_of(pictures).hidden == pictures.text_config.hidden_size
+
+
+def test_odd_questions_in_a_sentence():
     shape = memory.shape_of_row(catalog.find("embedded"))
     with pytest.raises(CourseError, match="mode can be"):
         memory.estimate(shape, "tuning")
     with pytest.raises(CourseError, match="dtype"):
         memory.estimate(shape, "lora", dtype="int8")
+    with pytest.raises(CourseError, match="whole numbers from 1 on"):
+        memory.estimate(shape, "lora", max_length=0)
     for name in ("google/gemini", "openai/gpt-oss-20b", "LiquidAI/LFM2-1.2B"):
         assert memory.shape_of_row(catalog.find(name)) is None
 
 
-def test_measuring_random_weights_of_a_config(tiny):
-    seen = memory.measure_peak("qlora", max_length=64, config=tiny)
-    guess = memory.estimate(memory.shape_of(tiny), "qlora", max_length=64)
-    assert seen["device"] and 1e6 < seen["bytes"] < 2e9 and guess.total > 1e6
-    with pytest.raises(CourseError, match="Measuring lora stopped"):
-        memory.measure_peak("lora", config=tiny / "nowhere")
+@pytest.mark.slow
+def test_a_measurement_is_near_the_estimate():
+    seen = memory.measure_peak("qlora", 64, 1, "float32")
+    shape = memory.shape_of_row(catalog.find("embedded"))
+    guess = memory.estimate(shape, "qlora", max_length=64, dtype="float32").total
+    assert seen["device"] and seen["bytes"] == pytest.approx(guess, rel=0.3)
+
+
+def test_a_measurement_that_dies_says_why():
+    with pytest.raises(CourseError, match="Measuring lora stopped: .*invalid choice: 'int8'"):
+        memory.measure_peak("lora", 64, 1, "int8")
 
 
 def test_surprise_is_low_for_what_the_model_would_write(tiny, tokenizer, folder):

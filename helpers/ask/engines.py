@@ -93,7 +93,7 @@ class Batches:
 
         self.teacher, self.size = teacher, size
         base, here = models.resolve(teacher.model), detect()
-        with models.loading(base):
+        with base.loading():
             self.tokenizer = AutoTokenizer.from_pretrained(base.path, padding_side="left")
             model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=here.torch_dtype)
         self.model = model.to(here.device).eval()

@@ -1,6 +1,5 @@
 """The catalogue in data/catalog/: models, data sets and licences; every fact with its source."""
 
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -13,32 +12,19 @@ SURE = ("high", "medium", "low")  # read in the text itself, in one that quotes 
 WHOLE_NUMBERS = ("parameters", "layers", "hidden_size", "heads", "kv_heads", "vocab_size")
 VERDICTS = ("ok", "duty", "blocked", "unknown")
 # what a rule of licences.yaml may ask for under `when`; licensing._holds answers
-CONDITIONS = (
-    "purpose",
-    "commercial",
-    "users_over",
-    "revenue_over",
-    "region",
-    "multimodal",
-    "base_not_under",
-    "name_lacks",
-)
+CONDITIONS = {"purpose", "commercial", "users_over", "revenue_over", "region", "multimodal"}
+CONDITIONS |= {"base_not_under", "name_lacks"}
 
 
-def _check_sources(entries: Iterable[dict], file: str, key: str) -> None:
+def _check_source(file: str, name: str, entry: dict) -> None:
     """Refuse an entry that does not say where its facts come from, when, and how sure they are."""
-    for entry in entries:
-        for need in ("source", "date", "confidence"):
-            if not str(entry.get(need) or "").strip():
-                raise CourseError(
-                    f"data/catalog/{file}: {entry[key]} has no {need}; "
-                    "every fact needs a source, a date and a confidence (high, medium, low)."
-                )
-        if entry["confidence"] not in SURE:
-            raise CourseError(
-                f"data/catalog/{file}: the confidence of {entry[key]} is "
-                f"{entry['confidence']!r}; it can be high, medium or low."
-            )
+    for need in ("source", "date", "confidence"):
+        if not str(entry.get(need) or "").strip():
+            cure = "every fact needs a source, a date and a confidence (high, medium, low)"
+            raise CourseError(f"data/catalog/{file}: {name} has no {need}; {cure}.")
+    if entry["confidence"] not in SURE:
+        what = f"the confidence of {name} is {entry['confidence']!r}"
+        raise CourseError(f"data/catalog/{file}: {what}; it can be high, medium or low.")
 
 
 def read_table(file: str, key: str, folder: Path = FOLDER) -> list[dict[str, str]]:
@@ -46,17 +32,16 @@ def read_table(file: str, key: str, folder: Path = FOLDER) -> list[dict[str, str
 
     Raises CourseError for a missing column, a name that stands twice, or a fact without a source.
     """
-    table = rows.read(folder / file)
-    seen = set()
+    table, seen = rows.read(folder / file), set()
     for row in table:
-        if not row.get(key):
-            raise CourseError(
-                f"data/catalog/{file}: a row has no {key}, or the column {key!r} is missing."
-            )
-        if row[key] in seen:
-            raise CourseError(f"data/catalog/{file} has two rows for {row[key]}.")
-        seen.add(row[key])
-    _check_sources(table, file, key)
+        name = row.get(key)
+        if not name:
+            what = f"a row has no {key}, or the column {key!r} is missing"
+            raise CourseError(f"data/catalog/{file}: {what}.")
+        if name in seen:
+            raise CourseError(f"data/catalog/{file} has two rows for {name}.")
+        seen.add(name)
+        _check_source(file, name, row)
     return table
 
 
@@ -67,59 +52,46 @@ def models(folder: Path = FOLDER) -> list[dict[str, str]]:
     for row in table:
         for column in WHOLE_NUMBERS:
             if row[column] and not row[column].isdigit():
-                raise CourseError(
-                    f"data/catalog/models.csv: {column} of {row['hub_id']} is {row[column]!r}; "
-                    "write the whole number or leave it empty."
-                )
+                what = f"{column} of {row['hub_id']} is {row[column]!r}"
+                cure = "write the whole number or leave it empty"
+                raise CourseError(f"data/catalog/models.csv: {what}; {cure}.")
     return table
-
-
-@cache
-def datasets(folder: Path = FOLDER) -> list[dict[str, str]]:
-    """Rows of datasets.csv: id, licence, languages, note."""
-    return read_table("datasets.csv", "id", folder)
 
 
 @cache
 def licences(folder: Path = FOLDER) -> dict[str, dict]:
     """{licence id: profile}; a profile has a name, a class, and rules with their clauses."""
-    profiles = read_yaml(folder / "licences.yaml")
+    profiles, place = read_yaml(folder / "licences.yaml"), "data/catalog/licences.yaml"
     for name, profile in profiles.items():
         if not isinstance(profile, dict) or not isinstance(profile.get("rules"), list):
-            raise CourseError(
-                f"data/catalog/licences.yaml: {name} needs name, class, source, date, "
-                "confidence and a list of rules."
-            )
-        _check_sources([{"id": name, **profile}], "licences.yaml", "id")
+            needs = "name, class, source, date, confidence and a list of rules"
+            raise CourseError(f"{place}: {name} needs {needs}.")
+        _check_source("licences.yaml", name, profile)
         for rule in profile["rules"]:
-            _check_rule(name, rule)
+            complete = rule.get("as") and rule.get("clause") and rule.get("says")
+            known = set(rule.get("when", {})) <= CONDITIONS and rule.get("verdict") in VERDICTS
+            if not complete or not known:
+                lacks = "lacks as, clause or says, or has an unknown verdict or condition"
+                raise CourseError(f"{place}: a rule of {name} {lacks}: {rule}.")
     return profiles
 
 
-def _check_rule(licence: str, rule: dict) -> None:
-    complete = rule.get("as") and rule.get("clause") and rule.get("says")
-    unknown = set(rule.get("when", {})) - set(CONDITIONS)
-    if not complete or unknown or rule.get("verdict") not in VERDICTS:
-        raise CourseError(
-            f"data/catalog/licences.yaml: a rule of {licence} lacks as, clause or says, "
-            f"or has an unknown verdict or condition: {rule}."
-        )
-
-
-def exact_id(name: str, row: dict[str, str]) -> str:
-    """The hub id that `name` means; a short name means the version tuned to follow instructions."""
-    for other in row["also"].split():
-        if str(name).strip().lower() in (row["short"], other.lower()):
-            return other
-    return row["hub_id"]
-
-
 def find(name: str) -> dict[str, str] | None:
-    """The row of a model by hub id, short name, or an id that the same licence statement covers."""
-    wanted = str(name).strip().lower()
-    if not wanted:  # an empty short name must not match
-        return None
+    """The row of a model by its short name or any of its ids; `exact_id` is the one meant."""
+    wanted = name.strip().lower()
     for row in models():
-        if wanted in (row["hub_id"].lower(), row["short"].lower(), *row["also"].lower().split()):
-            return row
+        names = [row["hub_id"], row["short"], *row["also"].split()]
+        if wanted and wanted in map(str.lower, names):  # an empty short name must not match
+            # a short name means the version tuned to follow instructions
+            exact = [other for other in names[2:] if wanted in (row["short"], other.lower())]
+            return {**row, "exact_id": [*exact, row["hub_id"]][0]}
     return None
+
+
+def find_data_set(name: str) -> dict[str, str] | None:
+    """The row of datasets.csv with this id; a licence's id stands for rows that are not listed."""
+    for row in read_table("datasets.csv", "id"):
+        if row["id"].lower() == name.lower():
+            return {**row, "exact_id": name}
+    unlisted = {"licence": name, "confidence": "high", "exact_id": name}
+    return unlisted if name in licences() else None

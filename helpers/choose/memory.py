@@ -1,8 +1,7 @@
 """Will it fit? Peak memory from a model's config, and the same thing measured.
 
 The estimate counts tensors, term by term, for dense Llama-like models (Llama, Mistral, Qwen2,
-Qwen3, SmolLM); no library does that for LoRA, QLoRA and the loss in tiles. `measure_peak` runs the
-real thing in a process of its own: `python -m helpers.tune.memory_trial --mode qlora`.
+Qwen3, SmolLM); no library does that for LoRA, QLoRA and the loss in tiles.
 """
 
 import json
@@ -10,14 +9,14 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from helpers import ROOT, CourseError
+from helpers.choose.catalog import WHOLE_NUMBERS
 from helpers.core.runtime import Profile
 
 MODES = ("inference", "lora", "qlora", "full")
@@ -25,14 +24,9 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # bytes a weight: 4 bits, an 8-bit scale per 64 weights, a float32 per 256 scales
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 TILE = 32768  # columns of the vocabulary that TRL's loss handles at a time
+NEW_TOKENS = 16  # of an answer, in inference
+RANK = 16  # of the course's adapters
 GIB = 2**30
-SIZES = (
-    "num_hidden_layers",
-    "hidden_size",
-    "num_attention_heads",
-    "intermediate_size",
-    "vocab_size",
-)
 
 
 @dataclass(frozen=True)
@@ -70,59 +64,28 @@ class Shape:
 
 
 def shape_of(config: Any) -> Shape:
-    """The Shape in a config: a dict, a transformers config, a config.json or a folder with one.
+    """The Shape in a config of transformers.
 
-    Raises CourseError when a key is missing or the model is of a kind the estimate does not cover.
+    Raises CourseError when a size is missing or the model is of a kind the estimate does not cover.
     """
-    if isinstance(config, (str, Path)):
-        config = _read_config(Path(config))
-    if hasattr(config, "to_dict"):
-        config = config.to_dict()
-    if not isinstance(config, dict):
-        raise CourseError(
-            "A config is the content of a model's config.json, 'key: value' pairs; "
-            "this is something else."
-        )
-    if isinstance(config.get("text_config"), dict):  # a model that also reads pictures
-        config = {**config, **config["text_config"]}
+    config = config.to_dict()
+    config |= config.get("text_config") or {}  # of a model that also reads pictures
     for key in ("num_experts", "num_local_experts", "n_routed_experts"):
         if config.get(key):
-            raise CourseError(
-                f"The config has {key}: a mixture of experts. "
-                "The estimate covers dense models only."
-            )
-    missing = [key for key in SIZES if not isinstance(config.get(key), int) or config[key] <= 0]
+            what = f"The config has {key}: a mixture of experts"
+            raise CourseError(f"{what}. The estimate covers dense models only.")
+    sizes = ["num_hidden_layers", "hidden_size", "num_attention_heads"]
+    sizes += ["intermediate_size", "vocab_size"]
+    missing = [key for key in sizes if not isinstance(config.get(key), int) or config[key] <= 0]
     if missing:
-        raise CourseError(
-            f"The config lacks {', '.join(missing)} as whole numbers; "
-            "without them there is no estimate."
-        )
-    heads, hidden = config["num_attention_heads"], config["hidden_size"]
-    return Shape(
-        layers=config["num_hidden_layers"],
-        hidden=hidden,
-        heads=heads,
-        # without these two keys every head has its own keys, and the heads divide the width
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or hidden // heads,
-        intermediate=config["intermediate_size"],
-        vocab=config["vocab_size"],
-        tied=bool(config.get("tie_word_embeddings", False)),
-    )
-
-
-def _read_config(place: Path) -> Any:
-    if place.is_dir():
-        place = place / "config.json"
-    if not place.is_file():
-        raise CourseError(
-            f"There is no file {place.name!r} there; "
-            "give a config.json or the folder that holds it."
-        )
-    try:
-        return json.loads(place.read_text(encoding="utf-8"))
-    except ValueError:
-        raise CourseError(f"{place.name} is not valid JSON.") from None
+        what = f"The config lacks {', '.join(missing)} as whole numbers"
+        raise CourseError(f"{what}; without them there is no estimate.")
+    layers, hidden, heads, intermediate, vocab = (config[key] for key in sizes)
+    # without these two keys every head has its own keys, and the heads divide the width
+    kv_heads = config.get("num_key_value_heads") or heads
+    head_dim = config.get("head_dim") or hidden // heads
+    tied = bool(config.get("tie_word_embeddings", False))
+    return Shape(layers, hidden, heads, kv_heads, head_dim, intermediate, vocab, tied)
 
 
 def shape_of_row(row: dict[str, str]) -> Shape | None:
@@ -130,17 +93,13 @@ def shape_of_row(row: dict[str, str]) -> Shape | None:
 
     The catalogue has no MLP width: it is what makes the parameters come out right.
     """
-    keys = ("parameters", "layers", "hidden_size", "heads", "kv_heads", "vocab_size")
-    if row["kind"] != "dense" or not all(row[key] for key in keys):
+    if row["kind"] != "dense" or not all(row[key] for key in WHOLE_NUMBERS):
         return None
-    total, layers, hidden, heads, kv_heads, vocab = (int(row[key]) for key in keys)
-    tied = row["tied"] == "yes"
-    head_dim = hidden // heads  # the catalogue does not say otherwise
-    without_mlp = Shape(layers, hidden, heads, kv_heads, head_dim, 0, vocab, tied)
-    width = round((total - without_mlp.parameters) / (3 * layers * hidden))
-    if width <= 0:
-        return None
-    return Shape(layers, hidden, heads, kv_heads, head_dim, width, vocab, tied)
+    total, layers, hidden, heads, kv_heads, vocab = (int(row[key]) for key in WHOLE_NUMBERS)
+    # the catalogue says nothing of a width of heads, so that they divide the whole
+    shape = Shape(layers, hidden, heads, kv_heads, hidden // heads, 0, vocab, row["tied"] == "yes")
+    width = round((total - shape.parameters) / (3 * layers * hidden))
+    return replace(shape, intermediate=width) if width > 0 else None
 
 
 @dataclass(frozen=True)
@@ -163,130 +122,82 @@ class Estimate:
         return always + max(self.activations + self.head, self.gradients)
 
     def __str__(self) -> str:
-        terms = []
-        for name, value in vars(self).items():
-            if name != "mode" and value:
-                terms.append(f"{name} {value / GIB:.2f}")
-        return f"{self.mode:10}{self.total / GIB:6.2f} GiB  " + ", ".join(terms)
+        terms = [f"{key} {size / GIB:.2f}" for key, size in list(vars(self).items())[1:] if size]
+        return f"{self.mode:10}{self.total / GIB:6.2f} GiB  {', '.join(terms)}"
 
 
 def estimate(
-    shape: Shape,
-    mode: str,
-    max_length: int = 256,
-    batch_size: int = 1,
-    r: int = 16,
-    dtype: str = "bfloat16",
-    checkpointing: bool = False,
-    max_new_tokens: int = 16,
+    shape: Shape, mode: str, max_length: int = 256, batch_size: int = 1, dtype: str = "bfloat16"
 ) -> Estimate:
     """Estimate the peak for `batch_size` rows of `max_length` tokens (inference: prompts at once).
 
-    LoRA on all linear layers, adapter and AdamW states in float32; the loss in tiles of the
-    vocabulary, as TRL does it. Full tuning keeps weights, gradients and AdamW states in `dtype`.
-    Raises CourseError for an unknown mode or dtype.
+    LoRA on all linear layers, adapter and AdamW states in float32; full tuning has all in `dtype`.
+    The loss in tiles, as TRL does it; no checkpointing. CourseError for an unknown mode or dtype.
     """
     if mode not in MODES or dtype not in BYTES:
-        raise CourseError(
-            f"mode can be {', '.join(MODES)} and dtype {', '.join(BYTES)}, "
-            f"not {mode!r} and {dtype!r}."
-        )
-    if min(max_length, batch_size, r) < 1:
-        raise CourseError("max_length, batch_size and r are whole numbers from 1 on.")
+        known = f"mode can be {', '.join(MODES)} and dtype {', '.join(BYTES)}"
+        raise CourseError(f"{known}, not {mode!r} and {dtype!r}.")
+    if min(max_length, batch_size) < 1:
+        raise CourseError("max_length and batch_size are whole numbers from 1 on.")
     size, tokens = BYTES[dtype], max_length * batch_size
+    hidden, mlp = shape.hidden, shape.intermediate
     weights: float = size * shape.parameters
     if mode == "qlora":
         weights = NF4 * shape.in_linears + size * (shape.parameters - shape.in_linears)
     if mode == "inference":
-        per_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * size
         # only one block works at a time, and only the last token of a prompt is scored
-        return Estimate(
-            mode,
-            weights,
-            activations=tokens * size * (4 * shape.hidden + 3 * shape.intermediate),
-            kv_cache=per_token * batch_size * (max_length + max_new_tokens),
-            head=4 * batch_size * shape.vocab,
-        )
-    # full tuning: the optimizer keeps its two states in the number format of the weights
-    added, state = 0, size
-    if mode != "full":
-        added, state = shape.layers * sum(r * (a + b) for a, b in shape.linears), 4
-    tile = min(shape.vocab, TILE)
-    activations = tokens * _kept_per_token(shape, size, r * bool(added), checkpointing)
-    if size < 4:
-        activations += size * added  # autocast's copy of the adapter
-    return Estimate(
-        mode,
-        weights,
-        adapter=4 * added,
-        optimizer=2 * state * (added or shape.parameters),
-        gradients=state * (added or shape.parameters),
-        activations=activations,
-        # up to six copies of a tile of scores in float32 live at once, as measured
-        head=6 * 4 * tokens * tile + 4 * tile * shape.hidden,
-    )
-
-
-def _kept_per_token(shape: Shape, size: int, r: int, checkpointing: bool) -> int:
-    """Bytes a token that all blocks keep for the backward pass; r is 0 without an adapter."""
-    inputs = size * (4 * shape.hidden + shape.intermediate)  # what the linear layers need again
-    if r:
-        inputs = size * sum(width + r for width, _ in shape.linears)
-    block = 8 * shape.hidden  # two norms in float32
+        activations, head = tokens * size * (4 * hidden + 3 * mlp), 4 * batch_size * shape.vocab
+        cached = batch_size * (max_length + NEW_TOKENS)
+        kv_cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * size * cached
+        return Estimate(mode, weights, activations=activations, kv_cache=kv_cache, head=head)
+    if mode == "full":  # the optimizer keeps its two states in the number format of the weights
+        adapter, trained, state = 0, shape.parameters, size
+        block = size * (4 * hidden + mlp)  # bytes a token that the linear layers need again
+    else:
+        adapter = shape.layers * sum(RANK * (a + b) for a, b in shape.linears)
+        trained, state = adapter, 4
+        block = size * sum(width + RANK for width, _ in shape.linears)
+    block += 8 * hidden  # two norms in float32
     # queries, keys, values, attention's result and its sums, three pieces of the MLP
     block += 2 * size * shape.head_dim * (shape.heads + shape.kv_heads) + 4 * shape.heads
-    block += 3 * size * shape.intermediate + inputs
-    if checkpointing:  # every block keeps its input; one at a time is computed again
-        return size * shape.hidden * shape.layers + block
-    return block * shape.layers
+    block += 3 * size * mlp
+    activations = tokens * shape.layers * block
+    if size < 4:
+        activations += size * adapter  # autocast's copy of the adapter
+    tile = min(shape.vocab, TILE)
+    # up to six copies of a tile of scores in float32 live at once, as measured
+    head = 6 * 4 * tokens * tile + 4 * tile * hidden
+    optimizer, gradients = 2 * state * trained, state * trained
+    return Estimate(mode, weights, 4 * adapter, optimizer, gradients, activations, head=head)
 
 
-# Measuring the real thing ---------------------------------------------------------------------
-
-# what chapter 01 measures: mode, max_length, batch_size
-TRIALS = (
-    ("qlora", 256, 1),
-    ("lora", 256, 1),
-    ("full", 256, 1),
-    ("qlora", 768, 1),
-    ("inference", 512, 16),
-)
-SMOKE_TRIALS = (("qlora", 64, 1),)
-
-
-def trials_of(profile: Profile) -> tuple[tuple[str, int, int], ...]:
+def trials_of(profile: Profile) -> list[tuple[str, int, int]]:
     """(mode, max_length, batch_size) of each trial that a profile has the time for."""
-    return SMOKE_TRIALS if profile.name == "smoke" else TRIALS
+    if profile.name == "smoke":
+        return [("qlora", 64, 1)]
+    trials = [("qlora", 256, 1), ("lora", 256, 1), ("full", 256, 1)]
+    return [*trials, ("qlora", 768, 1), ("inference", 512, 16)]
 
 
 def measure_peak(
-    mode: str,
-    max_length: int = 256,
-    batch_size: int = 1,
-    dtype: str = "bfloat16",
-    config: str | Path | None = None,
-    frugal: bool = True,
+    mode: str, max_length: int, batch_size: int, dtype: str, frugal: bool = True
 ) -> dict[str, Any]:
-    """Run `mode` on the embedded model, or random weights of a config, in a process of its own.
+    """Run `mode` on the embedded model in a process of its own.
 
-    `bytes` is the growth of the process's own memory over what it had before the model was loaded;
-    on a GPU torch's peak. frugal=True fixes glibc's threshold for giving memory back to the system,
-    which it otherwise raises as it goes. Raises CourseError with a dead trial's last line.
+    `bytes` is the growth of the process's own memory from before the model was loaded; on a GPU
+    torch's peak. frugal=True fixes glibc's threshold for giving memory back to the system, which it
+    otherwise raises as it goes. Raises CourseError with a dead trial's last line.
     """
     command = [sys.executable, "-m", "helpers.tune.memory_trial", "--mode", mode, "--dtype", dtype]
     command += ["--max-length", str(max_length), "--batch-size", str(batch_size)]
-    if config:
-        command += ["--config", str(config)]
-    environment = {**os.environ, "COURSE_QUIET": "1"}
-    if frugal:
-        environment["MALLOC_MMAP_THRESHOLD_"] = "131072"
+    threshold = {"MALLOC_MMAP_THRESHOLD_": "131072"} if frugal else {}
+    environment = {**os.environ, "COURSE_QUIET": "1", **threshold}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
-    results = [line for line in done.stdout.splitlines() if line.startswith('{"mode"')]
-    if done.returncode or not results:  # a kill by the system leaves no word behind
-        errors = done.stderr.strip().splitlines()
-        last = errors[-1] if errors else "it was killed, most often because memory ran out"
+    if done.returncode:  # a kill by the system leaves no word behind
+        killed = "it was killed, most often because memory ran out"
+        last = (done.stderr.strip() or killed).splitlines()[-1]
         raise CourseError(f"Measuring {mode} stopped: {last[:300]}")
-    return json.loads(results[-1])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def own_bytes() -> int:
@@ -299,34 +210,33 @@ def own_bytes() -> int:
 
 
 class PeakMemory:
-    """The largest `own_bytes` within a block, sampled `every` so many seconds, in `.top`; on a GPU
-    torch's own peak.
-    """
+    """The largest `own_bytes` within a block, sampled `every` so many seconds: `.top`."""
 
     def __init__(self, cuda: bool, every: float = 0.004) -> None:
-        self.cuda, self.every, self.top = cuda, every, 0
+        self.every, self.top, self.gpu = every, 0, None
         self.stop = threading.Event()
-
-    def __enter__(self) -> "PeakMemory":
-        if self.cuda:
+        self.thread = threading.Thread(target=self._sample, daemon=True)
+        if cuda:  # there torch keeps the peak itself
             import torch
 
-            torch.cuda.reset_peak_memory_stats()
+            self.gpu = torch.cuda
+
+    def _sample(self) -> None:
+        stopped = False
+        while not stopped:
+            self.top = max(self.top, own_bytes())
+            stopped = self.stop.wait(self.every)  # a peak shorter than this may be missed
+
+    def __enter__(self) -> "PeakMemory":
+        if self.gpu:
+            self.gpu.reset_peak_memory_stats()
         else:
-            self.thread = threading.Thread(target=self._sample, daemon=True)
             self.thread.start()
         return self
 
-    def _sample(self) -> None:
-        while not self.stop.is_set():
-            self.top = max(self.top, own_bytes())
-            time.sleep(self.every)  # a peak shorter than this may be missed
-
     def __exit__(self, *_: object) -> None:
-        if self.cuda:
-            import torch
-
-            self.top = torch.cuda.max_memory_allocated()
+        if self.gpu:
+            self.top = self.gpu.max_memory_allocated()
         else:
             self.stop.set()
             self.thread.join()

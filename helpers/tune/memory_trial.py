@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
 from helpers.choose import memory, models
 from helpers.core import runtime
@@ -17,13 +17,12 @@ from helpers.tune import training
 
 @dataclass(frozen=True)
 class Trial:
-    """What is measured; `config` gives random weights in place of the embedded model."""
+    """What is measured of the embedded model."""
 
     mode: str  # one of memory.MODES
     max_length: int
     batch_size: int
     dtype: str
-    config: str | None = None
 
 
 def peak_of_trial(trial: Trial) -> dict[str, object]:
@@ -36,27 +35,23 @@ def peak_of_trial(trial: Trial) -> dict[str, object]:
     cuda = here.device == "cuda"
     # the buffers of the library itself are not the model's
     torch.randn(64, 64, dtype=dtype) @ torch.randn(64, 64, dtype=dtype)
-    embedded = models.resolve("embedded").path
-    tokenizer = AutoTokenizer.from_pretrained(embedded)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        place = embedded
-        if trial.config:
-            place = f"{scratch}/random"
-            config = AutoConfig.from_pretrained(trial.config)
-            AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(place)
-        before = 0 if cuda else memory.own_bytes()
-        model = training.load_base(place, here, trial.mode == "qlora", dtype, dtype)
-        if not cuda and trial.mode != "qlora":
-            # loaded weights are a view of the file; a copy makes them the process's own
-            for parameter in model.parameters():
-                parameter.data = parameter.data.clone()
-        shape = (trial.batch_size, trial.max_length)
-        ids = torch.randint(3, model.config.vocab_size, shape)
-        with memory.PeakMemory(cuda) as peak:
-            if trial.mode == "inference":
-                _answer(model, ids)
-            else:
-                _train(trial, model, tokenizer, ids, here, Path(scratch))
+    base = models.resolve("embedded")
+    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    before = 0 if cuda else memory.own_bytes()
+    model = training.load_base(base.path, here, trial.mode == "qlora", dtype, dtype)
+    if not cuda and trial.mode != "qlora":
+        # loaded weights are a view of the file; a copy makes them the process's own
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone()
+    ids = torch.randint(3, model.config.vocab_size, (trial.batch_size, trial.max_length))
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
+        memory.PeakMemory(cuda) as peak,
+    ):
+        if trial.mode == "inference":
+            _answer(model, ids)
+        else:
+            _train(trial, model, tokenizer, ids, here, Path(scratch))
     device = torch.cuda.get_device_name(0) if cuda else "cpu"
     return {**asdict(trial), "device": device, "bytes": peak.top - before}
 
@@ -109,7 +104,6 @@ def _main() -> None:
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--dtype", choices=list(memory.BYTES), default="bfloat16")
-    parser.add_argument("--config", help="a config.json: random weights, not the embedded model")
     print(json.dumps(peak_of_trial(Trial(**vars(parser.parse_args())))))
 
 

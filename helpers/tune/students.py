@@ -103,7 +103,7 @@ def train_student(
     settings, folder = job.all_settings(), Path(folder)
     base, full = models.resolve(pilot.base_model, pilot.folder), settings["method"] == "full"
     load = settings["load"] or ("float32" if full else here.dtype)
-    with models.loading(base):
+    with base.loading():
         tokenizer = AutoTokenizer.from_pretrained(base.path)
         four_bit = settings["method"] == "qlora"
         model = training.load_base(base.path, here, four_bit, getattr(torch, load))
@@ -149,7 +149,7 @@ def load_student(
             "The adapter that gave these answers is not beside them; run chapter 00 once more."
         )
     base = models.resolve(pilot.base_model, pilot.folder)
-    with models.loading(base):
+    with base.loading():
         tokenizer = AutoTokenizer.from_pretrained(base.path)
         # the 4-bit weights written out in 16 bits: the same model, read several times faster
         dense = training.load_base(base.path, here, four_bit=True).dequantize()
@@ -162,7 +162,7 @@ def job_of_epochs(
 ) -> StudentJob:
     """Chapter 00's student with another seed: as many steps as its packs of rows make epochs."""
     base = models.resolve(pilot.base_model, pilot.folder)
-    with models.loading(base):
+    with base.loading():
         tokenizer = AutoTokenizer.from_pretrained(base.path)
     taught, _ = examples.training_rows(pilot, rows, tokenizer, SETTINGS["max_prompt_length"])
     ids = []
@@ -261,7 +261,7 @@ def measure_student(
 def _merged(pilot: Pilot, model: PeftModel, here: runtime.Runtime, folder: Path) -> Any:
     training.save_adapter(model, folder)
     base = models.resolve(pilot.base_model, pilot.folder)
-    with models.loading(base):
+    with base.loading():
         dense = training.load_base(base.path, here, four_bit=False)
     return PeftModel.from_pretrained(dense, folder).merge_and_unload()
 
