@@ -13,7 +13,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from helpers import ROOT, CourseError, course
-from helpers.agree import planning
+from helpers.agree import paired, planning
 from helpers.agree.bar import Bar
 from helpers.agree.wish import Wish
 from helpers.core import files, rows
@@ -110,7 +110,7 @@ def test_zero_errors_bound_the_rate(rate, n):
 )
 def test_paired_interval_inverts_the_score_test(a, b, n):
     """At each end the score statistic, with the constrained likelihood maximised numerically, is the normal quantile."""
-    low, high = intervals.paired_interval(a, b, n)
+    low, high = paired.paired_interval(a, b, n)
     z2 = 1.959963984540054**2
     for delta in (low, high):
         if abs(delta) > 1 - 1e-6:
@@ -126,7 +126,7 @@ def test_paired_interval_inverts_the_score_test(a, b, n):
         q = minimize_scalar(loss, bounds=edge, method="bounded", options={"xatol": 1e-12}).x
         variance = n * (2 * q + delta * (1 - delta))
         assert (a - b - n * delta) ** 2 / variance == pytest.approx(z2, rel=1e-3)
-    mirrored = intervals.paired_interval(b, a, n)
+    mirrored = paired.paired_interval(b, a, n)
     assert (-mirrored[1], -mirrored[0]) == pytest.approx((low, high), abs=1e-9)
 
 
@@ -136,7 +136,7 @@ def test_paired_interval_at_zero_is_mcnemar_and_covers():
     assert z**2 == pytest.approx(
         mcnemar([[0, 25], [10, 0]], exact=False, correction=False).statistic
     )
-    assert intervals.paired_interval(25, 10, 90, alpha)[0] == pytest.approx(0, abs=1e-9)
+    assert paired.paired_interval(25, 10, 90, alpha)[0] == pytest.approx(0, abs=1e-9)
     rng = np.random.default_rng(0)
     for n in (30, 100):
         tables, times = np.unique(
@@ -145,11 +145,11 @@ def test_paired_interval_at_zero_is_mcnemar_and_covers():
         inside = sum(
             t
             for (a, b, _), t in zip(tables, times)
-            if (e := intervals.paired_interval(a, b, n))[0] <= 0.1 <= e[1]
+            if (e := paired.paired_interval(a, b, n))[0] <= 0.1 <= e[1]
         )
         assert 0.935 < inside / 4000 < 0.97
     with pytest.raises(CourseError, match="do not fit"):
-        intervals.paired_interval(7, 6, 12)
+        paired.paired_interval(7, 6, 12)
 
 
 # Errors and what they cost --------------------------------------------------------------------------------
@@ -569,15 +569,15 @@ def test_what_even_a_perfect_result_cannot_show_is_no_failure(pilot):
 def test_rows_for_a_perfect_result_are_the_fewest(wrong, margin):
     n = planning.rows_for_perfect(wrong, margin)
     assert (
-        intervals.tango_statistic(wrong * n, 0, n, margin)
+        paired.tango_statistic(wrong * n, 0, n, margin)
         >= 1.959963
-        > intervals.tango_statistic(wrong * (n - 1), 0, n - 1, margin)
+        > paired.tango_statistic(wrong * (n - 1), 0, n - 1, margin)
     )
     if wrong in (0, 1):
         assert (
-            intervals.paired_interval(wrong * n, 0, n)[0]
+            paired.paired_interval(wrong * n, 0, n)[0]
             >= margin
-            > intervals.paired_interval(wrong * (n - 1), 0, n - 1)[0]
+            > paired.paired_interval(wrong * (n - 1), 0, n - 1)[0]
         )
     assert planning.rows_for_perfect(0.05, 0.1) is None, "a baseline that leaves no room"
 
@@ -591,7 +591,7 @@ def test_the_chance_of_passing_against_simulation(n, gain, discordant, margin):
     tables = rng.multinomial(
         n, [(discordant + gain) / 2, (discordant - gain) / 2, 1 - discordant], size=3000
     )
-    hits = sum(intervals.paired_interval(int(a), int(b), n)[0] >= margin for a, b, _ in tables)
+    hits = sum(paired.paired_interval(int(a), int(b), n)[0] >= margin for a, b, _ in tables)
     low, high = proportion_confint(hits, 3000, alpha=0.001, method="wilson")
     assert low <= planning.chance_to_clear(n, gain, discordant, margin) <= high
 
@@ -920,11 +920,11 @@ def p_value(new, old, n):
         ("check_rows", 598, (597, 599, 600)),
         (
             "check_as_good",
-            lambda new, old, n, margin: intervals.paired_interval(new, old, n)[0] > -margin,
+            lambda new, old, n, margin: paired.paired_interval(new, old, n)[0] > -margin,
             (
                 lambda new, old, n, margin: p_value(new, old, n) > 0.05,
                 lambda new, old, n, margin: n >= 200 and new >= old,
-                lambda new, old, n, margin: intervals.paired_interval(new, old, n)[0] > -0.05,
+                lambda new, old, n, margin: paired.paired_interval(new, old, n)[0] > -0.05,
                 lambda new, old, n, margin: new - old > -margin * n and n >= 100,
             ),
         ),

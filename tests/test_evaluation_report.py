@@ -8,8 +8,8 @@ import yaml
 from conftest import ROOT
 
 from helpers import CourseError
+from helpers.agree import report
 from helpers.core import files
-from helpers.measure import report
 from helpers.measure.intervals import Share
 
 PNG = bytes.fromhex(

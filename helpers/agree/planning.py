@@ -10,7 +10,7 @@ from scipy.stats import binom, norm
 from statsmodels.stats.proportion import proportion_confint
 
 from helpers import CourseError
-from helpers.measure.intervals import tango_statistic
+from helpers.agree.paired import tango_statistic
 
 if TYPE_CHECKING:
     from helpers.agree.bar import Bar

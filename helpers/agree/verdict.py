@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from helpers.agree.paired import paired_interval
 from helpers.agree.planning import rows_for_perfect, rows_for_zero_errors
 from helpers.core.pilot import Pilot
 from helpers.measure.error_costs import Cost, error_cost, error_kinds
-from helpers.measure.intervals import Comparison, compare, highest_rate, paired_interval
+from helpers.measure.intervals import Comparison, compare, highest_rate
 from helpers.measure.scoring import Scored
 
 if TYPE_CHECKING:
