@@ -132,6 +132,7 @@ def leakage(pilot: Pilot) -> Filter:
     generator_shows = _first_match(catalogue()["leakage"] + own_names, what)
     instruction = [pilot.instruction(True), pilot.instruction(False), pilot.about]
     runs: set[tuple[str, ...]] = set()
+    # as a whole, and piece by piece: a generator may repeat one sentence of it
     for text in instruction + [spec.about for spec in pilot.fields.values()]:
         words = tokens(text)
         runs.update(word_runs(words, 15 if is_wide(words) else 6))
@@ -193,7 +194,7 @@ def _cut_off(text: str, half_words: set[str], strict: bool) -> str | None:
         # a particle at the end, behind a sentence that has its mark
         particle = "。" in text and re.search(r"[はがをにのとへでもて]$", text)
         return f"ends with {line[-6:]!r}" if particle else None
-    last = "".join(re.findall(r"[^\W\d_]+$", line.casefold()))
+    last = "".join(re.findall(r"[^\W\d_]+$", line.casefold()))  # of letters only
     if last in catalogue()["open_end"].split():
         return f"ends with the word {last!r}"
     if last in half_words:

@@ -22,6 +22,7 @@ from helpers.core.text import did_you_mean
 
 ROWS_FOR_PROCESSES = 20_000  # below this a second process takes longer to start than it saves
 WITHHELD = "(withheld: too close to a test row)"
+Check = Callable[[str], str | None]  # a text, and why it is rejected, if it is
 
 
 @functools.cache
@@ -94,6 +95,7 @@ class Filter:
         verdicts = self._verdicts(rows, files[0], processes)
         reasons = verdicts.data.column("reason").drop_null().to_pylist()
         bad = ~np.asarray(verdicts.data.column("reason").is_null())
+        # a filter that changes texts passes the changed ones on
         kept = verdicts.remove_columns("reason") if self.adds else rows
         if not reasons:
             return Funnel(kept, _no_rejected_rows(rows))
@@ -136,6 +138,7 @@ def _map(
     if file:
         more["new_fingerprint"] = hashlib.sha256(file.name.encode()).hexdigest()[:16]
         more["cache_file_name"] = str(file)
+    # without a file nothing is written, not even to the cache of datasets
     more |= {"keep_in_memory": not file, "load_from_cache_file": True, "features": features}
     return rows.map(function, batched=True, with_indices=True, **more)
 
@@ -150,11 +153,7 @@ def _no_rejected_rows(like: Dataset) -> Dataset:
 
 
 def text_filter(
-    name: str,
-    pilot: Pilot,
-    check: Callable[[str], str | None],
-    withhold: str | None = None,
-    **settings: Any,
+    name: str, pilot: Pilot, check: Check, withhold: str | None = None, **settings: Any
 ) -> Filter:
     """A Filter from `check(text)`, which returns a reason or None."""
 
@@ -217,8 +216,8 @@ def curate(
     CourseError: no rows, no text column, something that is no filter; CurationError: nothing left,
     a label gone.
     """
-    table = _checked_rows(pilot, rows, filters)
-    labels_before = _label_counts(pilot, table)
+    given = _checked_rows(pilot, rows, filters)
+    table = given  # what is left so far
     mark = ""
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
@@ -237,7 +236,7 @@ def curate(
         rejected.append(result.rejected)
         table = result.kept
     funnel = Funnel(table, concatenate_datasets(rejected), stages)
-    _refuse_a_gap(pilot, labels_before, funnel)
+    _refuse_a_gap(pilot, given, funnel)
     return funnel
 
 
@@ -265,27 +264,21 @@ def _commonest_reason(rejected: Dataset) -> str:
     return max(kinds, key=kinds.__getitem__, default="")
 
 
-def _label_counts(pilot: Pilot, rows: Dataset) -> Counter:
-    """Counter of (field, value) over the label fields that the rows have."""
-    counts: Counter = Counter()
-    for name in set(pilot.labels) & set(rows.column_names):
-        counts.update((name, value) for value in texts_of(rows, name))
-    return counts
-
-
-def _refuse_a_gap(pilot: Pilot, before: Counter, funnel: Funnel) -> None:
+def _refuse_a_gap(pilot: Pilot, table: Dataset, funnel: Funnel) -> None:
     if not len(funnel.kept):
         most = max(funnel.stages, key=lambda stage: stage.rejected)
         took = f"most of them ({most.rejected}) by the filter {most.name!r}"
         cure = "look at the rejected rows and loosen that filter"
         sentence = f"Every row was rejected, {took}, usually because: {most.commonest}; {cure}."
         raise CurationError(sentence, funnel)
-    for name, value in sorted(before.keys() - _label_counts(pilot, funnel.kept).keys()):
-        if value not in pilot.fields[name].values:
-            continue
-        rejected = funnel.rejected.select_columns([name, "rejected_by"])
-        taken_by = Counter(row["rejected_by"] for row in rejected if row[name] == value)
-        gone = f"No row with {name} = {value!r} is left of {before[name, value]}"
-        took = f"the filter {taken_by.most_common(1)[0][0]!r} took most of them"
-        cure = "Make more such rows, loosen that filter, or take the label out of pilot.yaml"
-        raise CurationError(f"{gone}; {took}. {cure}.", funnel)
+    for name in sorted(set(pilot.labels).intersection(table.column_names)):
+        before = Counter(texts_of(table, name))
+        gone = set(before).difference(texts_of(funnel.kept, name))
+        # a value that pilot.yaml does not list is no gap
+        for value in sorted(gone.intersection(pilot.fields[name].values)):
+            rejected = funnel.rejected.select_columns([name, "rejected_by"])
+            taken_by = Counter(row["rejected_by"] for row in rejected if row[name] == value)
+            what = f"No row with {name} = {value!r} is left of {before[value]}"
+            took = f"the filter {taken_by.most_common(1)[0][0]!r} took most of them"
+            cure = "Make more such rows, loosen that filter, or take the label out of pilot.yaml"
+            raise CurationError(f"{what}; {took}. {cure}.", funnel)

@@ -27,7 +27,7 @@ def caught_by_kind(pilot: Pilot, filters: Sequence[Filter]) -> pd.DataFrame:
     taken_by = {row["id"]: row["rejected_by"] for row in funnel.rejected}
     everything = [*funnel.kept, *funnel.rejected]
     masked = {row["id"] for row in everything if row.get("masked")}
-    lines = []
+    lines = []  # in the order in which the kinds stand in the file
     for kind in dict.fromkeys(row["planted"] for row in planted):
         of_kind = [row for row in planted if row["planted"] == kind]
         intended = of_kind[0]["intended"]

@@ -95,12 +95,13 @@ def pii(pilot: Pilot) -> Filter:
     def judge(batch: dict) -> dict:
         new: dict[str, list] = {pilot.text: [], "masked": [], "reason": []}
         for number, text in enumerate(batch[pilot.text]):
-            places = personal(text or "", regions, spare)
-            masked, kinds = mask(text or "", places), Counter(kind for *_, kind in places)
+            text = text or ""
+            places = personal(text, regions, spare)
+            masked, kinds = mask(text, places), Counter(kind for *_, kind in places)
             note, reason = ", ".join(f"{kind} {times}" for kind, times in kinds.items()), None
             for name in copied:
                 value = batch[name][number] if name in batch else None
-                if value and value in (text or "") and value not in masked:
+                if value and value in text and value not in masked:
                     reason = f"masking the {', '.join(kinds)} would destroy {name} {value!r}"
                     masked, note = text, ""
                     break

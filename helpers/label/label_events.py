@@ -12,13 +12,14 @@ from helpers import CourseError
 from helpers.core.files import append_entry, read_entries
 from helpers.core.pilot import Pilot
 
+# control characters, and those that turn the direction of writing or take no place
 HIDDEN = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
 )
 START = b'{"event": "start", '
 WHOSE = {  # what must be the same as at the start, and how it is called when it is not
     "fields": "other fields or values",
-    "rows": "other rows or texts",
+    "rows": "other rows or texts",  # a hash of all ids and texts
     "annotator": "another annotator",
     "seed": "another seed",
     "simulated": "answers of another kind",
@@ -42,6 +43,7 @@ class EventJournal:
         except OSError as problem:
             why = f"cannot be written there ({problem.strerror})"
             raise CourseError(f"{name} {why}; choose another path.") from None
+        # a first line that a kill cut short is a journal too
         if data[: len(START)] != START[: len(data)]:
             cure = "choose another path, that file is left as it is"
             raise CourseError(f"{name} is not a labelling journal; {cure}.")
@@ -87,7 +89,7 @@ class EventJournal:
             with open(self.path, "rb") as file:
                 os.fsync(file.fileno())  # a power cut loses no answer either
         except (CourseError, OSError) as problem:
-            os.truncate(self.path, self.size)
+            os.truncate(self.path, self.size)  # half a line would be damage
             raise self._not_stored(getattr(problem.__context__, "strerror", problem)) from None
         self.size = self.path.stat().st_size
         self.events += events

@@ -19,8 +19,9 @@ from helpers.core.files import FORMULA, fingerprint, write_csv, write_text
 from helpers.core.pilot import FieldSpec, Pilot
 from helpers.core.rows import wrong_value
 from helpers.label import label_events
+from helpers.label.annotators import between_annotators
 from helpers.label.label_events import EventJournal, from_utf16, to_utf16
-from helpers.measure.agreement import Agreement, between_annotators
+from helpers.measure.agreement import Agreement
 
 
 class Labeler(anywidget.AnyWidget):
@@ -51,7 +52,7 @@ class Labeler(anywidget.AnyWidget):
             raise CourseError(f"The annotator {annotator!r} may have {allowed}.")
         self.pilot, self.path, self.seed = pilot, Path(path), seed
         self.annotator, self.simulated = annotator, simulated
-        self.texts = label_events.texts_to_label(pilot, rows)
+        self.texts = label_events.texts_to_label(pilot, rows)  # no label goes further than here
         self.order = sorted(self.texts)  # the same rows in another order are the same task
         random.Random(f"{seed} {annotator}").shuffle(self.order)
         fields = {name: spec.model_dump(exclude={"about"}) for name, spec in pilot.fields.items()}
@@ -73,7 +74,7 @@ class Labeler(anywidget.AnyWidget):
 
     def _replay(self) -> None:
         """From the journal: `answered` {id: event}, `skipped` ids, `current` id or None; show."""
-        self.stack: list[dict] = []
+        self.stack: list[dict] = []  # what an undo can take back
         self.undone: dict | None = None
         for event in self.journal.events:
             self.undone = None
@@ -84,10 +85,11 @@ class Labeler(anywidget.AnyWidget):
         self.answered: dict[str, dict] = {}
         waiting: dict[str, dict] = {}
         for event in self.stack:
-            waiting.pop(event["id"], None)
+            waiting.pop(event["id"], None)  # skipped again, a row goes to the very end
             place = self.answered if event["event"] == "answer" else waiting
             place[event["id"]] = event
         self.skipped = list(waiting)
+        # skipped rows come back when no other is left
         fresh = [key for key in self.order if key not in self.answered and key not in waiting]
         self.current = next(iter(fresh + self.skipped), None)
         self._show()
@@ -163,7 +165,7 @@ class Labeler(anywidget.AnyWidget):
         text = self.texts.get(self.current or "", "")
         seconds = sum(event["seconds"] for event in self.answered.values())
         self.view = {
-            "step": self.view.get("step", 0) + 1,
+            "step": self.view.get("step", 0) + 1,  # an equal view would not be sent again
             "id": self.current,
             "text": text,
             "matches": self._matches(text),
@@ -241,6 +243,7 @@ class Labeler(anywidget.AnyWidget):
         It has its own journal (`<path>-<annotator>`) and its own order, and knows nothing of the
         answers given here.
         """
+        # True is an int for Python, and no number of rows
         if type(number) is not int or not 1 <= number <= len(self.order):
             raise CourseError(f"{number!r} should be a number of rows, 1 to {len(self.order)}.")
         if annotator == self.annotator:
@@ -295,6 +298,7 @@ def simulate(
     for key in book.order:
         if key in book.answered:
             continue
+        # a generator for each row: a journal that was cut goes on with the same answers
         draw, text, record = random.Random(f"{seed} {annotator} {key}"), book.texts[key], {}
         for name, spec in pilot.fields.items():
             value = right[key].get(name)
