@@ -205,7 +205,7 @@ def curate(
     pilot: Pilot,
     rows: Dataset | Iterable[dict],
     filters: Sequence[Filter],
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     processes: int = 1,
 ) -> Funnel:
     """Run the filters in order over the rows.
@@ -218,10 +218,10 @@ def curate(
     """
     given = _checked_rows(pilot, rows, filters)
     table = given  # what is left so far
-    mark = ""
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        for half in folder.glob("tmp*"):  # what a kill left of a file that was being written
+    mark, place = "", Path(folder) if folder else None
+    if place:
+        place.mkdir(parents=True, exist_ok=True)
+        for half in place.glob("tmp*"):  # what a kill left of a file that was being written
             half.unlink()
         mark = fingerprint(content_hash(table), __version__, pilot.model_dump(), catalogue())
     stages, rejected = [], [_no_rejected_rows(table)]
@@ -230,7 +230,7 @@ def curate(
             break  # said below, with the filter that took most
         # changes with every filter before, and with this one's settings
         mark, start = fingerprint(mark, step.name, step.settings), time.perf_counter()
-        result = step(table, folder, f"{number:02}_{step.name}_{mark}", processes)
+        result = step(table, place, f"{number:02}_{step.name}_{mark}", processes)
         seconds, reason = time.perf_counter() - start, _commonest_reason(result.rejected)
         stages.append(Stage(step.name, len(table), len(result.kept), round(seconds, 3), reason))
         rejected.append(result.rejected)
