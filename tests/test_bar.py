@@ -19,6 +19,7 @@ from helpers.agree.wish import Wish
 from helpers.core import files, rows
 from helpers.core.pilot import Pilot
 from helpers.measure import error_costs, intervals, scoring
+from helpers.pay import error_prices
 
 # Statistics -----------------------------------------------------------------------------------------------
 
@@ -181,7 +182,7 @@ def test_kinds_of_error(folder, change, kinds):
     assert bool(kinds) != bool(scoring.score(pilot, [TRUTH], [record]).exact[0]), (
         "no error is the same as an exact record"
     )
-    assert set(kinds) <= set(error_costs.known_kinds(pilot))
+    assert set(kinds) <= set(error_prices.known_kinds(pilot))
 
 
 def test_invalid_and_missed_are_kinds_of_their_own(folder):
@@ -200,8 +201,9 @@ def test_invalid_and_missed_are_kinds_of_their_own(folder):
 
 def test_cost_by_hand(folder):
     pilot = Pilot.load(folder)
-    costs = error_costs.default_costs(pilot, hourly=60, currency="EUR", today_minutes=2)
-    costs["errors"] |= {"intent.wrong": {"minutes": 3, "money": 1}, "product.empty": {"minutes": 2}}
+    costs = error_costs.default_costs(pilot) | {"hourly": 60}
+    costs["errors"] |= {"invalid": {"minutes": 2}, "product.empty": {"minutes": 2}}
+    costs["errors"] |= {"intent.wrong": {"minutes": 3, "money": 1}}
     records = [
         {"intent": "quote", "product": None, "order_id": None},
         None,

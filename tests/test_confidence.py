@@ -10,6 +10,7 @@ from helpers.ask import answers, likelihood
 from helpers.core import rows
 from helpers.core.pilot import Pilot
 from helpers.measure import confidence, error_costs, scoring
+from helpers.pay import error_prices
 
 RIGHT = '{"intent": "order", "product": "pump", "order_id": "PO-1000"}'
 ROW = {
@@ -80,7 +81,7 @@ def test_an_odd_answer_is_wrong_and_never_a_crash(folder, name):
         "an odd answer counts as wrong and leaves the next one alone"
     )
     kinds = error_costs.error_kinds(pilot, ROW, found.records[0])
-    assert kinds and set(kinds) <= set(error_costs.known_kinds(pilot))
+    assert kinds and set(kinds) <= set(error_prices.known_kinds(pilot))
     assert str(found).startswith("exact record")
     places = confidence.field_places(pilot, ODD[name]) if isinstance(ODD[name], str) else None
     assert places is None or all(

@@ -1,5 +1,6 @@
 """A judge is accepted when it is shown to agree with people, and refused otherwise: coins, favourite places, a love of length."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -8,7 +9,6 @@ import pytest
 from helpers import CourseError
 from helpers.ask.engines import reply
 from helpers.ask.teachers import Teacher
-from helpers.core.files import Journal
 from helpers.core.pilot import Pilot
 from helpers.measure import judging
 
@@ -37,8 +37,8 @@ def judge(kind, seed, n=60, skill=0.9):
 
 def test_a_good_judge_is_accepted_nearly_always():
     found = [judge("good", seed) for seed in range(200)]
-    assert np.mean([not c.refused for c in found]) > 0.9
-    assert "accepted" in str(next(c for c in found if not c.refused))
+    assert np.mean([not c.reasons for c in found]) > 0.9
+    assert "accepted" in str(next(c for c in found if not c.reasons))
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_a_good_judge_is_accepted_nearly_always():
 )
 def test_a_bad_judge_is_refused(kind, why):
     found = [judge(kind, seed) for seed in range(200)]
-    assert np.mean([c.refused for c in found]) > 0.99
+    assert np.mean([bool(c.reasons) for c in found]) > 0.99
     assert any(why in " ".join(c.reasons) for c in found) and all(
-        "REFUSED" in str(c) for c in found if c.refused
+        "REFUSED" in str(c) for c in found if c.reasons
     )
 
 
@@ -66,7 +66,6 @@ def test_few_pairs_accept_nobody():
     found = judging.calibrate(perfect, [0, 1] * 10, [0, 0, 1, 1] * 5)
     assert (
         found.agrees.value == 1
-        and found.refused
         and found.reasons[0] == "only 20 pairs, 30 are the least to accept a judge"
     )
     with pytest.raises(CourseError, match="label more rows"):
@@ -89,7 +88,7 @@ def test_the_figures_of_a_calibration_by_hand():
     assert found.kappa.kappa == pytest.approx(1.0)  # of the first order alone
     everyone_unread = judging.calibrate(np.full((40, 2), -1), better, longer)
     assert (
-        everyone_unread.refused and everyone_unread.first is None and everyone_unread.unread == 1.0
+        everyone_unread.reasons and everyone_unread.first is None and everyone_unread.unread == 1.0
     )
 
 
@@ -178,21 +177,21 @@ class Always:
         return [reply(self.word)]
 
 
-def test_a_judge_of_any_engine_is_asked_once_and_refused_by_measurement(pilot, tmp_path):
+def test_a_judge_of_any_engine_is_asked_once_and_refused_by_measurement(
+    pilot, tmp_path, monkeypatch
+):
     rows = [{**ROW, "id": str(i), "message": f"pump {i}, PO-1000"} for i in range(40)]
     made = judging.pairs(pilot, rows, rows, [record()] * 40, [record(intent="quote")] * 40)
     engine, journal = Always("A"), tmp_path / "judge.jsonl"
-    texts = judging.collect_verdicts(engine, judging.pair_requests(pilot, made), Journal(journal))
-    assert (
-        engine.asked == 80
-        and judging.collect_verdicts(engine, judging.pair_requests(pilot, made), Journal(journal))
-        == texts
-    )
+    monkeypatch.setattr(judging.teachers, "opened", lambda *_: contextlib.nullcontext(engine))
+    requests = judging.pair_requests(pilot, made)
+    texts = judging.ask_judge(engine.teacher, requests, journal)
+    assert engine.asked == 80 and judging.ask_judge(engine.teacher, requests, journal) == texts
     assert engine.asked == 80, "nothing is asked twice"
     found = judging.calibrate(
         judging.read_pairs(texts), [p["better"] for p in made], [p["longer"] for p in made]
     )
-    assert found.refused and found.first.value == 1.0 and found.survives.value == 0.0
+    assert found.reasons and found.first.value == 1.0 and found.survives.value == 0.0
 
 
 def test_a_judge_that_filters_or_is_judged_is_named():

@@ -12,7 +12,7 @@ from helpers.core.files import read_yaml, write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runtime import Profile
 from helpers.core.text import pydantic_sentences
-from helpers.measure.error_costs import Costs, check_costs, default_costs
+from helpers.pay.error_prices import Costs, check_costs, default_costs
 
 WISH_FILE = "bar_wish.yaml"
 HEAD = "# Assumptions, until those who do the work have read them; agreed: true freezes the page.\n"

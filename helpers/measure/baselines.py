@@ -37,15 +37,15 @@ def rules(pilot: Pilot, train: Rows, texts: Sequence[str]) -> list[dict]:
     records: list[dict] = [{} for _ in texts]
     for name, spec in pilot.fields.items():
         spans = _spans_seen(train, name)
-        # a label without keywords is found by its own name
-        tests = keywords_of.get(name, _own_names(spec.values if spec.type == "label" else ()))
         for record, text in zip(records, texts):
             if spec.type == "pattern":
-                record[name] = _pattern(spec.regex, text)
+                hit = re.search(spec.regex, text)
+                record[name] = (hit.group(0) or None) if hit else None
             elif spec.type == "span":
                 record[name] = next((span for span in spans if span in text), None)
             else:
-                hits = (value for value, test in tests.items() if test.search(text))
+                tests = keywords_of[name].items()
+                hits = (value for value, test in tests if test.search(text))
                 record[name] = next(hits, common[name])  # no hit: the commonest value
     return records
 
@@ -65,11 +65,6 @@ def tf_idf(pilot: Pilot, train: Rows, texts: Sequence[str]) -> list[dict]:
     return records
 
 
-def _pattern(regex: str, text: str) -> str | None:
-    hit = re.search(regex, text)
-    return (hit.group(0) or None) if hit else None
-
-
 def _spans_seen(train: Rows, name: str) -> list[str]:
     """The values of a field in training, the longest first."""
     # equal lengths by the alphabet: the order of a set differs from process to process
@@ -77,44 +72,44 @@ def _spans_seen(train: Rows, name: str) -> list[str]:
     return sorted(values, key=lambda value: (-len(value), value))
 
 
-def _own_names(values: Sequence[str]) -> dict[str, re.Pattern]:
-    tests = {}
-    for value in values:
-        tests[value] = re.compile(re.escape(value.replace("_", " ")), re.IGNORECASE)
-    return tests
-
-
 # Keywords from a file -------------------------------------------------------------------------
 
 
 def keywords(pilot: Pilot) -> dict[str, dict[str, re.Pattern]]:
-    """{field: {label: compiled regex}} from the optional rules.yaml of the pilot; {} without one.
+    """{label field: {label: compiled regex}} from the pilot's rules.yaml, where it has one.
 
     Raises CourseError naming the field or label that is wrong.
     """
+    tests: dict[str, dict[str, re.Pattern]] = {}
+    for field in pilot.labels:
+        tests[field] = {}  # a label without keywords is found by its own name
+        for label in pilot.fields[field].values:
+            own_name = re.escape(label.replace("_", " "))
+            tests[field][label] = re.compile(own_name, re.IGNORECASE)
     path = pilot.folder / "rules.yaml"
     if not path.is_file():
-        return {}
+        return tests
     content = read_yaml(path)
     if not isinstance(content, dict) or not all(isinstance(x, dict) for x in content.values()):
         raise CourseError(
             "rules.yaml needs 'field:' and under it lines of 'label: [words, ...]'; "
             "data/inbox/rules.yaml is an example."
         )
-    tests: dict[str, dict[str, re.Pattern]] = {}
     for field, labels in content.items():
         if field not in pilot.labels:
             raise CourseError(
                 f"rules.yaml: {field!r} is no label field of this pilot"
                 f"{did_you_mean(field, pilot.labels)}"
             )
+        values = pilot.fields[field].values
+        if labels:
+            tests[field] = {}
         for label, words in labels.items():
-            values = pilot.fields[field].values
             if label not in values:
                 raise CourseError(
                     f"rules.yaml: {field} has no value {label!r}{did_you_mean(label, values)}"
                 )
-            tests.setdefault(field, {})[label] = _one_test(f"{field} > {label}", words)
+            tests[field][label] = _one_test(f"{field} > {label}", words)
     return tests
 
 

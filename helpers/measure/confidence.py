@@ -18,6 +18,7 @@ from helpers.measure.intervals import Bools, Share, share
 from helpers.measure.scoring import parse
 
 Numbers = Sequence[float] | np.ndarray
+KEPT_TOGETHER = 128  # answers read before they are written down; a kill loses no more
 
 
 def of_answers(
@@ -28,7 +29,6 @@ def of_answers(
     texts: Sequence[str],
     at: str | Path,
     max_length: int = 512,
-    batch_size: int = 16,
 ) -> list[dict[str, float]]:
     """[{field: probability, "record": ...}]: how likely the model finds its own answers `texts`.
 
@@ -47,10 +47,10 @@ def of_answers(
         keys.append(fingerprint(made_from, prompt, text))
         asked[keys[-1]] = prompt, text
     todo = journal.missing(keys)
-    for start in range(0, len(todo), 8 * batch_size):
-        batch = todo[start : start + 8 * batch_size]
+    for start in range(0, len(todo), KEPT_TOGETHER):
+        batch = todo[start : start + KEPT_TOGETHER]
         prompts, replies = zip(*(asked[key] for key in batch))
-        read = log_likelihoods(model, tokenizer, prompts, replies, batch_size)
+        read = log_likelihoods(model, tokenizer, prompts, replies)
         sure = {}
         for key, reply, (log_p, begins) in zip(batch, replies, read):
             sure[key] = _probabilities(pilot, reply, log_p, begins)
@@ -223,10 +223,8 @@ def plot_reliability(named: dict[str, list[tuple[float, Share]]], title: str = "
     figure, axes = new_axes(4.6, 4.0)
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle="--", alpha=0.6)
     for name, bins in named.items():
-        right = [correct for _, correct in bins]
-        below = [each.value - each.low for each in right]
-        above = [each.high - each.value for each in right]
-        means, values = [mean for mean, _ in bins], [each.value for each in right]
+        points = [(mean, s.value, s.value - s.low, s.high - s.value) for mean, s in bins]
+        means, values, below, above = zip(*points)
         axes.errorbar(means, values, yerr=[below, above], marker="o", linewidth=1, label=name)
     axes.set(xlim=(0, 1), ylim=(0, 1), title=title)
     axes.set_xlabel("confidence: how likely the model says it is right")

@@ -19,8 +19,6 @@ from helpers.ask.likelihood import evaluating, log_likelihoods
 from helpers.core.files import read_yaml, write_text
 from helpers.core.pilot import Pilot
 
-LOGGERS = ("lm_eval", "lm-eval", "lm_eval.evaluator", "lm_eval.api.task")
-
 
 @dataclass(frozen=True)
 class Harness:
@@ -34,10 +32,8 @@ class Harness:
         return f"acc {self.acc:.1%} ± {self.stderr:.1%} (one standard error), n={self.right.size}"
 
 
-def label_docs(
-    pilot: Pilot, rows: Sequence[dict], tokenizer, max_length: int = 512, name: str = ""
-) -> list[dict]:
-    """Multiple-choice documents (id, prompt, choices, answer) for a label field, else the first.
+def label_docs(pilot: Pilot, rows: Sequence[dict], tokenizer, max_length: int = 512) -> list[dict]:
+    """Multiple-choice documents (id, prompt, choices, answer) for the first label field.
 
     The answer is begun up to the field, with the right values of the fields before it. Raises
     CourseError without a label field or a label.
@@ -47,7 +43,7 @@ def label_docs(
             "This pilot has no label field, so there is nothing to choose from; lm-eval is left "
             "out."
         )
-    name, fields = name or pilot.labels[0], list(pilot.fields)
+    name, fields = pilot.labels[0], list(pilot.fields)
     values: list = list(pilot.fields[name].values)
     if pilot.fields[name].optional:
         values.append(None)
@@ -75,11 +71,11 @@ def general_docs() -> list[dict]:
     """Forty general questions as documents; data/general/CARD.md says what they are not."""
     docs = []
     lines = (ROOT / "data/general/questions.jsonl").read_text(encoding="utf-8").splitlines()
-    for question in map(json.loads, lines):
-        prompt = f"Question: {question['question']}\nAnswer:"
-        choices = [f" {choice}" for choice in question["choices"]]
-        answer = question["choices"].index(question["answer"])
-        docs.append({"id": question["id"], "prompt": prompt, "choices": choices, "answer": answer})
+    for entry in map(json.loads, lines):
+        prompt = f"Question: {entry['question']}\nAnswer:"
+        choices = [f" {choice}" for choice in entry["choices"]]
+        answer = entry["choices"].index(entry["answer"])
+        docs.append({"id": entry["id"], "prompt": prompt, "choices": choices, "answer": answer})
     return docs
 
 
@@ -90,63 +86,48 @@ def write_task(folder: str | Path, name: str, docs: Sequence[dict]) -> Path:
     folder = Path(folder).resolve()
     rows = folder / f"{name}.jsonl"
     write_text(rows, "".join(json.dumps(doc, ensure_ascii=False) + "\n" for doc in docs))
-    task = {
-        "task": name,
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": rows.as_posix()}},
-        "test_split": "test",
-        "output_type": "multiple_choice",
-        "doc_to_text": "{{prompt}}",
-        "doc_to_choice": "{{choices}}",
-        "doc_to_target": "{{answer}}",
-        "target_delimiter": "",
-        "metric_list": [{"metric": "acc"}],
-    }
+    task = read_yaml(ROOT / "helpers/templates/lm_eval_task.yaml")
+    task["task"], task["dataset_kwargs"]["data_files"]["test"] = name, rows.as_posix()
     write_text(folder / f"{name}.yaml", yaml.safe_dump(task, sort_keys=False, allow_unicode=True))
     return folder / f"{name}.yaml"
 
 
-def run_harness(
-    model, tokenizer, files: Sequence[Path], batch_size: int = 16, max_length: int = 1024
-) -> dict[str, Harness]:
+def run_harness(model, tokenizer, files: Sequence[Path]) -> dict[str, Harness]:
     """{task: Harness} of a loaded model on task files of write_task; no network is used."""
     from lm_eval import evaluator
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    for name in (*LOGGERS, "lm_eval.models.huggingface"):
+    for name in ("lm_eval", "lm-eval"):  # it spells the names of its loggers in two ways
         logging.getLogger(name).setLevel(logging.ERROR)
-    progress_bars: contextlib.AbstractContextManager = contextlib.nullcontext()
-    if os.environ.get("COURSE_QUIET"):
-        progress_bars = contextlib.redirect_stderr(io.StringIO())
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, evaluating(model):
+    with contextlib.ExitStack() as around:
+        around.enter_context(evaluating(model))
+        # on Windows a file that is still mapped cannot be removed
+        scratch = around.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        if os.environ.get("COURSE_QUIET"):  # no progress bars
+            around.enter_context(contextlib.redirect_stderr(io.StringIO()))
         tasks = [read_yaml(Path(path)) for path in files]
         for task in tasks:
             task["dataset_kwargs"]["cache_dir"] = scratch
-        wrapped = HFLM(
-            pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length
-        )
-        with progress_bars:
-            loaded = TaskManager(include_defaults=False).load(tasks)
-            output = evaluator.evaluate(wrapped, task_dict=loaded)
+        wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=16, max_length=1024)
+        loaded = TaskManager(include_defaults=False).load(tasks)
+        output = evaluator.evaluate(wrapped, task_dict=loaded)
     results = {}
     for name, figures in output["results"].items():
         # the samples come in the order in which they were asked
         samples = sorted(output["samples"][name], key=lambda sample: sample["doc_id"])
         right = np.array([sample["acc"] > 0 for sample in samples])
-        results[name] = Harness(
-            float(figures["acc,none"]), float(figures["acc_stderr,none"]), right
-        )
+        results[name] = Harness(figures["acc,none"], figures["acc_stderr,none"], right)
     return results
 
 
-def by_hand(model, tokenizer, docs: Sequence[dict], batch_size: int = 16) -> np.ndarray:
+def by_hand(model, tokenizer, docs: Sequence[dict]) -> np.ndarray:
     """Is the likeliest choice the right one? Bools of shape (rows,), with nothing of lm-eval."""
     prompts, choices = [], []
     for doc in docs:
         prompts += [doc["prompt"]] * len(doc["choices"])
         choices += doc["choices"]
-    read = iter(log_likelihoods(model, tokenizer, prompts, choices, batch_size))
+    read = iter(log_likelihoods(model, tokenizer, prompts, choices))
     right = []
     for doc in docs:
         # sums over the tokens, not means, as `acc` has it

@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import statsmodels.api as sm
 from scipy.stats import bootstrap, norm, t
 from statsmodels.stats.contingency_tables import mcnemar
@@ -80,7 +81,6 @@ def bootstrap_interval(
         method="percentile",
         confidence_level=1 - alpha,
         paired=len(samples) > 1,
-        vectorized=None if len(samples) == 1 else False,
         rng=np.random.default_rng(seed),
     )
     low, high = result.confidence_interval
@@ -98,9 +98,7 @@ def compare(a: Bools, b: Bools, seed: int = 0) -> Comparison:
     table = [[int((a & b).sum()), only_a], [only_b, int((~a & ~b).sum())]]
     difference = a.astype(float) - b.astype(float)
     low, high = bootstrap_interval(difference, seed)
-    p = 1.0
-    if only_a + only_b:
-        p = float(mcnemar(table, exact=True).pvalue)
+    p = float(mcnemar(table, exact=True).pvalue)
     return Comparison(float(difference.mean()), low, high, only_a, only_b, p, int(a.size))
 
 
@@ -123,22 +121,21 @@ def clustered_error(
 
     Raises CourseError without rows, and when all rows belong to one cluster.
     """
-    values, names = np.asarray(values, float), list(clusters)
-    if values.size != len(names):
+    values = np.asarray(values, float)
+    groups, names = pd.factorize(pd.Series(list(clusters), dtype=object))
+    if values.size != groups.size:
         raise CourseError(
-            f"Every row needs a cluster, not {values.size} rows and {len(names)} clusters."
+            f"Every row needs a cluster, not {values.size} rows and {groups.size} clusters."
         )
     if not values.size:
         raise CourseError("There are no rows to score.")
-    number = {name: place for place, name in enumerate(dict.fromkeys(names))}
-    if len(number) < 2:
+    if len(names) < 2:
         raise CourseError(
             "All rows belong to one thread or template; an interval needs at least two."
         )
-    groups = np.array([number[name] for name in names])
     # the sandwich error of a regression on a constant, as Miller 2024 (arXiv 2411.00640) advises
     fit = sm.OLS(values, np.ones(values.size)).fit(cov_type="cluster", cov_kwds={"groups": groups})
-    return float(values.mean()), float(fit.bse[0]), len(number)
+    return float(values.mean()), float(fit.bse[0]), len(names)
 
 
 def clustered_share(right: Bools, clusters: Iterable[Hashable]) -> Share:
@@ -154,11 +151,9 @@ def clustered_share(right: Bools, clusters: Iterable[Hashable]) -> Share:
         effective = count  # nothing varies, so nothing can be estimated: one row for each cluster
     elif error > 0:
         effective = min(rows, p * (1 - p) / error**2)
-    z = t.ppf(0.975, count - 1)
-    middle = (p + z**2 / (2 * effective)) / (1 + z**2 / effective)
-    half = z * np.sqrt(p * (1 - p) / effective + z**2 / (4 * effective**2))
-    half /= 1 + z**2 / effective
-    return Share(p, float(max(0.0, middle - half)), float(min(1.0, middle + half)), rows)
+    alpha = 2 * norm.sf(t.ppf(0.975, count - 1))  # makes Wilson's normal quantile Student's
+    low, high = proportion_confint(p * effective, effective, alpha=alpha, method="wilson")
+    return Share(p, float(low), float(high), rows)
 
 
 # A share that an imperfect judge counted ------------------------------------------------------
@@ -171,7 +166,6 @@ def corrected_share(
     positives: int,
     specificity: float,
     negatives: int,
-    alpha: float = 0.05,
 ) -> Share:
     """The true share behind the share of n rows that a judge `claimed` to be right.
 
@@ -186,7 +180,7 @@ def corrected_share(
             "A correction needs shares between 0 and 1, and rows that a person called right as "
             "well as rows called wrong."
         )
-    z = norm.isf(alpha / 2)
+    z = norm.isf(0.025)
     # the judge's skill is known from few rows: one success and one failure are added to each side
     hits = (sensitivity * positives + 1) / (positives + 2)
     rejections = (specificity * negatives + 1) / (negatives + 2)

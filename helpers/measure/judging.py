@@ -3,9 +3,8 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,11 @@ from helpers.measure.intervals import Bools, Share, clustered_share, share
 from helpers.measure.scoring import same_value
 
 PAIR = 'root ::= "A" | "B"\n'  # the grammar of a verdict
+TASK = (
+    "You compare two records that were made from one message. Say which one is better: answer "
+    "with the letter A or B alone. Length does not count, only whether each value is right. "
+    "The records were made to this instruction:"
+)
 Places = Sequence[int] | np.ndarray
 # What the gate asks for
 FEWEST_PAIRS = 30
@@ -79,13 +83,9 @@ def _written(record: dict | None) -> str:
     return json.dumps(record, ensure_ascii=False)
 
 
-def pair_requests(pilot: Pilot, pairs: Sequence[dict], max_new_tokens: int = 2) -> list[dict]:
+def pair_requests(pilot: Pilot, pairs: Sequence[dict]) -> list[dict]:
     """Two requests for each pair, the second with the places swapped."""
-    task = (
-        "You compare two records that were made from one message. Say which one is better: answer "
-        "with the letter A or B alone. Length does not count, only whether each value is right. "
-        "The records were made to this instruction:"
-    )
+    settings = {"seed": 0, "temperature": 0.0, "max_tokens": 2, "grammar": PAIR}
     requests = []
     for pair in pairs:
         for a, b in (pair["records"], pair["records"][::-1]):
@@ -94,26 +94,20 @@ def pair_requests(pilot: Pilot, pairs: Sequence[dict], max_new_tokens: int = 2) 
                 f"Record A: {_written(a)}\nRecord B: {_written(b)}\n\nThe better record is"
             )
             messages = [
-                {"role": "system", "content": f"{task}\n{pilot.instruction()}"},
+                {"role": "system", "content": f"{TASK}\n{pilot.instruction()}"},
                 {"role": "user", "content": question},
             ]
-            settings = {"seed": 0, "temperature": 0.0, "max_tokens": max_new_tokens}
-            requests.append({"messages": messages, **settings, "grammar": PAIR})
+            requests.append({"messages": messages, **settings})
     return requests
 
 
-def collect_verdicts(engine: Any, requests: Sequence[dict], journal: Journal) -> list[str | None]:
-    """The judge's texts, one for each request, kept as they arrive; None where the judge failed."""
-    return teachers.collect(requests, engine, journal).texts
-
-
 def ask_judge(judge: Teacher, requests: Sequence[dict], path: str | Path) -> list[str | None]:
-    """collect_verdicts of a judge that teachers.py can open, with its journal at `path`."""
+    """The judge's texts, kept in the journal at `path` as they arrive; None where it failed."""
     if not requests:
         return []
     # nothing it says is trained on, so the licence gate for teachers does not apply
     with teachers.opened(judge, lambda _: "allowed") as engine:
-        return collect_verdicts(engine, requests, Journal(path, "The judge's answers"))
+        return teachers.collect(requests, engine, Journal(path, "The judge's answers")).texts
 
 
 def read_pairs(texts: Sequence[str | None]) -> np.ndarray:
@@ -121,7 +115,7 @@ def read_pairs(texts: Sequence[str | None]) -> np.ndarray:
     places = []
     for text in texts:
         letters = set(re.findall(r"(?<!\w)[AB](?!\w)", text or ""))
-        places.append("AB".index(letters.pop()) if len(letters) == 1 else -1)
+        places.append({"A": 0, "B": 1}.get("".join(letters), -1))
     return np.array(places, int).reshape(-1, 2)
 
 
@@ -146,13 +140,8 @@ class Calibration:
     first: Share | None  # verdicts for the first place
     kappa: Agreement  # of the first order
     unread: float  # share of verdicts that name neither record or both
-    reasons: list[str] = field(default_factory=list)  # to refuse the judge
-    labels: str = "people"  # whose they were; simulated ones are not people
-
-    @property
-    def refused(self) -> bool:
-        """True when there is a reason not to use this judge."""
-        return bool(self.reasons)
+    labels: str  # whose they were; simulated ones are not people
+    reasons: list[str]  # to refuse the judge
 
     def __str__(self) -> str:
         lines = [f"agreement          {self.agrees} verdicts, with {self.labels}"]
@@ -162,8 +151,8 @@ class Calibration:
         if self.first:
             lines.append(f"first place wins   {self.first} verdicts")
         if self.kappa.kappa is not None:
-            value, low, high = self.kappa.kappa, self.kappa.low, self.kappa.high
-            lines.append(f"kappa              {value:.2f} [{low:.2f}, {high:.2f}]")
+            interval = f"[{self.kappa.low:.2f}, {self.kappa.high:.2f}]"
+            lines.append(f"kappa              {self.kappa.kappa:.2f} {interval}")
         lines += [f"REFUSED: {reason}" for reason in self.reasons] or ["accepted"]
         return "\n".join(lines)
 
@@ -206,9 +195,9 @@ def calibrate(
         kappa=kappa(better.tolist(), first_order),
         unread=float((~read).mean()),
         labels=labels,
+        reasons=[],
     )
-    result.reasons.extend(_reasons(result))
-    return result
+    return replace(result, reasons=_reasons(result))
 
 
 def _balanced(
@@ -253,17 +242,15 @@ def _reasons(judge: Calibration) -> list[str]:
             "not shown that more than half of its verdicts survive a swap "
             f"(interval from {survives:.0%})"
         )
-    return reasons + _place_reasons(judge.first)
-
-
-def _place_reasons(first: Share | None) -> list[str]:
+    first = judge.first
     if first is None:
-        return ["no verdict could be read"]
-    if first.low >= 0.5 - MOST_PLACE and first.high <= 0.5 + MOST_PLACE:
-        return []
-    if first.low > 0.5 or first.high < 0.5:
-        return [f"the place decides: the first one wins {first.value:.0%}"]
-    return ["too few pairs to show that the place does not decide"]
+        reasons.append("no verdict could be read")
+    elif first.low < 0.5 - MOST_PLACE or first.high > 0.5 + MOST_PLACE:
+        if first.low > 0.5 or first.high < 0.5:
+            reasons.append(f"the place decides: the first one wins {first.value:.0%}")
+        else:
+            reasons.append("too few pairs to show that the place does not decide")
+    return reasons
 
 
 def skill(verdicts: Sequence[int] | np.ndarray, people: Bools) -> tuple[Share, Share]:
