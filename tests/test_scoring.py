@@ -7,7 +7,6 @@ from scipy.stats import binomtest
 from helpers import CourseError
 from helpers.core.pilot import Pilot
 from helpers.measure import intervals, scoring
-from helpers.pay import prices
 
 
 def test_wilson_against_the_published_table():
@@ -76,13 +75,3 @@ def test_invented_values_are_seen(folder):
         Pilot.load(folder), rows, ['{"intent": "order", "product": "valve", "order_id": null}']
     )
     assert found.invented[0] and found.right["order_id"][0] and not found.right["product"][0]
-
-
-def test_cost_per_success_by_hand():
-    # 0.36 USD/h, 2 s a message: 0.0002 USD a message; half of them right: 0.40 USD per 1,000 right ones
-    assert prices.per_thousand_successes(0.36, 2.0, 0.5) == pytest.approx(0.40)
-    assert prices.per_thousand_successes(1, 1, 0) == float("inf")
-    with pytest.raises(CourseError):
-        prices.per_thousand_successes(-1, 1, 0.5)
-    with pytest.raises(CourseError, match="no price"):
-        prices.price("abacus")

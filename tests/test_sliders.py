@@ -3,7 +3,6 @@
 import os
 
 import pytest
-from IPython.display import Image
 from matplotlib.figure import Figure
 from test_money import made
 
@@ -22,6 +21,7 @@ def sliders_of(monkeypatch):
     monkeypatch.delenv("COURSE_QUIET", raising=False)
     seen, out = [], []
     monkeypatch.setattr(sliders, "display", out.append)
+    monkeypatch.setattr(sliders.plt, "show", lambda: out.append("picture"))
 
     def draw(inputs):
         seen.append({name: one.value for name, one in inputs.items()})
@@ -36,27 +36,25 @@ def sliders_of(monkeypatch):
 
 
 def controls(box):
-    *knobs, again = box.children[0].children
-    return {knob.description: knob for knob in knobs}, again
+    return {knob.description: knob for knob in box.children[0].children}
 
 
 def test_a_moved_slider_redraws_and_the_inputs_stay(sliders_of):
     inputs, make, seen, out = sliders_of
     box = make()
-    knobs, again = controls(box)
+    knobs = controls(box)
     assert knobs["hourly"].min == 20 and knobs["hourly"].max == 60
     assert knobs["small_right"].min == 0.9, "the range takes in the value"
     assert knobs["hourly"].readout_format == ".3g" and box in out
     knobs["hourly"].value = 40
     knobs["small_right"].value = 0.97
     assert seen[-1]["hourly"] == 40 and seen[-1]["small_right"] == 0.97
-    assert seen[0]["hourly"] == 30 and isinstance(out[-1], Image)
+    assert seen[0]["hourly"] == 30 and out[-1] == "picture"
     assert inputs["hourly"].value == 30 and inputs["hourly"].distribution is not None
     knobs["hourly"].value = 55
     assert "too &lt;much&gt;" in out[-1].data
-    again.click()
-    assert seen[-1]["hourly"] == 30 and seen[-1]["small_right"] == 0.9
-    assert knobs["hourly"].value == 30 and isinstance(out[-1], Image)
+    knobs["hourly"].value = 30
+    assert seen[-1]["hourly"] == 30 and seen[-1]["small_right"] == 0.97 and out[-1] == "picture"
 
 
 def test_an_input_that_was_not_moved_keeps_its_range(sliders_of):
@@ -68,9 +66,9 @@ def test_an_input_that_was_not_moved_keeps_its_range(sliders_of):
         return blank()
 
     box = sliders.show_sliders(inputs, {"hourly": None}, draw)
-    knobs, again = controls(box)
+    knobs = controls(box)
     knobs["hourly"].value = 40
-    again.click()
+    knobs["hourly"].value = 30
     assert ranges == [(20, 60), (40, 40), (20, 60)]
 
 
@@ -78,11 +76,11 @@ def test_a_recorded_page_shows_the_still_picture_alone(sliders_of, monkeypatch):
     _, make, seen, out = sliders_of
     monkeypatch.setitem(os.environ, "COURSE_QUIET", "1")
     assert make() is None and len(seen) == 1
-    assert len(out) == 1 and isinstance(out[0], Image)
+    assert out == ["picture"]
 
 
 def test_thousands_are_not_shown_as_powers_of_ten(sliders_of):
     inputs, _, _, _ = sliders_of
     names = {"messages_a_year": (1000, 200_000)}
     box = sliders.show_sliders(inputs, names, lambda changed: blank())
-    assert controls(box)[0]["messages_a_year"].readout_format == ",.0f"
+    assert controls(box)["messages_a_year"].readout_format == ",.0f"

@@ -148,4 +148,4 @@ def test_every_formula_is_live_and_the_stored_values_are_pythons(book):
 def test_a_folder_that_is_not_there_is_said(tmp_path):
     inputs, model = made(), cost_model.CostModel(STEPS, MORE, NAMES)
     with pytest.raises(CourseError, match="cost.xlsx could not be written; close it"):
-        workbook.write_workbook(tmp_path / "nowhere/cost.xlsx", "t", inputs, model)
+        workbook.write_workbook(tmp_path / "nowhere/cost.xlsx", "t", inputs, model, {}, [])

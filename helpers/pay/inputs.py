@@ -1,8 +1,9 @@
 """The numbers a cost model starts from: origin, how far they may be off, how they are drawn."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,9 @@ EDGE = stats.norm.isf(0.05)
 
 @dataclass(frozen=True)
 class Input:
-    """One number of the model. `origin`: what kind of knowledge it is; `distribution`: how Monte
-    Carlo draws it, None for a number that is known. With `values`, one for each group of equal
-    rows, the distribution draws the groups' weights and the input is their weighted mean.
+    """One number of the model, drawn from `distribution`; None for a number that is known.
+
+    With `values` the distribution draws weights, and the input is the weighted mean of these.
     """
 
     name: str
@@ -32,8 +33,9 @@ class Input:
     unit: str
     origin: str
     source: str
-    distribution: Any = field(default=None, compare=False)
-    values: tuple = field(default=(), compare=False)
+    distribution: Any = None
+    values: tuple = ()
+    age_warning: str = ""
 
 
 class Inputs(dict):
@@ -46,34 +48,28 @@ class Inputs(dict):
     def __init__(self, currency: str) -> None:
         super().__init__()
         self.currency = currency
-        self.age_warnings: dict[str, str] = {}
 
     @property
     def notes(self) -> list[str]:
         """Sentences that belong beside every result: old prices, ranges wider than their value."""
-        few_rows, guesses = [], []
+        notes = [one.age_warning for one in self.values() if one.age_warning]
+        few_rows, guesses = "too few rows to say it better", "guesses that the result leans on"
+        wide: dict[str, list[str]] = {few_rows: [], guesses: []}
         for one in self.values():
             if one.high - one.low > one.value:
-                seen = one.origin in (MEASURED, COUNTED)
-                (few_rows if seen else guesses).append(one.name)
-        notes, wide = list(self.age_warnings.values()), "The range is wider than the value for"
-        if few_rows:
-            notes.append(f"{wide} {', '.join(few_rows)}: too few rows to say it better.")
-        if guesses:
-            notes.append(f"{wide} {', '.join(guesses)}: guesses that the result leans on.")
+                why = few_rows if one.origin in (MEASURED, COUNTED) else guesses
+                wide[why].append(one.name)
+        for why, names in wide.items():
+            if names:
+                notes.append(f"The range is wider than the value for {', '.join(names)}: {why}.")
         return notes
 
     def share(self, name: str, right: Sequence[bool], source: str) -> None:
-        """A measured share of rows, from a bool sequence; drawn from Beta(k + 1/2, n - k + 1/2).
-
-        Jeffreys' prior stays sensible for none and for all right (Brown, Cai and DasGupta 2001).
-        """
-        right = np.asarray(right, dtype=bool)
-        n, k = int(right.size), int(right.sum())
+        """A measured share of rows (bools), drawn with Jeffreys' prior (Brown and others 2001)."""
+        n, k = len(right), int(np.sum(right))
         if not n:
-            raise CourseError(
-                f"{name} has no rows to be measured on; run the chapter that makes the answers."
-            )
+            cure = "run the chapter that makes the answers"
+            raise CourseError(f"{name} has no rows to be measured on; {cure}.")
         drawn = stats.beta(k + 0.5, n - k + 0.5)
         low, high = drawn.ppf([0.05, 0.95])
         ends = min(low, k / n), max(high, k / n)  # the prior pulls to 1/2; the range holds k / n
@@ -84,9 +80,8 @@ class Inputs(dict):
         """Means over the same rows, {name: (values (rows,), the worst or None, unit)}.
 
         Drawn by weighing the rows anew (Rubin's Bayesian bootstrap, 1981), the same weights for all
-        columns: a row that is expensive in minutes often is so in money. Half a row with the worst
-        values is drawn beside them (as Jeffreys' half): what was not seen can still come. With no
-        row at all the worst is assumed.
+        columns. Half a row with the worst values stands beside them (as Jeffreys' half): what was
+        not seen can still come. With no row at all the worst is assumed.
         """
         for name, (values, worst, unit) in columns.items():
             for value in values:
@@ -98,26 +93,22 @@ class Inputs(dict):
             if not len(values):
                 self.assume(name, worst, 0, worst, unit, f"{source}: none was seen")
         rows = np.column_stack([values for values, _, _ in columns.values()]).astype(float)
+        if not len(rows):
+            return
         if origin != ASSUMED:
             source = f"{source}, {len(rows)} rows"
-        if len(rows):
-            self._enter_means(columns, rows, source, origin)
-
-    def _enter_means(
-        self, columns: Mapping[str, tuple], rows: np.ndarray, source: str, origin: str
-    ) -> None:
         groups, counts = np.unique(rows, axis=0, return_counts=True)  # equal rows, taken together
-        # Jeffreys' half row: the worst of all columns, seen half a time
         worst = [most for _, most, _ in columns.values()]
         if None not in worst:
             groups, counts = np.vstack([groups, worst]), np.append(counts, 0.5)
         weights, means = stats.dirichlet(counts), groups
         if len(groups) > 1:  # rows that are all alike leave nothing to draw
             means = weights.rvs(20_000, np.random.default_rng(0)) @ groups
-        for column, (name, (values, _, unit)) in enumerate(columns.items()):
-            value = float(np.mean(values))
-            low, high = np.quantile(means[:, column], [0.05, 0.95])
-            ends, of_groups = (min(low, value), max(high, value)), tuple(groups[:, column])
+        lows, highs = np.quantile(means, [0.05, 0.95], axis=0)
+        for column, (name, (_, _, unit)) in enumerate(columns.items()):
+            value = rows[:, column].mean()
+            ends = min(lows[column], value), max(highs[column], value)
+            of_groups = tuple(groups[:, column])
             self._enter(Input(name, value, *ends, unit, origin, source, weights, of_groups))
 
     def table(self, name: str, row: Mapping, column: str, unit: str) -> None:
@@ -125,19 +116,16 @@ class Inputs(dict):
 
         A row whose source begins with 'assumed' is an assumption, whatever table it stands in.
         """
-        self.age_warnings.pop(name, None)  # a new price takes the old warning away
-        warning = age_warning(row, f"{name} ({row['source']})")
-        if warning:
-            self.age_warnings[name] = warning
         value = checked_number(row[column], name)  # a table without low and high is known
         ends = float(row.get("low") or value), float(row.get("high") or value)
-        source = f"{row['source']}, {row['date']}, confidence {row['confidence']}"
         origin = ASSUMED if row["source"].startswith("assumed") else TABLE
-        self._enter_triangle(Input(name, value, *ends, unit, origin, source))
+        source = f"{row['source']}, {row['date']}, confidence {row['confidence']}"
+        warning = age_warning(row, f"{name} ({row['source']})")
+        self._enter(Input(name, value, *ends, unit, origin, source, age_warning=warning))
 
     def assume(self, name: str, value: float, low: float, high: float, unit: str, why: str) -> None:
         """The reader's own number with the least and the most to be believed, a triangle."""
-        self._enter_triangle(Input(name, value, low, high, unit, ASSUMED, why))
+        self._enter(Input(name, value, low, high, unit, ASSUMED, why))
 
     def within_factor(
         self, name: str, value: float, factor: float, unit: str, source: str, origin: str = ASSUMED
@@ -145,15 +133,11 @@ class Inputs(dict):
         """A number that is within `factor` of the truth nine times of ten; drawn lognormally."""
         value = checked_number(value, name, above_zero=True)
         if checked_number(factor, f"The factor of {name}") < 1:
-            raise CourseError(
-                f"The factor of {name} is {factor:g}; write 2 for 'half or double', "
-                "1 for 'known exactly'."
-            )
-        high = value * factor
-        if unit == "share":  # the draws are cut at 1 as well
-            high = min(high, 1.0)
+            cure = "write 2 for 'half or double', 1 for 'known exactly'"
+            raise CourseError(f"The factor of {name} is {factor:g}; {cure}.")
+        ends = value / factor, value * factor
         drawn = stats.lognorm(np.log(factor) / EDGE, scale=value)
-        self._enter(Input(name, value, value / factor, high, unit, origin, source, drawn))
+        self._enter(Input(name, value, *ends, unit, origin, source, drawn))
 
     def computed(self, name: str, value: float, unit: str, how: str) -> None:
         """A number that follows from others; not drawn."""
@@ -162,78 +146,66 @@ class Inputs(dict):
     def fixed(self, **values: float) -> "Inputs":
         """A copy in which these inputs are known exactly; the others keep their ranges."""
         copy = Inputs(self.currency)
-        copy.age_warnings = dict(self.age_warnings)
         copy.update(self)  # the same order, so the other inputs' draws stay as they are
         for name, value in values.items():
             if name not in self:
                 raise CourseError(f"There is no input {name!r}; there are {', '.join(self)}.")
-            known = replace(self[name], value=value, low=value, high=value)
-            copy[name] = copy._checked(known)
+            copy._enter(replace(self[name], value=value, low=value, high=value))
         return copy
 
     def draw(self, size: int = 50_000, seed: int = 0) -> dict[str, Any]:
         """{name: array of shape (size,), or a float that is known} for CostModel.run."""
         stream = np.random.default_rng(seed)
-        drawn, weights = {}, {}
+        drawn: dict[str, Any] = {}
+
+        @cache  # columns that were entered together share one distribution, and so their weights
+        def draw_once(distribution: Any) -> np.ndarray:
+            return distribution.rvs(size, random_state=stream)
+
         for name, one in self.items():
-            if one.distribution is None:
-                drawn[name] = one.value
-                continue
-            # columns that were entered together share one distribution, and so one draw of weights
-            draws = weights.get(id(one.distribution))
-            if draws is None:
-                draws = one.distribution.rvs(size, random_state=stream)
-            if one.values:
-                weights[id(one.distribution)] = draws
-                draws = draws @ np.array(one.values)
-            drawn[name] = np.minimum(draws, 1.0) if one.unit == "share" else draws
+            drawn[name] = one.value
+            if one.distribution:
+                drawn[name] = draw_once(one.distribution)
+                if one.values:
+                    drawn[name] = drawn[name] @ np.array(one.values)
+            if one.unit == "share":
+                drawn[name] = np.minimum(drawn[name], 1.0)
         return drawn
 
-    def as_table(self, names: Sequence[str]) -> pd.DataFrame:
+    def as_table(self, names: Iterable[str]) -> pd.DataFrame:
         """These inputs as a table to be read: value, range, unit, kind of knowledge, origin."""
-        rows = []
-        for one in (self[name] for name in names):
-            ends = f"{plain_number(one.low)} to {plain_number(one.high)}"
-            if one.low == one.high:
-                ends = ""
-            rows.append([plain_number(one.value), ends, one.unit, one.origin, one.source])
+        rows = {}
+        for name in names:
+            one, ends = self[name], ""
+            if one.low < one.high:
+                ends = f"{plain_number(one.low)} to {plain_number(one.high)}"
+            rows[name] = plain_number(one.value), ends, one.unit, one.origin, one.source
         head = ["value", "range", "unit", "kind of knowledge", "where it comes from"]
-        return pd.DataFrame(rows, list(names), head)
-
-    def _enter_triangle(self, one: Input) -> None:
-        one = self._checked(one)
-        width = one.high - one.low
-        if width > 0:
-            top = (one.value - one.low) / width  # scipy wants the mode between 0 and 1
-            one = replace(one, distribution=stats.triang(top, loc=one.low, scale=width))
-        self._enter(one)
+        return pd.DataFrame.from_dict(rows, orient="index", columns=head)
 
     def _enter(self, one: Input) -> None:
-        if not re.fullmatch(r"[a-z]+(_[a-z]+)*", one.name) or len(one.name) < 4:
-            raise CourseError(
-                f"An input cannot be called {one.name!r}: small letters and _ only, four or more, "
-                "so that a spreadsheet takes it for a name."
+        """Check an input and take it in; a range without a distribution becomes a triangle."""
+        if not re.fullmatch(r"(?=.{4})[a-z]+(_[a-z]+)*", one.name):
+            cure = (
+                "small letters and _ only, four or more, so that a spreadsheet takes it for a name"
             )
-        self[one.name] = self._checked(one)
-
-    def _checked(self, one: Input) -> Input:
-        """The input with plain floats; what has no range is not drawn."""
-        ends = {"": one.value, ", low end,": one.low, ", high end,": one.high}
-        for place, value in ends.items():
+            raise CourseError(f"An input cannot be called {one.name!r}: {cure}.")
+        for place, value in {"": one.value, ", low end,": one.low, ", high end,": one.high}.items():
             checked_number(value, one.name + place)
             if one.unit == "share" and value > 1:
-                raise CourseError(
-                    f"{one.name}{place} is {value:g}; a share lies between 0 and 1: "
-                    f"write {value / 100:g} for {value:g} %."
-                )
-        if not one.low <= one.value <= one.high:
-            raise CourseError(
-                f"{one.name} is {one.value:g}, outside its own range {one.low:g} to "
-                f"{one.high:g}; put low, value and high in order."
-            )
-        drawn = one.distribution if one.low < one.high else None
+                cure = f"a share lies between 0 and 1: write {value / 100:g} for {value:g} %"
+                raise CourseError(f"{one.name}{place} is {value:g}; {cure}.")
         value, low, high = float(one.value), float(one.low), float(one.high)
-        return replace(one, value=value, low=low, high=high, distribution=drawn)
+        if not low <= value <= high:
+            outside = f"outside its own range {low:g} to {high:g}"
+            raise CourseError(f"{one.name} is {value:g}, {outside}; put the three in order.")
+        drawn = one.distribution
+        if low == high:
+            drawn = None  # known exactly
+        elif drawn is None:
+            top = (value - low) / (high - low)  # scipy wants the mode between 0 and 1
+            drawn = stats.triang(top, loc=low, scale=high - low)
+        self[one.name] = replace(one, value=value, low=low, high=high, distribution=drawn)
 
 
 def plain_number(value: float) -> str:

@@ -4,62 +4,45 @@ import html
 import os
 from collections.abc import Callable, Mapping
 
+import ipywidgets as widgets
 import matplotlib.pyplot as plt
-from IPython.core.pylabtools import print_figure
-from IPython.display import HTML, Image, display
+from IPython.display import HTML, display
 from matplotlib.figure import Figure
 
-from helpers.pay.inputs import Inputs
+from helpers.pay.inputs import Input, Inputs
+
+Ends = tuple[float, float] | None
 
 
 def show_sliders(
-    inputs: Inputs,
-    names: Mapping[str, tuple[float, float] | None],
-    draw: Callable[[Inputs], Figure],
-) -> object | None:
+    inputs: Inputs, names: Mapping[str, Ends], draw: Callable[[Inputs], Figure]
+) -> widgets.VBox | None:
     """A slider for each input in `names` ({name: (low, high)}, None for its own range), and below
-    them `draw(inputs)` with the moved inputs fixed; `inputs` itself is left as it is.
+    them the picture of `draw(inputs)` with the moved inputs fixed; `inputs` itself stays as it is.
 
-    An error of `draw` is shown in words. Returns the box of controls, or None where only the still
-    picture is shown (`COURSE_QUIET`: a recorded page has no kernel to talk to).
+    Returns the box of controls; with `COURSE_QUIET` (no kernel to talk to) the picture alone.
     """
     if os.environ.get("COURSE_QUIET"):
-        _show(draw(inputs))
-        return None
-    import ipywidgets as widgets
-
-    sliders = {name: _slider(inputs, name, ends) for name, ends in names.items()}
-    start = {name: slider.value for name, slider in sliders.items()}
+        draw(inputs)
+        return plt.show()
+    sliders = {name: _slider(inputs[name], ends) for name, ends in names.items()}
 
     def follow(**values: float) -> None:
         # an input whose slider stands where it stood keeps its range
-        moved = {name: value for name, value in values.items() if value != start[name]}
+        moved = {name: value for name, value in values.items() if value != inputs[name].value}
         try:
-            _show(draw(inputs.fixed(**moved)))
+            draw(inputs.fixed(**moved))
+            plt.show()
         except Exception as problem:  # a control must never go silent
             display(HTML(f"<p>{html.escape(str(problem))}</p>"))
 
-    def reset(_: object) -> None:
-        for name, slider in sliders.items():
-            slider.value = start[name]
-
-    again = widgets.Button(description="back to the start")
-    again.on_click(reset)
-    controls = widgets.HBox([*sliders.values(), again], layout={"flex_flow": "row wrap"})
+    controls = widgets.HBox(list(sliders.values()), layout={"flex_flow": "row wrap"})
     box = widgets.VBox([controls, widgets.interactive_output(follow, sliders)])
     display(box)
     return box
 
 
-def _show(figure: Figure) -> None:
-    display(Image(print_figure(figure, "png")))
-    plt.close(figure)
-
-
-def _slider(inputs: Inputs, name: str, ends: tuple[float, float] | None):
-    import ipywidgets as widgets
-
-    one = inputs[name]
+def _slider(one: Input, ends: Ends) -> widgets.FloatSlider:
     low, high = ends or (one.low, one.high)
     low, high = min(low, one.value), max(high, one.value)
     return widgets.FloatSlider(
@@ -67,7 +50,7 @@ def _slider(inputs: Inputs, name: str, ends: tuple[float, float] | None):
         min=low,
         max=high,
         step=(high - low) / 100 or 0.01,
-        description=name,
+        description=one.name,
         continuous_update=False,  # a redraw takes a moment: only when the knob is let go
         readout_format=",.0f" if high >= 1000 else ".3g",
         style={"description_width": "150px"},
