@@ -1,4 +1,4 @@
-"""Prices carry source and date or are refused; a ratio of successes has an interval that covers; nothing is fetched."""
+"""Prices carry source and date; a ratio's interval covers; nothing is fetched."""
 
 import math
 import socket
@@ -186,7 +186,7 @@ def test_no_success_is_said_and_not_divided_by():
     ],
 )
 def test_the_ratios_interval_covers(p_few, p_cheap, together, n, monkeypatch):
-    """2,000 tests drawn from a known truth, the two ways right on the same rows more often than by chance: 93 to 97 % are covered."""
+    """2,000 tests drawn from a known truth with paired successes: 93 to 97 % are covered."""
     monkeypatch.setattr(prices, "DRAWS", 1200)
     rng = np.random.default_rng(7)
     cells = [together, p_few - together, p_cheap - together, 1 - p_few - p_cheap + together]

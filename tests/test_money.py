@@ -1,4 +1,4 @@
-"""The cost model against sums done by hand, against closed forms, and against every kind of bad number."""
+"""The cost model against sums by hand, closed forms, and every kind of bad number."""
 
 import math
 
@@ -22,7 +22,7 @@ WAYS = {
 
 
 def made(right=9, rows=10):
-    """The hand-worked case: 30 EUR an hour, 2 minutes a message, 9 of 10 right, 5 EUR an error, a machine a tenth used."""
+    """30 EUR an hour, 2 minutes a message, 9 of 10 right, 5 EUR an error, a tenth used."""
     inputs = Inputs("EUR")
     inputs.share("small_right", [True] * right + [False] * (rows - right), "a test")
     inputs.priced({"wrong_costs": ([2, 5, 8], None, "EUR")}, "a test")
@@ -41,14 +41,16 @@ def made(right=9, rows=10):
 
 def test_a_case_worked_by_hand_to_the_cent():
     # people: 2 min at 30 EUR an hour = 1.00 a message, 1,000.00 per 1,000
-    # machine: 2 s of an hour at 0.36 USD * 0.9 = 0.00018 EUR busy, 0.0018 at a tenth; errors: a tenth of 5 EUR = 0.50
+    # machine: 2 s of an hour at 0.36 USD * 0.9 = 0.00018 EUR busy, 0.0018 at a tenth
+    # errors: a tenth of 5 EUR = 0.50
     # once and upkeep: (1000 / 2 + 200) / 10,000 = 0.07; together 0.5718 a message
     base = cost_model.CostModel(STEPS, WAYS).base(made())
     assert base["machine"] == pytest.approx(0.0018, abs=1e-12) and base[
         "small_each"
     ] == pytest.approx(0.5018, abs=1e-12)
     assert round(base["people_total"], 2) == 1000.00 and round(base["small_total"], 2) == 571.80
-    # break-even: 700 a year / (1 - 0.5018) = 1,405.06 messages; payback: 1000 / ((4,982 - 200) a year) = 2.51 months
+    # break-even: 700 a year / (1 - 0.5018) = 1,405.06 messages
+    # payback: 1000 / ((4,982 - 200) a year) = 2.51 months
     assert (
         round(cost_model.break_even(base, "small"), 2) == 1405.06
         and round(cost_model.payback(base, "small"), 2) == 2.51
@@ -56,7 +58,7 @@ def test_a_case_worked_by_hand_to_the_cent():
 
 
 def test_the_bundled_pilots_figures_by_hand():
-    """Chapter 10's reviewed way at round numbers: a look, a repair, what slips through, and nothing hidden."""
+    """Chapter 10's reviewed way at round numbers: a look, a repair, what slips through."""
     model = cost_model.CostModel(
         {
             "look": "review_minutes / 60 * hourly",
@@ -152,7 +154,7 @@ def test_a_mean_over_rows_agrees_with_scipys_bootstrap():
 
 
 def test_the_probability_of_paying_agrees_with_the_closed_form():
-    """Only the share right is uncertain: it pays where (1 - right) * 5 + 0.0718 < 1, that is right > 0.81436."""
+    """It pays where (1 - right) * 5 + 0.0718 < 1, that is right > 0.81436."""
     inputs, model = (
         made(85, 100).fixed(wrong_costs=5.0, machine_seconds=2.0),
         cost_model.CostModel(STEPS, WAYS),
@@ -343,7 +345,7 @@ def test_fixing_an_input_leaves_the_original_alone():
 
 
 def test_minutes_and_money_of_the_same_rows_are_drawn_together():
-    """A row that is expensive in one is so in the other; half a row of the worst error is drawn beside what was seen."""
+    """A row that is expensive in one is so in the other; half a row of the worst error beside."""
     values = np.random.default_rng(0).choice([0, 4, 20], 200, p=[0.6, 0.3, 0.1]).astype(float)
     inputs = Inputs("EUR")
     inputs.priced(

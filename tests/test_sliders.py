@@ -17,7 +17,7 @@ def blank():
 
 @pytest.fixture
 def sliders_of(monkeypatch):
-    """(inputs, make the sliders, values that `draw` saw, what was displayed) as with a live kernel."""
+    """(inputs, make the sliders, values that `draw` saw, what was displayed), with a kernel."""
     monkeypatch.delenv("COURSE_QUIET", raising=False)
     seen, out = [], []
     monkeypatch.setattr(sliders, "display", out.append)

@@ -1,4 +1,4 @@
-"""The spreadsheet holds live formulas: recalculated by LibreOffice it gives Python's figures to the cent, also after a change."""
+"""Live formulas: LibreOffice calculates Python's figures to the cent, also after a change."""
 
 import csv
 import re
@@ -36,7 +36,7 @@ def book(tmp_path):
 
 
 def emptied(path, place, **changed):
-    """A copy of the workbook whose formulas have no stored values, with some inputs overwritten: what it shows was calculated."""
+    """A copy without stored values, some inputs overwritten: what it shows was calculated."""
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as new:
         names = {
             re.search(r"\$B\$(\d+)", where)[1]: name
@@ -98,7 +98,7 @@ def compare(sheets, model, inputs):
     rows = {row[0]: row for row in sheets["Summary"] if row}
     for way in model.ways[1:]:
         here = [cost_model.break_even(base, way), cost_model.payback(base, way)]
-        for cell, value in zip(rows[model.names[way]][3:5], here):
+        for cell, value in zip(rows[model.names[way]][3:5], here, strict=True):
             assert (
                 cell == "never"
                 if value == float("inf")

@@ -53,7 +53,7 @@ class CostModel:
         return results
 
     def base(self, inputs: Inputs, **changed: float) -> dict[str, Any]:
-        """The results at the inputs' own values, some `changed`; no divisor may reach 0."""
+        """Results at the inputs' own values, some `changed`; CourseError if a divisor can be 0."""
         for name, tree in self.trees.items():
             for divisor in _divisors(tree) & set(inputs):
                 what = f"{divisor} (with its range; {name} divides by it)"
@@ -71,7 +71,7 @@ def _divisors(tree: ast.Expression) -> set[str]:
 
 def _parsed(name: str, text: str) -> ast.Expression:
     try:
-        tree = ast.parse(text, mode="eval")
+        tree = ast.parse(str(text), mode="eval")  # a plain number is a formula, too
     except SyntaxError:
         raise CourseError(f"The formula of {name} cannot be read: {text}") from None
     for node in ast.walk(tree):

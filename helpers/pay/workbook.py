@@ -29,7 +29,8 @@ def write_workbook(
     """
     # formats, columns and the summary's formulas are a table, not code
     layout = read_yaml(ROOT / "helpers/templates/workbook.yaml")
-    book = xlsxwriter.Workbook(path)
+    # a note or a source that begins with = stays text
+    book = xlsxwriter.Workbook(path, {"strings_to_formulas": False, "strings_to_urls": False})
     looks = {name: book.add_format(form) for name, form in layout["looks"].items()}
     for name, sheet in layout["sheets"].items():
         _add_sheet(book.add_worksheet(name), looks, inputs.currency, **sheet)
@@ -37,8 +38,7 @@ def write_workbook(
     summary.write(0, 0, title, looks["title"])
     _write_summary(summary, looks, layout["summary"], inputs, model, payoffs)
     for row, text in enumerate([*layout["notes"], *notes], start=5 + len(model.ways)):
-        summary.merge_range(row, 0, row, 5, "", looks["note"])
-        summary.write_string(row, 0, text, looks["note"])  # a note that begins with = stays text
+        summary.merge_range(row, 0, row, 5, text, looks["note"])
         summary.set_row(row, 15 * (1 + len(text) // 150))
     _write_inputs(book, knowledge, looks, inputs)
     _write_model(book, lines, looks, model, model.base(inputs))
@@ -85,16 +85,15 @@ def _write_inputs(book: Any, sheet: Any, looks: Mapping, inputs: Inputs) -> None
         look = looks["own"] if one.origin.startswith("assumed") else looks["other"]
         sheet.write(row, 0, name)
         sheet.write_row(row, 1, (one.value, one.low, one.high), look)
-        for column, text in enumerate((one.unit, one.origin, one.source), start=4):
-            sheet.write_string(row, column, text)  # never read as a formula
+        sheet.write_row(row, 4, (one.unit, one.origin, one.source))
         book.define_name(name, f"=Inputs!$B${row + 1}")  # formulas find it by this name
 
 
 def _write_model(book: Any, sheet: Any, looks: Mapping, model: CostModel, base: Mapping) -> None:
     """One row a formula: its name, the live cell, and its text as the notebook prints it."""
     for row, (name, formula) in enumerate(model.formulas.items(), start=1):
-        text = " ".join(formula.split())  # a formula of several lines, in one
+        text = " ".join(str(formula).split())  # a formula of several lines, in one
         sheet.write(row, 0, name)
         sheet.write_formula(row, 1, f"={text}", looks["fine"], float(base[name]))
-        sheet.write_string(row, 2, text, looks["soft"])
+        sheet.write(row, 2, text, looks["soft"])
         book.define_name(name, f"=Model!$B${row + 1}")
