@@ -7,6 +7,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -72,9 +73,6 @@ def _spans_seen(train: Rows, name: str) -> list[str]:
     return sorted(values, key=lambda value: (-len(value), value))
 
 
-# Keywords from a file -------------------------------------------------------------------------
-
-
 def keywords(pilot: Pilot) -> dict[str, dict[str, re.Pattern]]:
     """{label field: {label: compiled regex}} from the pilot's rules.yaml, where it has one.
 
@@ -129,9 +127,6 @@ def _one_test(where: str, words: Any) -> re.Pattern:
     return re.compile("|".join(words), re.IGNORECASE)
 
 
-# Cross-validation -----------------------------------------------------------------------------
-
-
 def folds(pilot: Pilot, rows: Rows, number: int = 5, seed: int = 0) -> np.ndarray:
     """A fold number for every row, shape (rows,); equal messages share a fold.
 
@@ -164,7 +159,7 @@ def out_of_fold(pilot: Pilot, rows: Rows, way: Way, fold: np.ndarray) -> list[di
     rows = list(rows)
     records: list[dict] = [{} for _ in rows]
     for number in np.unique(fold):
-        train = [row for row, own in zip(rows, fold) if own != number]
+        train = list(compress(rows, fold != number))
         places = np.flatnonzero(fold == number)
         texts = [rows[place][pilot.text] for place in places]
         for place, record in zip(places, way(pilot, train, texts)):

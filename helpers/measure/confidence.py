@@ -41,9 +41,8 @@ def of_answers(
     asked = {}  # key: (prompt, answer)
     keys = []
     for row, text in zip(rows, texts, strict=True):
-        prompt = answers.prompt(
-            pilot, tokenizer, row[pilot.text], full=False, max_length=max_length
-        )
+        message = row[pilot.text]
+        prompt = answers.prompt(pilot, tokenizer, message, full=False, max_length=max_length)
         keys.append(fingerprint(made_from, prompt, text))
         asked[keys[-1]] = prompt, text
     todo = journal.missing(keys)
@@ -85,9 +84,6 @@ def field_places(pilot: Pilot, answer: str) -> dict[str, tuple[int, int]] | None
         places[name] = start, end
         place = end + 2
     return places
-
-
-# Is a probability worth its name? -------------------------------------------------------------
 
 
 def confidence_bins(confidence: Numbers, right: Bools, bins: int = 5) -> list[tuple[float, Share]]:
@@ -132,14 +128,7 @@ def calibrator(confidence: Numbers, right: Bools) -> Callable[[Numbers], np.ndar
         return np.log(inside / (1 - inside))[:, None]
 
     curve = LogisticRegression(C=1.0).fit(log_odds(confidence), right)
-
-    def calibrated(values: Numbers) -> np.ndarray:
-        return curve.predict_proba(log_odds(values))[:, 1]
-
-    return calibrated
-
-
-# Keep or hand on ------------------------------------------------------------------------------
+    return lambda values: curve.predict_proba(log_odds(values))[:, 1]
 
 
 def risk_coverage(confidence: Numbers, right: Bools) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

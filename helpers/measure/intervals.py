@@ -111,9 +111,6 @@ def highest_rate(errors: int, n: int, confidence: float = 0.95) -> float:
     return float(proportion_confint(errors, n, alpha=2 * (1 - confidence), method="beta")[1])
 
 
-# Rows that belong together --------------------------------------------------------------------
-
-
 def clustered_error(
     values: Sequence[float] | np.ndarray, clusters: Iterable[Hashable]
 ) -> tuple[float, float, int]:
@@ -154,9 +151,6 @@ def clustered_share(right: Bools, clusters: Iterable[Hashable]) -> Share:
     alpha = 2 * norm.sf(t.ppf(0.975, count - 1))  # makes Wilson's normal quantile Student's
     low, high = proportion_confint(p * effective, effective, alpha=alpha, method="wilson")
     return Share(p, float(low), float(high), rows)
-
-
-# A share that an imperfect judge counted ------------------------------------------------------
 
 
 def corrected_share(

@@ -12,17 +12,13 @@ from helpers import CourseError
 from helpers.ask import teachers
 from helpers.ask.teachers import Teacher
 from helpers.core.files import Journal
+from helpers.core.pages import render
 from helpers.core.pilot import Pilot
 from helpers.measure.agreement import Agreement, kappa
 from helpers.measure.intervals import Bools, Share, clustered_share, share
 from helpers.measure.scoring import same_value
 
 PAIR = 'root ::= "A" | "B"\n'  # the grammar of a verdict
-TASK = (
-    "You compare two records that were made from one message. Say which one is better: answer "
-    "with the letter A or B alone. Length does not count, only whether each value is right. "
-    "The records were made to this instruction:"
-)
 Places = Sequence[int] | np.ndarray
 # What the gate asks for
 FEWEST_PAIRS = 30
@@ -30,9 +26,6 @@ LEAST_AGREEMENT = 0.6  # with people, also when balanced for length; an unreadab
 LEAST_SURVIVING = 0.5  # share of pairs with the same winner when the places are swapped
 MOST_PLACE = 0.15  # both orders are judged, so the first place wins half unless it decides
 MOST_UNREAD = 0.1
-
-
-# Asking ---------------------------------------------------------------------------------------
 
 
 def closer(pilot: Pilot, person: dict, a: dict | None, b: dict | None) -> int | None:
@@ -86,17 +79,13 @@ def _written(record: dict | None) -> str:
 def pair_requests(pilot: Pilot, pairs: Sequence[dict]) -> list[dict]:
     """Two requests for each pair, the second with the places swapped."""
     settings = {"seed": 0, "temperature": 0.0, "max_tokens": 2, "grammar": PAIR}
+    task = render("judge_task.txt", instruction=pilot.instruction())
     requests = []
     for pair in pairs:
+        text = pair["text"][:4000]
         for a, b in (pair["records"], pair["records"][::-1]):
-            question = (
-                f"Message:\n{pair['text'][:4000]}\n\n"
-                f"Record A: {_written(a)}\nRecord B: {_written(b)}\n\nThe better record is"
-            )
-            messages = [
-                {"role": "system", "content": f"{TASK}\n{pilot.instruction()}"},
-                {"role": "user", "content": question},
-            ]
+            question = render("judge_question.txt", text=text, a=_written(a), b=_written(b))
+            messages = [{"role": "system", "content": task}, {"role": "user", "content": question}]
             requests.append({"messages": messages, **settings})
     return requests
 
@@ -122,11 +111,8 @@ def read_pairs(texts: Sequence[str | None]) -> np.ndarray:
 def same_model(judge: str, *others: tuple[str, str | None]) -> list[str]:
     """Sentences that name the other models (what it does, name) that are the judge itself."""
     # a judge prefers its own kind of text; a filter that also evaluates grades its own choice
-    same = [what for what, name in others if name and name == judge]
-    return [f"the judge is the same model as {what} ({judge})" for what in same]
-
-
-# Holding a judge against people ---------------------------------------------------------------
+    same = "the judge is the same model as"
+    return [f"{same} {what} ({judge})" for what, name in others if name == judge]
 
 
 @dataclass(frozen=True)
@@ -185,14 +171,13 @@ def calibrate(
     first = None
     if len(set(pair_of[read])) > 1:
         first = clustered_share(places[read] == 0, pair_of[read])
-    first_order = ["unread" if winner < 0 else winner for winner in chosen[:, 0].tolist()]
     result = Calibration(
         n=n,
         agrees=clustered_share(right.ravel(), pair_of.ravel()),
         balanced=_balanced(right, pair_of, better, longer),
         survives=share((chosen[:, 0] == chosen[:, 1]) & read[:, 0]),
         first=first,
-        kappa=kappa(better.tolist(), first_order),
+        kappa=kappa(better.tolist(), chosen[:, 0].tolist()),
         unread=float((~read).mean()),
         labels=labels,
         reasons=[],

@@ -66,15 +66,15 @@ def score(pilot: Pilot, rows: Sequence[dict], answers: Sequence[str | dict | Non
     for answer in answers:
         records.append(answer if isinstance(answer, dict) else parse(answer))
     right = {name: np.zeros(n, bool) for name in pilot.fields}
-    exact, invented = np.zeros(n, bool), np.zeros(n, bool)
+    exact, valid, invented = np.zeros((3, n), bool)
     for i, (row, record) in enumerate(zip(rows, records)):
         if record is None:
             continue
+        valid[i] = True
         for name in pilot.fields:
             right[name][i] = name in record and same_value(record[name], row[name])
         exact[i] = set(record) == set(pilot.fields) and all(right[f][i] for f in pilot.fields)
         invented[i] = _invents(pilot, record, row[pilot.text])
-    valid = np.array([record is not None for record in records], bool)
     return Scored(right, exact, valid, invented, records)
 
 
