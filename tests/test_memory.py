@@ -107,7 +107,7 @@ def test_surprise_is_low_for_what_the_model_would_write(tiny, tokenizer, folder)
     pilot = Pilot.load(folder)
     data = rows.load(pilot).train
     model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
-    bits = answers.surprise(model, tokenizer, pilot, data, batch_size=5)
+    bits = answers.surprise(model, tokenizer, pilot, data)
     for row, found in zip(data, bits, strict=True):
         asked = tokenizer(
             answers.prompt(pilot, tokenizer, row[pilot.text]), add_special_tokens=False

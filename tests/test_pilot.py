@@ -126,7 +126,7 @@ def test_llama_cpp_takes_the_same_grammar(folder, embedded):
     assert second["product"] is None and second["order_id"] is None
 
 
-def test_a_shared_start_read_once_gives_the_same_answers(folder, tiny, tokenizer):
+def test_a_shared_start_read_once_gives_the_same_answers(folder, tiny, tokenizer, monkeypatch):
     """They are read once per call and copied to every row; padding lies before the message."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -143,7 +143,9 @@ def test_a_shared_start_read_once_gives_the_same_answers(folder, tiny, tokenizer
     ]
     shared, known = answers._inputs(model, tokenizer, prompts)
     assert known and len(known[0]) > 64
-    alone, nothing = answers._inputs(model, tokenizer, prompts, shortest=10**9)
+    with monkeypatch.context() as longer:
+        longer.setattr(answers, "SHARED_START", 10**9)
+        alone, nothing = answers._inputs(model, tokenizer, prompts)
     assert nothing is None
     with torch.inference_mode():
         first = model.generate(**shared, max_new_tokens=8, do_sample=False)[

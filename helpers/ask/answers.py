@@ -5,46 +5,67 @@ Every answer is written down as it arrives, under everything it was made from; a
 
 import copy
 import hashlib
+import os
 import time
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import llguidance.hf
 import numpy as np
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from llguidance import LLMatcher
+from llguidance.gbnf_to_lark import gbnf_to_lark
+from transformers import AutoTokenizer, LogitsProcessor
 
 from helpers import CourseError
 from helpers.ask.likelihood import evaluating, half_precision, log_likelihoods, pad_token
 from helpers.ask.progress import progress
+from helpers.choose import models
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
 from helpers.make.grammar import record_grammar
 
 GRAMMAR_CHARACTERS = 4000  # of a message; a longer one makes a grammar that takes seconds to read
 SHARED_START = 64  # tokens; a shorter common start is not worth reading on its own
+SURPRISE_BATCH = 8  # rows; in other company 16 bits round to figures about 1 % away
 
-# reading a vocabulary takes a second: once per tokenizer
-_vocabularies: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+def open_base(pilot: Pilot) -> tuple[models.Base, Any]:
+    """The pilot's base model and its tokenizer.
+
+    Raises CourseError when it cannot be fetched, or has no chat template.
+    """
+    base = models.resolve(pilot.base_model, pilot.folder)
+    with base.loading():
+        tokenizer = AutoTokenizer.from_pretrained(base.path)
+    _refuse_without_template(tokenizer)
+    return base, tokenizer
+
+
+def _refuse_without_template(tokenizer) -> None:
+    if not tokenizer.chat_template:
+        raise CourseError(
+            f"The tokenizer of {Path(tokenizer.name_or_path).name} has no chat template: choose a "
+            "base_model that was tuned to follow instructions."
+        )
+
+
+@lru_cache(maxsize=2)  # reading a vocabulary takes a second
+def _vocabulary(tokenizer):
+    return llguidance.hf.from_tokenizer(tokenizer, n_vocab=len(tokenizer))
 
 
 class HoldToGrammar(LogitsProcessor):
     """Masks every token that would leave the grammar of its row (llguidance does the work)."""
 
     def __init__(self, tokenizer, grammars: Sequence[str], prompt_length: int) -> None:
-        import llguidance.hf
-        from llguidance import LLMatcher
-        from llguidance.gbnf_to_lark import gbnf_to_lark
-
-        if tokenizer not in _vocabularies:
-            vocabulary = llguidance.hf.from_tokenizer(tokenizer, n_vocab=len(tokenizer))
-            _vocabularies[tokenizer] = vocabulary
         self.prompt_length, self.end = prompt_length, tokenizer.eos_token_id
         self.matchers = []
         for grammar in grammars:
-            matcher = LLMatcher(_vocabularies[tokenizer], gbnf_to_lark(grammar))
+            matcher = LLMatcher(_vocabulary(tokenizer), gbnf_to_lark(grammar))
             if matcher.get_error():
                 reason = matcher.get_error().splitlines()[0]
                 raise CourseError(f"The pilot's grammar was refused: {reason}")
@@ -60,19 +81,13 @@ class HoldToGrammar(LogitsProcessor):
             if matcher.is_stopped():  # the record is complete: only the end token may follow
                 scores[row].fill_(float("-inf"))
                 scores[row, self.end] = 0.0
-            else:
-                scores[row].masked_fill_(~_allowed(matcher, scores), float("-inf"))
+                continue
+            allowed = torch.frombuffer(bytearray(matcher.compute_logit_bias()), dtype=torch.uint8)
+            # a model may score more ids than its tokenizer has: those stand for nothing
+            beyond = scores.shape[1] - len(allowed)
+            closed = torch.nn.functional.pad(allowed, (0, beyond)) == 0
+            scores[row].masked_fill_(closed.to(scores.device), float("-inf"))
         return scores
-
-
-def _allowed(matcher, scores: torch.Tensor) -> torch.Tensor:
-    """Which ids may come next, bools of shape (scores per row,)."""
-    bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
-    # a model may score more ids than its tokenizer has: those stand for nothing and stay closed
-    allowed = torch.zeros(scores.shape[1], dtype=torch.bool)
-    known = min(len(bits), scores.shape[1])
-    allowed[:known] = torch.from_numpy(bits[:known].astype(bool))
-    return allowed.to(scores.device)
 
 
 def prompt(
@@ -88,11 +103,7 @@ def prompt(
     With max_length (tokens) the message is cut to fit, never the rest. Raises CourseError when a
     tokenizer has no chat template, or when nothing of the message would be left.
     """
-    if not tokenizer.chat_template:
-        raise CourseError(
-            f"The tokenizer of {Path(tokenizer.name_or_path).name} has no chat template: choose a "
-            "base_model that was tuned to follow instructions."
-        )
+    _refuse_without_template(tokenizer)
 
     def templated(message: str) -> str:
         chat = pilot.chat(message, shots, full)
@@ -140,10 +151,9 @@ def generate(
 ) -> Answers:
     """Greedy answers of a transformers model to `rows`, shortest first, batch by batch.
 
-    hold=True holds every answer to the pilot's grammar: labels from the list, spans and patterns
-    from the text. `at` is a path without ending; the answers lie in `<at>-<made from>.jsonl`, where
-    `made from` is a hash of all that shapes them but the text, and each one lies there under its
-    text. So another model, example or setting never finds them, and another row number always does.
+    hold=True holds every answer to the pilot's grammar. The answers lie in `<at>-<made from>.jsonl`
+    (`made from`: a hash of all that shapes them but the text), each under its text: another model,
+    example or setting never finds them, another row number always does.
     """
     grammar_kind = None
     if hold:
@@ -165,15 +175,13 @@ def generate(
         with evaluating(model):
             for first in progress(range(0, len(todo), batch_size), "answering"):
                 clock, batch = time.perf_counter(), todo[first : first + batch_size]
-                messages = [text_of[key] for key in batch]
-                prompts = []
-                for message in messages:
+                prompts, grammars = [], []
+                for key in batch:
+                    message = text_of[key]
                     prompts.append(prompt(pilot, tokenizer, message, shots, full, max_length))
-                inputs, start = _inputs(model, tokenizer, prompts, start)
-                grammars = []
-                if hold:
-                    for message in messages:
+                    if hold:
                         grammars.append(record_grammar(pilot, message[:GRAMMAR_CHARACTERS]))
+                inputs, start = _inputs(model, tokenizer, prompts, start)
                 answers = _greedy(model, tokenizer, inputs, grammars, max_new_tokens)
                 journal.add(dict(zip(batch, answers)), time.perf_counter() - clock)
     except torch.OutOfMemoryError:
@@ -185,9 +193,9 @@ def generate(
 
 
 def _greedy(model, tokenizer, inputs: dict, grammars: list[str], max_new_tokens: int) -> list[str]:
-    length, processors = inputs["input_ids"].shape[1], LogitsProcessorList()
-    if grammars:
-        processors.append(HoldToGrammar(tokenizer, grammars, length))
+    length = inputs["input_ids"].shape[1]
+    # with no grammar it masks nothing
+    processors = [HoldToGrammar(tokenizer, grammars, length)]
     with half_precision(model):
         out = model.generate(
             **inputs,
@@ -203,13 +211,12 @@ def hash_of_weights(model) -> str:
     """Hex SHA-256 of every weight in memory, and of the adapters that are switched on."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        if not isinstance(tensor, torch.Tensor):
-            continue
-        # dtype and shape as well: the same bytes may be read in two ways
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        # numpy knows no bfloat16, so the bytes are hashed
-        flat = tensor.detach().reshape(-1).contiguous().cpu()
-        digest.update(flat.view(torch.uint8).numpy().data)
+        if isinstance(tensor, torch.Tensor):
+            # dtype and shape as well: the same bytes may be read in two ways
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            # numpy knows no bfloat16, so the bytes are hashed
+            flat = tensor.detach().reshape(-1).contiguous().cpu()
+            digest.update(flat.view(torch.uint8).numpy().data)
     for name, module in model.named_modules():
         # a layer of PEFT: its scale is not among the weights
         if hasattr(module, "disable_adapters"):
@@ -221,7 +228,7 @@ def hash_of_weights(model) -> str:
 
 
 def _inputs(
-    model, tokenizer, texts: list[str], start: tuple | None = None, shortest: int = SHARED_START
+    model, tokenizer, texts: list[str], start: tuple | None = None
 ) -> tuple[dict, tuple | None]:
     """(arguments of model.generate for a batch of prompts, the start to hand in with the next one).
 
@@ -230,15 +237,17 @@ def _inputs(
     when nothing is shared; the mask hides it.
     """
     rows = tokenizer(texts, add_special_tokens=False).input_ids
+    # at least one token of each row is left to read
+    common = min(len(os.path.commonprefix(rows)), min(map(len, rows)) - 1)
     # the start of the batch before is used again where it fits
-    if not (start and _begin_with(rows, start[0])):
-        start, length = None, _common_length(rows)
-        if length >= shortest and len(rows) > 1:
-            begin = torch.tensor([rows[0][:length]], device=model.device)
+    if not (start and rows[0][:common][: len(start[0])] == start[0]):
+        start = None
+        if common >= SHARED_START and len(rows) > 1:
+            begin = torch.tensor([rows[0][:common]], device=model.device)
             with torch.inference_mode():
-                start = rows[0][:length], model(input_ids=begin, use_cache=True).past_key_values
+                start = rows[0][:common], model(input_ids=begin, use_cache=True).past_key_values
     same = len(start[0]) if start else 0
-    longest, pad = max(len(row) for row in rows), pad_token(tokenizer)
+    longest, pad = max(map(len, rows)), pad_token(tokenizer)
     filled, mask = [], []
     for row in rows:
         # the padding stands behind the start: its keys were read at these very places
@@ -255,43 +264,21 @@ def _inputs(
     return inputs, start
 
 
-def _begin_with(rows: list[list[int]], begin: list[int]) -> bool:
-    return all(row[: len(begin)] == begin and len(row) > len(begin) for row in rows)
-
-
-def _common_length(rows: list[list[int]]) -> int:
-    """Tokens that all rows have in common at the start, one less where a row holds nothing else."""
-    length = 0
-    for column in zip(*rows):
-        if len(set(column)) > 1:
-            return length
-        length += 1
-    return length - 1
-
-
 def surprise(
-    model,
-    tokenizer,
-    pilot: Pilot,
-    rows: Sequence[Mapping],
-    shots: Sequence[Mapping] = (),
-    full: bool = True,
-    max_length: int = 512,
-    batch_size: int = 8,
+    model, tokenizer, pilot: Pilot, rows: Sequence[Mapping], max_length: int = 512
 ) -> np.ndarray:
     """Bits per character of each row's right answer, shape (rows,): 0 if it knew every letter.
 
     Per character and not per token, so that models with different tokenizers can be compared.
     """
-    prompts, right = [], []
+    prompts, right, bits = [], [], []
     for row in rows:
-        prompts.append(prompt(pilot, tokenizer, row[pilot.text], shots, full, max_length))
+        prompts.append(prompt(pilot, tokenizer, row[pilot.text], max_length=max_length))
         right.append(pilot.answer(row))
-    bits = []
-    for start in progress(range(0, len(rows), batch_size), "reading"):
-        # in the order of the rows: in other company 16 bits round to figures about 1 % away
-        batch = right[start : start + batch_size]
-        asked = prompts[start : start + batch_size]
-        for answer, (logs, _) in zip(batch, log_likelihoods(model, tokenizer, asked, batch)):
+    for start in progress(range(0, len(right), SURPRISE_BATCH), "reading"):
+        # in the order of the rows, not of their lengths: the company of a row is part of its figure
+        batch = slice(start, start + SURPRISE_BATCH)
+        read = log_likelihoods(model, tokenizer, prompts[batch], right[batch])
+        for answer, (logs, _) in zip(right[batch], read):
             bits.append(-logs.sum() / np.log(2) / len(answer))
     return np.array(bits)

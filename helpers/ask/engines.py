@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+import openai
 import torch
-from transformers import LogitsProcessorList, StopStringCriteria
+from transformers import AutoModelForCausalLM, AutoTokenizer, StopStringCriteria
 
 from helpers import CourseError
 from helpers.ask.answers import HoldToGrammar, hash_of_weights
@@ -20,33 +21,21 @@ from helpers.core.files import fingerprint
 from helpers.core.runtime import detect
 
 # what a request leaves out
-SETTINGS: dict[str, Any] = {
-    "max_tokens": 80,
-    "temperature": 0.8,
-    "top_p": 0.95,
-    "top_k": 0,
-    "stop": None,
-}
+SETTINGS = {"max_tokens": 80, "temperature": 0.8, "top_p": 0.95, "top_k": 0, "stop": None}
 ANYTHING = "root ::= [^\\x00]*\n"
 # no other request would fare better
 FATAL = {401: "refused the key", 403: "refused the key", 404: "knows no such model or address"}
 
 
 def reply(
-    text: str | None = None,
+    text: str | None,
     reason: str | None = None,
-    tokens_in: int = 0,
-    tokens_out: int = 0,
+    tokens: tuple[int, int] = (0, 0),
     estimated: bool = False,
 ) -> dict:
-    """A reply as it is kept: a text and its tokens, or the reason why there is none."""
-    return {
-        "text": text,
-        "reason": reason,
-        "tokens_in": tokens_in,
-        "tokens_out": tokens_out,
-        "estimated": estimated,
-    }
+    """A reply as it is kept: a text and its `tokens` (in, out), or why there is none."""
+    counted = {"tokens_in": tokens[0], "tokens_out": tokens[1], "estimated": estimated}
+    return {"text": text, "reason": reason, **counted}
 
 
 def estimated_tokens(request: dict) -> int:
@@ -55,6 +44,10 @@ def estimated_tokens(request: dict) -> int:
     if not text:
         text = "".join(message["content"] for message in request["messages"])
     return len(text) // 3 + 1
+
+
+def _settings(request: dict) -> dict:
+    return {name: request.get(name, usual) for name, usual in SETTINGS.items()}
 
 
 def _until_stop(text: str, stop: Sequence[str] | None) -> str:
@@ -74,9 +67,7 @@ class _StopStrings(StopStringCriteria):
 
     def __call__(self, input_ids, scores, **more) -> torch.Tensor:
         ended = super().__call__(input_ids, scores, **more)
-        if input_ids.shape[1] == self.prompt_length + 1:
-            return torch.zeros_like(ended)
-        return ended
+        return ended & (input_ids.shape[1] > self.prompt_length + 1)
 
 
 class Batches:
@@ -89,8 +80,6 @@ class Batches:
     parallel = 1
 
     def __init__(self, teacher, size: int = 32) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
         self.teacher, self.size = teacher, size
         base, here = models.resolve(teacher.model), detect()
         with base.loading():
@@ -111,64 +100,50 @@ class Batches:
 
     def answer(self, requests: Sequence[dict]) -> list[dict]:
         """Replies to one unit; the seed of the draw comes from the requests themselves."""
-        settings = _settings(requests[0])
-        texts = [self._prompt(request) for request in requests]
-        inputs = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+        settings, pad = _settings(requests[0]), self.tokenizer.pad_token_id
+        prompts = [self._prompt(request) for request in requests]
+        inputs = self.tokenizer(
+            prompts, return_tensors="pt", padding=True, add_special_tokens=False
+        )
         inputs = inputs.to(self.model.device)
         length = inputs.input_ids.shape[1]
+        processors, criteria = [], []
+        if any(request.get("grammar") for request in requests):
+            # the others of the batch may say what they like
+            grammars = [request.get("grammar") or ANYTHING for request in requests]
+            processors.append(HoldToGrammar(self.tokenizer, grammars, length))
+        if settings["stop"]:
+            criteria.append(_StopStrings(self.tokenizer, settings["stop"], length))
+        drawing = {"do_sample": False}  # a temperature of 0 takes the likeliest token
+        if settings["temperature"] > 0:
+            drawing = {name: settings[name] for name in ("temperature", "top_p", "top_k")}
+            drawing["do_sample"] = True
         # the draw is this batch's own and leaves the caller's random numbers alone
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(int(fingerprint(requests), 16) % 2**31)
             out = self.model.generate(
                 **inputs,
                 max_new_tokens=settings["max_tokens"],
-                logits_processor=self._held(requests, length),
-                stopping_criteria=self._stopped(settings["stop"], length),
-                pad_token_id=self.tokenizer.pad_token_id,
-                **_drawing(settings),
+                logits_processor=processors,
+                stopping_criteria=criteria,
+                pad_token_id=pad,
+                **drawing,
             )
         new = out[:, length:]
+        texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
         read = inputs.attention_mask.sum(1).tolist()
         # an ended row is filled up with pads
-        written = (new != self.tokenizer.pad_token_id).sum(1).tolist()
+        written = (new != pad).sum(1).tolist()
         replies = []
-        texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
-        for text, tokens_in, tokens_out in zip(texts, read, written):
-            replies.append(reply(_until_stop(text, settings["stop"]), None, tokens_in, tokens_out))
+        for text, tokens in zip(texts, zip(read, written)):
+            replies.append(reply(_until_stop(text, settings["stop"]), tokens=tokens))
         return replies
 
     def _prompt(self, request: dict) -> str:
         if "prompt" in request:
             return request["prompt"]
-        chat = request["messages"]
-        return str(
-            self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        )
-
-    def _held(self, requests: Sequence[dict], length: int) -> LogitsProcessorList:
-        processors = LogitsProcessorList()
-        if any(request.get("grammar") for request in requests):
-            # the others of the batch may say what they like
-            grammars = [request.get("grammar") or ANYTHING for request in requests]
-            processors.append(HoldToGrammar(self.tokenizer, grammars, length))
-        return processors
-
-    def _stopped(self, stop: Sequence[str] | None, length: int) -> list | None:
-        if not stop:
-            return None
-        return [_StopStrings(self.tokenizer, stop, length)]
-
-
-def _settings(request: dict) -> dict:
-    return {name: request.get(name, usual) for name, usual in SETTINGS.items()}
-
-
-def _drawing(settings: dict) -> dict:
-    """Arguments of model.generate: a temperature of 0 takes the likeliest token."""
-    if settings["temperature"] == 0:
-        return {"do_sample": False}
-    drawing = {name: settings[name] for name in ("temperature", "top_p", "top_k")}
-    return {"do_sample": True, **drawing}
+        template = self.tokenizer.apply_chat_template
+        return str(template(request["messages"], tokenize=False, add_generation_prompt=True))
 
 
 class Server:
@@ -179,8 +154,6 @@ class Server:
     """
 
     def __init__(self, teacher, address: str | None = None) -> None:
-        import openai
-
         self.teacher, self.parallel = teacher, teacher.parallel
         # the address too: two servers may give one name to different models
         self.identity = [teacher.address, teacher.name, teacher.chat_only, teacher.gbnf]
@@ -194,16 +167,13 @@ class Server:
 
     def units(self, requests: Sequence[dict]) -> Iterator[list[dict]]:
         """Every request on its own."""
-        for request in requests:
-            yield [request]
+        return ([request] for request in requests)
 
     def answer(self, requests: Sequence[dict]) -> list[dict]:
         """The reply to one request; what failed carries its reason.
 
         Raises CourseError when the key or the model is refused: no other request would fare better.
         """
-        import openai
-
         try:
             return [self._ask(requests[0])]
         except openai.APITimeoutError:
@@ -232,38 +202,23 @@ class Server:
             messages = request.get("messages") or [{"role": "user", "content": request["prompt"]}]
             answer = self._client.chat.completions.create(messages=messages, **arguments)
             text = answer.choices[0].message.content
-        if not isinstance(text, str):  # a server that refuses sends null
-            raise ValueError("no text")
         if self._key != "none":
             text = text.replace(self._key, "[key]")  # a server may repeat it
-        tokens = _counted_tokens(answer)
-        estimated = tokens is None
-        if tokens is None:
-            tokens = estimated_tokens(request), len(text) // 3 + 1
-        return reply(_until_stop(text, request.get("stop")), None, *tokens, estimated)
+        try:
+            tokens = int(answer.usage.prompt_tokens), int(answer.usage.completion_tokens)
+            estimated = False
+        except (AttributeError, TypeError):  # not every server counts
+            tokens, estimated = (estimated_tokens(request), len(text) // 3 + 1), True
+        return reply(_until_stop(text, request.get("stop")), None, tokens, estimated)
 
     def _arguments(self, request: dict) -> dict[str, Any]:
         """What the server understands: llama.cpp takes grammars, a hosted interface none."""
-        settings = _settings(request)
-        more = {}
+        settings, more = _settings(request), {}
+        top_k, stop = settings.pop("top_k"), settings.pop("stop")
         if request.get("grammar") and (self._llama or self.teacher.gbnf):
             more["grammar"] = request["grammar"]
         if self._llama:  # parameters that a hosted interface would refuse
-            more |= {"cache_prompt": True, "top_k": settings["top_k"]}
-        arguments = {"model": self.teacher.name, "seed": request["seed"], "extra_body": more}
-        for name in ("max_tokens", "temperature", "top_p"):
-            arguments[name] = settings[name]
-        if settings["stop"]:
-            arguments["stop"] = settings["stop"]
-        return arguments
-
-
-def _counted_tokens(answer) -> tuple[int, int] | None:
-    """(tokens read, tokens written) as the server counted them, or None."""
-    usage = getattr(answer, "usage", None)
-    if usage is None:
-        return None
-    counts = usage.prompt_tokens, usage.completion_tokens
-    if not all(isinstance(count, int) for count in counts):
-        return None
-    return counts
+            more |= {"cache_prompt": True, "top_k": top_k}
+        if stop:
+            settings["stop"] = stop
+        return {"model": self.teacher.name, "seed": request["seed"], "extra_body": more, **settings}

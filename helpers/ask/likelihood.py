@@ -6,7 +6,6 @@ one against it.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -40,15 +39,6 @@ def pad_token(tokenizer) -> int:
     return 0  # the attention mask hides it, so any id does
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """A prompt and a text as ids; the text begins at token `border`, its tokens at `begins`."""
-
-    ids: list[int]
-    border: int
-    begins: list[int]
-
-
 def log_likelihoods(
     model, tokenizer, prompts: Sequence[str], texts: Sequence[str], batch_size: int = 16
 ) -> list[tuple[np.ndarray, list[int]]]:
@@ -58,52 +48,41 @@ def log_likelihoods(
     Token borders as in lm-eval: prompt and text are tokenised together and cut where the prompt
     alone ends.
     """
-    readings = []
+    rows, begins = [], []
     for prompt, text in zip(prompts, texts, strict=True):
-        readings.append(_reading(tokenizer, prompt, text))
+        whole = tokenizer(prompt + text, add_special_tokens=False, return_offsets_mapping=True)
+        border = len(tokenizer(prompt, add_special_tokens=False).input_ids)
+        rows.append(whole.input_ids)
+        # a token may begin in the prompt and end in the text
+        starts = [max(0, start - len(prompt)) for start, _ in whole.offset_mapping[border:]]
+        begins.append(starts)
     # rows of like length share a batch, so that little is padded
-    order = sorted(range(len(readings)), key=lambda number: len(readings[number].ids))
-    results: list = [None] * len(readings)
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+    results: list = [None] * len(rows)
     with evaluating(model):
-        for start in range(0, len(order), batch_size):
-            numbers = order[start : start + batch_size]
-            batch = [readings[number] for number in numbers]
-            for number, logs in zip(numbers, _read(model, batch, pad_token(tokenizer))):
-                results[number] = logs, readings[number].begins
+        for first in range(0, len(order), batch_size):
+            batch = order[first : first + batch_size]
+            longest = max(len(begins[number]) for number in batch)
+            read = _read(model, [rows[number] for number in batch], longest, pad_token(tokenizer))
+            for number, logs in zip(batch, read):
+                own = logs[longest - len(begins[number]) :]
+                results[number] = own.astype(float), begins[number]
     return results
 
 
-def _reading(tokenizer, prompt: str, text: str) -> _Reading:
-    whole = tokenizer(prompt + text, add_special_tokens=False, return_offsets_mapping=True)
-    border = len(tokenizer(prompt, add_special_tokens=False).input_ids)
-    begins = []
-    for start, _ in whole.offset_mapping[border:]:
-        # a token may begin in the prompt and end in the text
-        begins.append(max(0, start - len(prompt)))
-    return _Reading(whole.input_ids, border, begins)
-
-
-def _read(model, batch: list[_Reading], pad: int) -> list[np.ndarray]:
-    """log p of the text tokens of each reading, from one forward pass over all of them."""
-    longest = max(len(reading.ids) for reading in batch)
-    most = max(len(reading.ids) - reading.border for reading in batch)
-    if most == 0:  # only empty texts
-        return [np.zeros(0) for _ in batch]
+def _read(model, rows: list[list[int]], last: int, pad: int) -> np.ndarray:
+    """log p of the `last` tokens of each row, shape (rows, last), from one forward pass."""
+    longest = max(map(len, rows))
     ids, mask = [], []
-    for reading in batch:
-        missing = longest - len(reading.ids)  # on the left, so that all texts end together
-        ids.append([pad] * missing + reading.ids)
-        mask.append([0] * missing + [1] * len(reading.ids))
+    for row in rows:
+        missing = longest - len(row)  # on the left, so that all texts end together
+        ids.append([pad] * missing + row)
+        mask.append([0] * missing + [1] * len(row))
     tokens = torch.tensor(ids, device=model.device)
     attended = torch.tensor(mask, device=model.device)
     # scores over the whole vocabulary are large: only those of the texts are kept
     with half_precision(model):
-        output = model(input_ids=tokens, attention_mask=attended, logits_to_keep=most + 1)
+        output = model(input_ids=tokens, attention_mask=attended, logits_to_keep=last + 1)
     # the scores at one place are about the token at the next
     logs = torch.log_softmax(output.logits[:, :-1].float(), -1)
-    picked = logs.gather(-1, tokens[:, -most:, None])[..., 0].cpu().numpy()
-    results = []
-    for reading, values in zip(batch, picked):
-        number = len(reading.ids) - reading.border
-        results.append(np.asarray(values[len(values) - number :], float))
-    return results
+    return logs.gather(-1, tokens[:, longest - last :, None])[..., 0].cpu().numpy()

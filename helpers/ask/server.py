@@ -11,15 +11,11 @@ from helpers.choose import models
 
 @contextmanager
 def llama_server(
-    gguf: str | Path | None = None,
-    parallel: int = 8,
-    context: int = 2048,
-    threads: int | None = None,
+    gguf: str | Path | None = None, parallel: int = 8, context: int = 2048
 ) -> Iterator[str]:
     """A llama.cpp server in this process; yields its OpenAI-compatible address (…/v1).
 
-    `gguf`: the embedded model unless named. `context` is how many tokens each of `parallel`
-    requests at a time may take.
+    `gguf`: the embedded model unless named. `context`: tokens for each of `parallel` requests.
     """
     import xllamacpp
 
@@ -29,8 +25,7 @@ def llama_server(
     settings = xllamacpp.CommonParams()
     settings.model.path = str(gguf or models.resolve("embedded").gguf)
     settings.n_parallel, settings.n_ctx = parallel, context * parallel
-    settings.cpuparams.n_threads = threads or os.cpu_count()
-    settings.cpuparams_batch.n_threads = threads or os.cpu_count()
+    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = os.cpu_count()
     settings.port, settings.verbosity = port, -1  # listens on this machine only
     running = xllamacpp.Server(settings)
     try:

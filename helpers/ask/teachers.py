@@ -5,6 +5,7 @@ the bill come with it.
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -22,21 +23,21 @@ from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
 from helpers.core.text import pydantic_sentences
 
-KEY_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,79}"
+VARIABLE = "[A-Za-z_][A-Za-z0-9_]{0,79}"
 
 
 class Teacher(BaseModel):
     """`teacher:` of pilot.yaml. Without an address the model runs in this process.
 
     `address: embedded` starts llama.cpp with it. Prices are US dollars per million tokens,
-    `timeout` is seconds. The key itself never stands here, only the name of its environment
-    variable.
+    `timeout` is seconds. `chat_only`: a server without /completions gets a raw prompt as one user
+    message. `gbnf`: it takes llama.cpp's grammars; else what does not fit is dropped later.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
     address: str | None = None
     model: str = "embedded"
-    key_from: str | None = Field(default=None, pattern=rf"^{KEY_NAME}$")
+    key_from: str | None = Field(default=None, pattern=f"^{VARIABLE}$")
     licence: str = "unknown"
     accept_unknown_licence: bool = False
     usd_per_million_in: float = Field(default=0.0, ge=0)
@@ -44,22 +45,16 @@ class Teacher(BaseModel):
     timeout: float = Field(default=120.0, gt=0)
     parallel: int = Field(default=8, ge=1, le=256)
     retries: int = Field(default=4, ge=0, le=20)
-    chat_only: bool = False  # a server without /completions: a raw prompt goes as one user message
-    gbnf: bool = (
-        False  # the server takes llama.cpp grammars; without, what does not fit is dropped later
-    )
+    chat_only: bool = False
+    gbnf: bool = False
 
     @field_validator("address")
     @classmethod
     def _plain_address(cls, address: str | None) -> str | None:
-        if address in (None, "", "embedded"):
-            return address
-        if not address.startswith(("http://", "https://")):
-            raise ValueError("must start with http:// or https:// and usually ends in /v1")
-        if "@" in address:
+        if address not in (None, "embedded") and not re.fullmatch("https?://[^@]+", address):
             raise ValueError(
-                "holds a user name or password; put the key into an environment variable and name "
-                "it in key_from"
+                "must start with http:// or https:// and usually ends in /v1; a key or password "
+                "belongs into an environment variable that key_from names"
             )
         return address
 
@@ -85,46 +80,32 @@ def of(pilot: Pilot) -> Teacher:
 
     Raises CourseError with one sentence per mistake; a key pasted by mistake is not repeated.
     """
-    lines = pilot.teacher
-    if lines == "embedded":
-        return Teacher(licence="Apache-2.0")
+    lines = {} if pilot.teacher == "embedded" else pilot.teacher
     if not isinstance(lines, dict):
         raise CourseError(
             "pilot.yaml: teacher is 'embedded', or the lines 'address:' and 'model:' of an "
             "OpenAI-compatible server."
         )
+    keys = [name for name in lines if "key" in str(name).lower() and name != "key_from"]
+    # pydantic's own sentence might repeat a key that somebody wrote down
+    if keys or not re.fullmatch(VARIABLE, str(lines.get("key_from"))):
+        raise CourseError(
+            "pilot.yaml: teacher: a key never stands in a file; put it into an environment "
+            "variable. key_from is the NAME of an environment variable, for example MY_API_KEY."
+        )
+    if lines.get("model", "embedded") == "embedded":  # the course knows its own model's licence
+        lines = {"licence": "Apache-2.0"} | lines
     try:
         teacher = Teacher.model_validate(lines)
     except ValidationError as problem:
         sentences = pydantic_sentences(problem, "pilot.yaml: teacher", Teacher.model_fields)
-        raise CourseError(_about_a_key(problem) or sentences) from None
+        raise CourseError(sentences) from None
     if teacher.address not in (None, "embedded") and "model" not in lines:
         raise CourseError(
             "pilot.yaml: teacher has an address but no model; add 'model:' with the name that the "
             "server knows it by."
         )
-    # the course knows the licence of its own model
-    if teacher.model == "embedded" and "licence" not in lines:
-        teacher.licence = "Apache-2.0"
     return teacher
-
-
-def _about_a_key(problem: ValidationError) -> str | None:
-    """What to say when somebody wrote a key into the file."""
-    for error in problem.errors():
-        # pydantic's own sentence might repeat what was written
-        name = str(error["loc"][-1])
-        if name == "key_from":
-            return (
-                "pilot.yaml: teacher: key_from is the NAME of an environment variable, for example "
-                "MY_API_KEY, never the key itself."
-            )
-        if error["type"] == "extra_forbidden" and "key" in name.lower():
-            return (
-                f"pilot.yaml: teacher: {name!r} is not known: a key never stands in a file; put it "
-                "into an environment variable and write the variable's name as key_from."
-            )
-    return None
 
 
 def stated(teacher: Teacher) -> str:
@@ -200,8 +181,7 @@ class Budget:
 
     def passed(self, requests: int, tokens: int, usd: float) -> str | None:
         """The limit that these amounts pass, in words, or None."""
-        amounts = {"requests": requests, "tokens": tokens, "usd": usd}
-        for name, amount in amounts.items():
+        for name, amount in (("requests", requests), ("tokens", tokens), ("usd", usd)):
             limit = getattr(self, name)
             if limit is not None and (amount > limit or limit <= 0):
                 return f"{limit:,} {name.replace('usd', 'USD')}"
@@ -245,13 +225,29 @@ def collect(
     A stored answer is never asked for again, a failed one is. Raises CourseError, with everything
     that arrived kept: a spent budget, too many failures in a row, Ctrl-C, no answer at all.
     """
-    work = _Work(requests, engine, journal, budget or Budget())
-    if limit := work.budget.passed(0, 0, 0):
+    if limit := budget and budget.passed(0, 0, 0):
         raise CourseError(f"The budget is {limit}; nothing was asked. Raise it to begin.")
+    work, failures = _Work(requests, engine, journal, budget or Budget()), 0
     try:
-        work.ask(fails_in_a_row)
+        work.hand_out()
+        # one that is ready is stored before the next is asked for
+        while work.under_way:
+            for reply in work.store(wait(work.under_way, return_when=FIRST_COMPLETED).done):
+                failures += 1
+                if reply["text"] is not None:
+                    failures = 0
+                if failures >= fails_in_a_row:
+                    raise CourseError(
+                        f"The teacher failed {failures} times in a row ({reply['reason']}); "
+                        f"{work.kept()} are kept. Check the server, then run again: it goes on "
+                        "where it stopped."
+                    )
+            work.hand_out()
     except KeyboardInterrupt:
+        work.close()
         raise CourseError(f"Stopped: {work.kept()} are kept. Run again to go on.") from None
+    finally:
+        work.close()
     if work.units:
         limit = work.limit_passed_with(work.units[0][:1])
         raise CourseError(
@@ -268,7 +264,11 @@ class _Work:
         self.engine, self.journal, self.budget = engine, journal, budget
         self.keys = [self._key(request) for request in requests]
         # a batch is asked for as a whole, or the others of its rows would be drawn anew
-        self.units = [unit for unit in engine.units(requests) if not all(map(self._has, unit))]
+        self.units = []
+        for unit in engine.units(requests):
+            if not all(self._has(self._key(request)) for request in unit):
+                self.units.append(unit)
+        self.pool = ThreadPoolExecutor(engine.parallel)
         self.under_way: dict[Future, list[dict]] = {}
         self.bar = progress(None, "teacher", total=sum(map(len, self.units)))
         self.clock = time.perf_counter()
@@ -276,101 +276,71 @@ class _Work:
     def _key(self, request: dict) -> str:
         return fingerprint(request, self.engine.identity)
 
-    def _has(self, request: dict) -> bool:
-        return self.journal.entries.get(self._key(request), {}).get("text") is not None
+    def _has(self, key: str) -> bool:
+        return self.journal.entries.get(key, {}).get("text") is not None
 
     def kept(self) -> str:
         """How many answers there are, for a sentence."""
-        entries = self.journal.entries
-        answered = [key for key in self.keys if entries.get(key, {}).get("text") is not None]
-        return f"{len(answered)} of {len(self.keys)} answers"
+        return f"{sum(map(self._has, self.keys))} of {len(self.keys)} answers"
 
-    def ask(self, most_failures: int) -> None:
-        """Ask, store and ask again until nothing is left or the budget allows no more."""
-        failures, pool = 0, ThreadPoolExecutor(self.engine.parallel)
-        try:
-            self._hand_out(pool)
-            # one that is ready is stored before the next is asked for
-            while self.under_way:
-                ready = wait(self.under_way, return_when=FIRST_COMPLETED).done
-                replies, problem = self._store(ready)
-                if problem:
-                    raise problem
-                for reply in replies:
-                    failures = failures + 1 if reply["text"] is None else 0
-                    if failures >= most_failures:
-                        raise CourseError(
-                            f"The teacher failed {failures} times in a row ({reply['reason']}); "
-                            f"{self.kept()} are kept. Check the server, then run again: it goes on "
-                            "where it stopped."
-                        )
-                self._hand_out(pool)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            late = wait(self.under_way, timeout=10).done  # they are paid for: keep them
-            self._store([job for job in late if not job.cancelled()])
-            self.bar.close()
-
-    def _hand_out(self, pool: ThreadPoolExecutor) -> None:
+    def hand_out(self) -> None:
+        """Keep the engine busy, as far as the budget allows."""
         while self.units and len(self.under_way) < self.engine.parallel:
-            unit = self.units.pop(0)
-            affordable = unit  # as much of a batch as the budget allows
+            affordable = self.units[0]  # as much of a batch as the budget allows
             while affordable and self.limit_passed_with(affordable):
                 affordable = affordable[:-1]
-            if len(affordable) < len(unit):
-                self.units.insert(0, unit[len(affordable) :])
             if not affordable:
                 return
-            self.under_way[pool.submit(self.engine.answer, affordable)] = affordable
+            rest = self.units.pop(0)[len(affordable) :]
+            if rest:
+                self.units.insert(0, rest)
+            self.under_way[self.pool.submit(self.engine.answer, affordable)] = affordable
 
-    def _store(self, jobs: Iterable[Future]) -> tuple[list[dict], BaseException | None]:
-        """Journal what these jobs brought; returns the new replies and the first error."""
-        entries, problem = {}, None
-        for job in jobs:
-            unit = self.under_way.pop(job)
+    def store(self, jobs: Iterable[Future]) -> list[dict]:
+        """Journal what these jobs brought; returns the new replies, or raises a job's error."""
+        replies: list[dict] = []
+        # an error is raised last: what the others brought is stored first
+        for job in sorted(jobs, key=lambda job: job.exception() is not None):
+            unit, entries = self.under_way.pop(job), {}
             self.bar.update(len(unit))
-            if job.exception():  # raised later: what the others brought is stored first
-                problem = problem or job.exception()
-                continue
             for request, reply in zip(unit, job.result(), strict=True):
-                if not self._has(request):  # a batch may repeat rows that were kept
-                    entries[self._key(request)] = reply
-        now = time.perf_counter()
-        if entries:
+                key = self._key(request)
+                if not self._has(key):  # a batch may repeat rows that were kept
+                    entries[key] = reply
+            now = time.perf_counter()
             self.journal.add(entries, now - self.clock)
-        self.clock = now
-        return list(entries.values()), problem
+            self.clock = now
+            replies += entries.values()
+        return replies
+
+    def close(self) -> None:
+        """Nothing more is asked; what arrives within ten seconds is paid for and kept."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        late = wait(self.under_way, timeout=10).done
+        self.store([job for job in late if not (job.cancelled() or job.exception())])
+        self.bar.close()
 
     def limit_passed_with(self, more: list[dict]) -> str | None:
-        """The limit that the answers so far, those under way and `more` would pass, or None.
+        """The limit that the answers so far, those under way and `more` would pass, or None."""
+        expected = sum(self.under_way.values(), more)
+        number, read, written, usd = self._bill(expected)
+        return self.budget.passed(number, read + written, usd)
 
-        What is not answered yet counts with its longest possible answer.
-        """
-        number, read, written = self._spent()
-        expected = list(more)  # a budget must hold even if every answer is as long as it may be
-        for unit in self.under_way.values():
-            expected += unit
-        for request in expected:
-            read += engines.estimated_tokens(request)
-            written += request.get("max_tokens", engines.SETTINGS["max_tokens"])
-        cost = self._usd(read, written)
-        return self.budget.passed(number + len(expected), read + written, cost)
-
-    def _spent(self) -> tuple[int, int, int]:
-        replies = self.journal.entries.values()  # of every start, the failed ones too
+    def _bill(self, expected: Sequence[dict] = ()) -> tuple[int, int, int, float]:
+        """(requests, tokens read, tokens written, USD) of every start, the failed ones too."""
+        replies, teacher = self.journal.entries.values(), self.engine.teacher
         read = sum(reply["tokens_in"] for reply in replies)
         written = sum(reply["tokens_out"] for reply in replies)
-        return len(replies), read, written
-
-    def _usd(self, read: int, written: int) -> float:
-        teacher = self.engine.teacher
-        return (read * teacher.usd_per_million_in + written * teacher.usd_per_million_out) / 1e6
+        for request in expected:  # a budget must hold if every answer is as long as it may be
+            read += engines.estimated_tokens(request)
+            written += request.get("max_tokens", engines.SETTINGS["max_tokens"])
+        usd = (read * teacher.usd_per_million_in + written * teacher.usd_per_million_out) / 1e6
+        return len(replies) + len(expected), read, written, usd
 
     def collected(self) -> Collected:
         """Texts and bill; raises CourseError when there is no text at all."""
         texts, failed = [], {}
-        for index, key in enumerate(self.keys):
-            reply = self.journal.entries[key]
+        for index, reply in enumerate(self.journal.of(self.keys)):
             texts.append(reply["text"])
             if reply["text"] is None:
                 failed[index] = reply["reason"]
@@ -378,7 +348,5 @@ class _Work:
             raise CourseError("There is nothing to ask the teacher.")
         if len(failed) == len(texts):
             raise CourseError(f"The teacher gave no answer at all ({failed[0]}).")
-        number, read, written = self._spent()
         estimated = any(reply["estimated"] for reply in self.journal.entries.values())
-        cost, seconds = self._usd(read, written), self.journal.seconds
-        return Collected(texts, failed, number, read, written, cost, estimated, seconds)
+        return Collected(texts, failed, *self._bill(), estimated, self.journal.seconds)

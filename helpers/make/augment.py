@@ -1,7 +1,8 @@
 """Records drawn from the seeds for messages to come, and rows made without a teacher.
 
 Every row says where it comes from: recipe, teacher, prompt_version, seed, parents, licence. Only
-training rows may be seeds.
+training rows may be seeds. The draws stand in a fixed order: a seed gives the same rows in every
+version.
 """
 
 import random
@@ -17,21 +18,25 @@ from helpers.core.text import is_wide, tokens
 
 Rows = Sequence[Mapping]
 Spans = Mapping[str, Sequence[str]]  # {field: values beyond those of the seeds}
-VERSION = 1  # of the course's prompts: raise it when one of recipes.TEMPLATES changes
-ALPHABETS = (
-    (str.isdigit, string.digits),
-    (str.isupper, string.ascii_uppercase),
-    (str.islower, string.ascii_lowercase),
-)
+VERSION = 1  # of the course's prompts: raise it when one in templates/recipes.yaml changes
+ALPHABETS = {
+    str.isdigit: string.digits,
+    str.isupper: string.ascii_uppercase,
+    str.islower: string.ascii_lowercase,
+}
 
 
-def new_span(spans: Sequence[str], draw: random.Random) -> str:
-    """A span that stands in no seed: words of one seed's span, codes of another, drawn anew."""
-    words, other = draw.choice(spans).split(), draw.choice(spans).split()
+def new_value(field: FieldSpec, known: Sequence[str], draw: random.Random) -> str:
+    """A new value of a copied field: a match of the pattern, or a span like the `known` ones.
+
+    Such a span stands in no seed: words of one seed's span, codes of another, drawn anew.
+    """
+    if field.type == "pattern":
+        return rstr.Rstr(draw).xeger(field.regex)
+    words, other = draw.choice(known).split(), draw.choice(known).split()
     whole = " ".join(words)
     if is_wide(tokens(whole)):  # a script without spaces: nothing to recombine
         return _redrawn(whole, draw)
-    # the draws stand in a fixed order: a seed must give the same rows in every version
     source = words
     if draw.random() < 0.5:
         source = other
@@ -44,15 +49,15 @@ def new_span(spans: Sequence[str], draw: random.Random) -> str:
 
 
 def _redrawn(word: str, draw: random.Random) -> str:
-    """The word with every digit and letter from A to Z drawn anew, in the same shape."""
-    characters = []
+    """The word with every digit and letter from A to Z drawn anew: PX-12 becomes QA-57."""
+    redrawn = ""
     for character in word:
-        for is_of_kind, alphabet in ALPHABETS:
-            if is_of_kind(character):  # signs stay: PX-12 becomes QA-57
+        for is_of_kind, alphabet in ALPHABETS.items():
+            if is_of_kind(character):
                 character = draw.choice(alphabet)
                 break
-        characters.append(character)
-    return "".join(characters)
+        redrawn += character
+    return redrawn
 
 
 def copied_fields(pilot: Pilot) -> list[str]:
@@ -70,13 +75,6 @@ def record_of(pilot: Pilot, row: Mapping) -> dict:
     return {name: row[name] for name in pilot.fields}
 
 
-def new_value(field: FieldSpec, known: Sequence[str], draw: random.Random) -> str:
-    """A new value of a copied field: a span like the `known` ones, or a match of the pattern."""
-    if field.type == "span":
-        return new_span(known, draw)
-    return rstr.Rstr(draw).xeger(field.regex)
-
-
 def known_values(rows: Rows, name: str) -> list[str]:
     """The values of a field in these rows, without the empty ones."""
     return [row[name] for row in rows if row[name]]
@@ -91,10 +89,16 @@ def records(
     pattern is left empty as often as in the seeds, else recombined from theirs (and from `spans`)
     or drawn. Raises CourseError when a label or a span has no example to learn its form from.
     """
-    known = {}
-    for name in pilot.fields:
+    known, empty = {}, {}
+    for name, field in pilot.fields.items():
         known[name] = known_values(seeds, name) + list((spans or {}).get(name, ()))
-    _refuse_missing_examples(pilot, known)
+        empty[name] = sum(row[name] is None for row in seeds) / max(1, len(seeds))
+        if field.type == "span" and not known[name]:
+            raise CourseError(f"No seed row has a value for {name}; label at least one.")
+    for name in pilot.labels[:1]:
+        for value in pilot.fields[name].values:
+            if value not in known[name]:
+                raise no_example(name, value)
     draw, drawn = random.Random(seed), []
     for number_of_row in range(number):
         record: dict[str, str | None] = {}
@@ -103,7 +107,7 @@ def records(
                 record[name] = field.values[number_of_row % len(field.values)]
             elif field.type == "label":
                 record[name] = draw.choice(field.values)
-            elif field.optional and draw.random() < _share_empty(seeds, name):
+            elif field.optional and draw.random() < empty[name]:
                 record[name] = None
             else:
                 record[name] = new_value(field, known[name], draw)
@@ -111,29 +115,10 @@ def records(
     return drawn
 
 
-def _share_empty(seeds: Rows, name: str) -> float:
-    return sum(row[name] is None for row in seeds) / len(seeds)
-
-
-def _refuse_missing_examples(pilot: Pilot, known: Spans) -> None:
-    for name, field in pilot.fields.items():
-        if field.type == "span" and not known[name]:
-            raise CourseError(
-                f"No seed row has a value for {name}; label at least one, or hand in "
-                f"spans={{'{name}': [...]}}."
-            )
-    for name in pilot.labels[:1]:
-        for value in pilot.fields[name].values:
-            if value not in known[name]:
-                raise no_example(name, value)
-
-
 def no_example(name: str, value: str) -> CourseError:
     """The error for a label that no seed row has."""
-    return CourseError(
-        f"No seed row has {name} = {value!r}; label at least one, so that the teacher has an "
-        "example."
-    )
+    what = f"No seed row has {name} = {value!r}"
+    return CourseError(f"{what}; label at least one, so that the teacher has an example.")
 
 
 def substitute(
@@ -145,28 +130,26 @@ def substitute(
     """
     draw, rows = random.Random(seed), []
     fresh = records(pilot, seeds, number, seed, spans)
-    copied = copied_fields(pilot)
     # without a value to change a row would come back as it is
-    with_values = [row for row in seeds if copied_values(pilot, row)]
-    seeds = with_values or list(seeds)
+    changeable = [row for row in seeds if copied_values(pilot, row)] or list(seeds)
     for i in range(number):
-        row = seeds[i % len(seeds)]
+        row = changeable[i % len(changeable)]
         text, record = row[pilot.text], record_of(pilot, row)
-        for name in copied:
+        for name in copied_fields(pilot):
             value = fresh[i][name]
             if not value:
-                value = new_value(pilot.fields[name], known_values(seeds, name), draw)
+                value = new_value(pilot.fields[name], known_values(changeable, name), draw)
             # drawn even where it is not used, so that the next rows are the same
-            if row[name] and not _overlaps(row[name], name, record, copied):
+            if row[name] and not _overlaps(pilot, record, name):
                 text, record[name] = text.replace(row[name], value), value
         rows.append(augmented(pilot, "substitute", row, text, record, seed, i))
     return rows
 
 
-def _overlaps(value: str, name: str, record: Mapping, copied: Sequence[str]) -> bool:
+def _overlaps(pilot: Pilot, record: Mapping, name: str) -> bool:
     """Does another field's value hold this one, or this one it? Then neither can be replaced."""
-    for other in copied:
-        neighbour = record[other]
+    for other in copied_fields(pilot):
+        value, neighbour = record[name], record[other]
         if other != name and neighbour and (value in neighbour or neighbour in value):
             return True
     return False
@@ -188,16 +171,11 @@ def augmented(
 def plan(
     recipe: str, parents: Rows, record: Mapping | None, request: Mapping, seed: int, number: int
 ) -> dict:
-    """One plan; its request has a seed of its own, made of the recipe, the run's seed, its
-    number."""
+    """One plan; its request gets a seed of its own."""
     # not the number alone: two recipes would send the same seeds
     own = int(fingerprint(recipe, seed, number), 16) % 2**31
-    return {
-        "recipe": recipe,
-        "parents": [row["id"] for row in parents],
-        "record": record,
-        "request": {**request, "seed": own},
-    }
+    ids = [row["id"] for row in parents]
+    return {"recipe": recipe, "parents": ids, "record": record, "request": {**request, "seed": own}}
 
 
 def origin(source: Mapping, teacher: str, licence: str) -> dict:

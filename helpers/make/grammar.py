@@ -14,20 +14,18 @@ def record_grammar(pilot: Pilot, text: str) -> str:
     Where a pilot says `copies = False`, patterns and spans are any text.
     """
     # the keys come in a fixed order, so that a record has one way to be written
-    keys: list[str] = []
-    rules: list[str] = []
-    before = "{"
+    root, rules, before = "root ::=", "", "{"
     for number, (name, field) in enumerate(pilot.fields.items()):
-        keys.append(f"{_literal(before + json.dumps(name) + ': ')} f{number}")
+        root += f" {_literal(before + json.dumps(name) + ': ')} f{number}"
         before = ", "
         choices = _choices(field, text, pilot.copies)
         if field.optional or not choices:  # nothing to copy: null is the only true answer
             choices.append('"null"')
         # before the first field that needs them: stored requests hold this very text
-        if pilot.copies and field.type == "span" and not any(r[:5] == "span " for r in rules):
+        if pilot.copies and field.type == "span" and "\nspan " not in rules:
             rules += _span_rules(text)
-        rules.append(f"f{number} ::= " + " | ".join(choices))
-    return "\n".join(["root ::= " + " ".join(keys) + ' "}"', *rules]) + "\n"
+        rules += f"\nf{number} ::= " + " | ".join(choices)
+    return root + ' "}"' + rules + "\n"
 
 
 def _choices(field: FieldSpec, text: str, copies: bool) -> list[str]:
@@ -43,19 +41,19 @@ def _choices(field: FieldSpec, text: str, copies: bool) -> list[str]:
     return [_literal(_quoted(value)) for value in matches if value]
 
 
-def _span_rules(text: str) -> list[str]:
+def _span_rules(text: str) -> str:
     """Every run of words as nested rules: a start w0 may go on with c1, that with c2, and so on."""
     # a piece is a word or one mark, with the white space before it
     pieces = re.findall(r"(\s*)(\w+|[^\w\s])", text)
-    rules, starts = [], []
+    rules, starts = "", []
     for number, (space, word) in enumerate(pieces):
         tail = f" c{number + 1}?" if number + 1 < len(pieces) else ""
-        rules.append(f"w{number} ::= {_literal(_quoted(word)[1:-1])}{tail}")
+        rules += f"\nw{number} ::= {_literal(_quoted(word)[1:-1])}{tail}"
         if number:
-            rules.append(f"c{number} ::= {_literal(_quoted(space + word)[1:-1])}{tail}")
+            rules += f"\nc{number} ::= {_literal(_quoted(space + word)[1:-1])}{tail}"
         if re.match(r"\w", word):
             starts.append(f"w{number}")
-    return [f"span ::= {' | '.join(starts)}", *rules] if starts else []
+    return f"\nspan ::= {' | '.join(starts)}{rules}" if starts else ""
 
 
 def _quoted(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -41,15 +41,11 @@ def read_phrase_book(pilot: Pilot, path: str | Path | None = None) -> PhraseBook
     """
     path = Path(path or pilot.folder / "phrases.yaml")
     if not path.is_file():
-        raise CourseError(
-            f"There is no phrase book {path.name} in the pilot's folder; data/inbox/phrases.yaml "
-            "shows its form."
-        )
+        where = f"There is no phrase book {path.name} in the pilot's folder"
+        raise CourseError(f"{where}; data/inbox/phrases.yaml shows its form.")
     if not pilot.labels:
-        raise CourseError(
-            "A phrase book needs a label field: its requests are sorted by the values of the "
-            "first one."
-        )
+        why = "its requests are sorted by the values of the first one"
+        raise CourseError(f"A phrase book needs a label field: {why}.")
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise CourseError(f"{path.name} is empty or not a list of 'part: phrases' lines.")
@@ -61,65 +57,51 @@ def read_phrase_book(pilot: Pilot, path: str | Path | None = None) -> PhraseBook
         parts = [name for name in PhraseBook.model_fields if name != "cues"] + pilot.labels[1:]
         sentences = pydantic_sentences(problem, path.name, parts)
         raise CourseError(sentences.replace("cues > ", "")) from None
-    _refuse_missing_values(book, pilot, path.name)
-    _refuse_unknown_slots(book, pilot, path.name)
-    _refuse_unknown_spans(book, pilot, path.name)
-    return book
-
-
-def _parts(book: PhraseBook, pilot: Pilot) -> Iterator[tuple[str, str, Phrases | None]]:
-    """(part of the file, label field, phrases by value)."""
-    yield "request", pilot.labels[0], book.request
-    for name in pilot.labels[1:]:
-        yield name, name, book.cues.get(name)
-
-
-def _refuse_missing_values(book: PhraseBook, pilot: Pilot, file: str) -> None:
-    for part, name, phrases in _parts(book, pilot):
-        values = pilot.fields[name].values
-        if phrases is None:
-            raise CourseError(
-                f"{file} has no part {part!r} with phrases for each of {', '.join(values)}."
-            )
-        for value in phrases:
-            if value not in values:
-                raise CourseError(
-                    f"{file}, {part}: {value!r} is not among the values ({', '.join(values)})."
-                )
-        for value in values:  # compose draws every value
-            if not phrases.get(value):
-                raise CourseError(f"{file}, {part}: {value!r} has no phrases.")
-
-
-def _refuse_unknown_slots(book: PhraseBook, pilot: Pilot, file: str) -> None:
-    copied = copied_fields(pilot)
-    others = [f"other.{name}" for name in copied]
-    lists = [("open", book.open, others), ("close", book.close, others)]
-    lists.append(("aside", book.aside, others))
-    for value, phrases in book.request.items():  # only a request fills the record
-        lists.append((f"request, {value}", phrases, copied + others))
-    for name, cues in book.cues.items():
-        for value, phrases in cues.items():
-            lists.append((f"{name}, {value}", phrases, others))
-    for where, phrases, slots in lists:
-        for phrase in phrases:
-            # a brace that is left opens a slot that never closes
-            rest = SLOT.sub("", phrase)
-            if "{" in rest or "}" in rest or not set(SLOT.findall(phrase)) <= set(slots):
-                raise CourseError(
-                    f"{file}, {where}: {phrase!r} is not a phrase with the slots "
-                    f"{', '.join(slots) or 'none'}."
-                )
-
-
-def _refuse_unknown_spans(book: PhraseBook, pilot: Pilot, file: str) -> None:
+    phrases_at = {"open": book.open, "close": book.close, "aside": book.aside}
+    phrases_at |= _phrases_of_values(book, pilot, path.name)
+    _refuse_unknown_slots(phrases_at, pilot, path.name)
     copied = copied_fields(pilot)
     for name, values in book.spans.items():
         if name not in copied or not all(value.strip() for value in values):
-            raise CourseError(
-                f"{file}, spans: {name!r} needs a list of texts, and must be one of "
-                f"{', '.join(copied) or 'no field'}."
-            )
+            needs = f"needs a list of texts, and must be one of {', '.join(copied) or 'no field'}"
+            raise CourseError(f"{path.name}, spans: {name!r} {needs}.")
+    return book
+
+
+def _phrases_of_values(book: PhraseBook, pilot: Pilot, file: str) -> dict[str, list[str]]:
+    """{"part, value": phrases}; raises CourseError unless every value has some."""
+    found = {}
+    for name in pilot.labels:
+        part, phrases, values = name, book.cues.get(name), pilot.fields[name].values
+        if name == pilot.labels[0]:
+            part, phrases = "request", book.request
+        if phrases is None:
+            needs = f"with phrases for each of {', '.join(values)}"
+            raise CourseError(f"{file} has no part {part!r} {needs}.")
+        for value in phrases:
+            if value not in values:
+                known = ", ".join(values)
+                raise CourseError(f"{file}, {part}: {value!r} is not among the values ({known}).")
+        for value in values:  # compose draws every value
+            if not phrases.get(value):
+                raise CourseError(f"{file}, {part}: {value!r} has no phrases.")
+            found[f"{part}, {value}"] = phrases[value]
+    return found
+
+
+def _refuse_unknown_slots(phrases_at: Phrases, pilot: Pilot, file: str) -> None:
+    copied = copied_fields(pilot)
+    for where, phrases in phrases_at.items():
+        slots = [f"other.{name}" for name in copied]
+        if where.startswith("request, "):  # only a request fills the record
+            slots = copied + slots
+        for phrase in phrases:
+            # a brace that is left opens a slot that never closes
+            loose = re.search("[{}]", SLOT.sub("", phrase))
+            if loose or not set(SLOT.findall(phrase)) <= set(slots):
+                known = ", ".join(slots) or "none"
+                what = f"{phrase!r} is not a phrase with the slots {known}"
+                raise CourseError(f"{file}, {where}: {what}.")
 
 
 def compose(pilot: Pilot, seeds: Rows, number: int, book: PhraseBook, seed: int = 0) -> list[dict]:
@@ -147,10 +129,7 @@ class _Writer:
     def __init__(self, pilot: Pilot, seeds: Rows, book: PhraseBook, draw: random.Random) -> None:
         self.pilot, self.book, self.draw = pilot, book, draw
         self.known = {name: known_values(seeds, name) for name in pilot.fields}
-        requests: list[str] = []
-        for phrases in book.request.values():
-            requests += phrases
-        self.wide = is_wide(tokens(" ".join(requests)))
+        self.wide = is_wide(tokens(" ".join(map(" ".join, book.request.values()))))
 
     def message(self, own: dict, foreign: dict) -> tuple[str, dict]:
         """(text, record): `own` values fill the record, `foreign` ones what is not asked about."""
@@ -209,16 +188,13 @@ class _Writer:
 
     def _filled(self, piece: str, values: dict[str, str], small: bool, slip: bool) -> str:
         parts = SLOT.split(piece)  # words, slot, words, slot, ..., words
-        words, slots = parts[::2], parts[1::2]
         if small:
-            words = [word.lower() for word in words]
+            parts[::2] = [words.lower() for words in parts[::2]]
         if slip:  # never in a slot: the record must stand in the text
-            place = self.draw.randrange(len(words))
-            words[place] = _mistyped(words[place], self.draw)
-        text = words[0]
-        for slot, following in zip(slots, words[1:]):
-            text += values[slot] + following
-        return text
+            place = 2 * self.draw.randrange(len(parts[::2]))
+            parts[place] = _mistyped(parts[place], self.draw)
+        parts[1::2] = [values[slot] for slot in parts[1::2]]
+        return "".join(parts)
 
 
 def _mistyped(text: str, draw: random.Random) -> str:

@@ -10,60 +10,29 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 
-from helpers.core.files import fingerprint
+from helpers import ROOT
+from helpers.core.files import fingerprint, read_yaml
 from helpers.core.pilot import Pilot
 from helpers.core.text import tokens
-from helpers.make.augment import (
-    Rows,
-    Spans,
-    copied_fields,
-    copied_values,
-    no_example,
-    origin,
-    plan,
-    record_of,
-    records,
-)
+from helpers.make import augment
+from helpers.make.augment import Rows, copied_values, plan, record_of
 from helpers.make.grammar import record_grammar
 
-TEMPLATES = {
-    "lamini": "{about}\nMessages, {field}: {value}\n{examples}-",
-    "evolve": "Message: {message}\n\n{change}",
-    "explain": "{instruction}\nFirst explain in one sentence how you decide, then give the object "
-    "on a new line.",
-    "attributes": "{about}\n\n{examples}{record}; tone: {tone}; length: {length}\nMessage:",
-}
-TONES = ("polite", "curt", "friendly", "annoyed", "formal", "hurried")
-LENGTHS = {  # and the tokens it may take
-    "one short sentence": 40,
-    "one or two sentences": 60,
-    "three or four sentences": 110,
-}
-DEEPER = (
-    "Add one concrete detail that such a customer would mention.",
-    "Add the reason why the customer asks.",
-    "Make it a little longer and more complicated.",
-    "Write it as somebody who is in a hurry and makes small mistakes.",
-)
-BROADER = "Write a new message about something else that asks for the same kind of thing."
+PROMPTS = read_yaml(ROOT / "helpers/templates/recipes.yaml")
+TEMPLATES = PROMPTS["templates"]
 REFUSAL = re.compile(r"\b(as an ai|i'?m sorry, but|i cannot|language model)|\[[a-z' ]+\]", re.I)
 # whole words keep a grammar small; counted characters make its parser give up
 WORD = r'word ::= [^ \n"{}\[\]<>]+' + "\n"
 
 
 def lamini(
-    pilot: Pilot,
-    seeds: Rows,
-    number: int,
-    seed: int = 0,
-    shown: int = 3,
-    template: str = TEMPLATES["lamini"],
+    pilot: Pilot, seeds: Rows, number: int, seed: int = 0, template: str = TEMPLATES["lamini"]
 ) -> list[dict]:
     """LaMini-style (Wu et al. 2023, arXiv 2304.14402): seeds of one kind, then one more of it.
 
-    The kind is the value of the first label field. The record is known only so far; `weak_record`
-    fills it in from the text. No plans for a pilot without a label field. Raises CourseError for a
-    value that no seed has.
+    The kind is the value of the first label field. The record is known only so far; `rows_of` fills
+    it in from the text. No plans for a pilot without a label field. Raises CourseError for a value
+    that no seed has.
     """
     if not pilot.labels:
         return []
@@ -73,22 +42,17 @@ def lamini(
         value = values[i % len(values)]
         same = [row for row in seeds if row[first] == value]
         if not same:
-            raise no_example(first, value)
-        examples = draw.sample(same, min(shown, len(same)))
-        lead = draw.choice(examples)  # whose other labels are the guess for the new row
-        record = {name: lead[name] for name in pilot.labels} | {first: value}
-        shots = ""
-        for row in examples:
-            shots += f"- {_one_line(row[pilot.text])}\n"
-        prompt = template.format(
-            about=pilot.about,
-            field=first,
-            value=value.replace("_", " "),
-            examples=shots,
-        )
+            raise augment.no_example(first, value)
+        parents = draw.sample(same, min(3, len(same)))
+        # whose other labels are the guess for the new row
+        lead = draw.choice(parents)
+        record = {name: lead[name] for name in pilot.labels}
+        examples = "".join(f"- {_one_line(row[pilot.text])}\n" for row in parents)
+        kind = value.replace("_", " ")
+        prompt = template.format(about=pilot.about, field=first, value=kind, examples=examples)
         request = {"prompt": prompt, "stop": ["\n"], "max_tokens": 60, "temperature": 0.7}
-        plans.append(_plan("lamini", examples, record, request, seed, i, template))
-    return plans
+        plans.append(plan("lamini", parents, record, request, seed, i))
+    return _versioned(plans, template)
 
 
 def evolve(
@@ -103,43 +67,42 @@ def evolve(
     system = f"You rewrite messages. {pilot.about} Write the message only."
     for i in range(number):
         row = rows[i % len(rows)]
-        change = BROADER
+        change = PROMPTS["broader"]
         if draw.random() >= 0.3:  # three in ten are new messages
-            change = draw.choice(DEEPER)
+            change = draw.choice(PROMPTS["deeper"])
         kept = copied_values(pilot, row)
         if kept:
             change += f" Keep these words exactly: {', '.join(kept)}."
         user = template.format(message=_one_line(row[pilot.text]), change=change)
         chat = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         request = {"messages": chat, "max_tokens": 110, "temperature": 0.7}
-        plans.append(_plan("evolve", [row], record_of(pilot, row), request, seed, i, template))
-    return plans
+        plans.append(plan("evolve", [row], record_of(pilot, row), request, seed, i))
+    return _versioned(plans, template)
 
 
 def eliminated(pilot: Pilot, one: Mapping, text: str | None, rows: Rows) -> str | None:
     """Why a rewrite is thrown away (Evol-Instruct's elimination), or None."""
-    parent = next(row for row in rows if row["id"] == one["parents"][0])
     if not text or len(tokens(text)) < 3:
         return "empty"
-    if _one_line(text).lower() == _one_line(parent[pilot.text]).lower():
+    if _one_line(text).lower() == _one_line(_parent_text(pilot, one, rows)).lower():
         return "unchanged"
     if REFUSAL.search(text):
         return "refusal or placeholder"
     if "Keep these words" in text or text.startswith("Message:"):
         return "repeats the prompt"
     lost = []
-    for name in copied_fields(pilot):
+    for name in augment.copied_fields(pilot):
         if one["record"][name] and one["record"][name] not in text:
             lost.append(name)
     return f"lost {', '.join(lost)}" if lost else None
 
 
+def _parent_text(pilot: Pilot, one: Mapping, rows: Rows) -> str:
+    return next(row[pilot.text] for row in rows if row["id"] == one["parents"][0])
+
+
 def explain(
-    pilot: Pilot,
-    rows: Rows,
-    seed: int = 0,
-    shots: Rows = (),
-    template: str = TEMPLATES["explain"],
+    pilot: Pilot, rows: Rows, seed: int = 0, shots: Rows = (), template: str = TEMPLATES["explain"]
 ) -> list[dict]:
     """Orca-style (Mukherjee et al. 2023, arXiv 2306.02707): the teacher labels `rows` and says why.
 
@@ -148,21 +111,21 @@ def explain(
     system = template.format(instruction=pilot.instruction())
     chat = [{"role": "system", "content": system}]
     for shot in shots:
-        answer = f"{_because(pilot, shot)}\n{pilot.answer(shot)}"
+        facts = [
+            f"{name.replace('_', ' ')} is {shot[name] or 'not given'}" for name in pilot.fields
+        ]
+        answer = f"The message shows that {', '.join(facts)}.\n{pilot.answer(shot)}"
         chat.append({"role": "user", "content": _one_line(shot[pilot.text])})
         chat.append({"role": "assistant", "content": answer})
     plans = []
     for i, row in enumerate(rows):
         message = _one_line(row[pilot.text])
         record = record_grammar(pilot, message).replace("root ::=", "record ::=", 1)
-        request = {
-            "messages": [*chat, {"role": "user", "content": message}],
-            "grammar": f'root ::= word (" " word){{3,30}} "\\n" record\n{WORD}{record}',
-            "max_tokens": 140,
-            "temperature": 0.3,
-        }
-        plans.append(_plan("explain", [row, *shots], None, request, seed, i, template))
-    return plans
+        grammar = f'root ::= word (" " word){{3,30}} "\\n" record\n{WORD}{record}'
+        request = {"max_tokens": 140, "temperature": 0.3, "grammar": grammar}
+        request["messages"] = [*chat, {"role": "user", "content": message}]
+        plans.append(plan("explain", [row, *shots], None, request, seed, i))
+    return _versioned(plans, template)
 
 
 def attributes(
@@ -171,8 +134,6 @@ def attributes(
     number: int,
     seed: int = 0,
     force: bool = False,
-    spans: Spans | None = None,
-    shown: int = 4,
     template: str = TEMPLATES["attributes"],
 ) -> list[dict]:
     """Attribute-first (AttrPrompt, Yu et al. 2023, arXiv 2306.15895).
@@ -181,28 +142,25 @@ def attributes(
     message to a grammar in which every span and pattern of the record stands literally.
     """
     draw, plans = random.Random(seed), []
-    for i, record in enumerate(records(pilot, seeds, number, seed, spans)):
-        near = _nearest(pilot, seeds, record, draw)[:shown]
-        tone, length = draw.choice(TONES), draw.choice(list(LENGTHS))
+    for i, record in enumerate(augment.records(pilot, seeds, number, seed)):
+        near = _nearest(pilot, seeds, record, draw)[:4]
+        tone, length = draw.choice(PROMPTS["tones"]), draw.choice(list(PROMPTS["lengths"]))
         examples = ""
         for row in reversed(near):  # the nearest one last, where it weighs most
             examples += f"{_described(pilot, row)}\nMessage: {_one_line(row[pilot.text])}\n\n"
+        asked, about = _described(pilot, record), pilot.about
         prompt = template.format(
-            about=pilot.about,
-            examples=examples,
-            record=_described(pilot, record),
-            tone=tone,
-            length=length,
+            about=about, examples=examples, record=asked, tone=tone, length=length
         )
-        request = {"prompt": prompt, "stop": ["\n"], "max_tokens": LENGTHS[length]}
+        request = {"prompt": prompt, "stop": ["\n"], "max_tokens": PROMPTS["lengths"][length]}
         request["temperature"] = 0.7
         if force:
             values = copied_values(pilot, record)
             draw.shuffle(values)  # or the number would always stand behind the product
             request["grammar"] = _grammar_with(values)
-        planned = _plan("attributes", near, record, request, seed, i, template)
+        planned = plan("attributes", near, record, request, seed, i)
         plans.append(planned | {"tags": f"{tone}, {length}"})
-    return plans
+    return _versioned(plans, template)
 
 
 def _nearest(pilot: Pilot, seeds: Rows, record: Mapping, draw: random.Random) -> list[Mapping]:
@@ -224,21 +182,12 @@ def _grammar_with(values: Sequence[str]) -> str:
     return f'root ::= (" " word){{2,9}}{inner} "\\n"\n{WORD}'
 
 
-def _plan(
-    recipe: str,
-    parents: Rows,
-    record: Mapping | None,
-    request: Mapping,
-    seed: int,
-    number: int,
-    template: str,
-) -> dict:
-    planned = plan(recipe, parents, record, request, seed, number)
-    if (
-        template != TEMPLATES[recipe]
-    ):  # the rows must not say that they come from the course's prompt
-        planned["prompt_version"] = f"{recipe}-{fingerprint(template)}"
-    return planned
+def _versioned(plans: list[dict], template: str) -> list[dict]:
+    """The plans; those of another prompt than the course's say so, and their rows with them."""
+    for one in plans:
+        if template != TEMPLATES[one["recipe"]]:
+            one["prompt_version"] = f"{one['recipe']}-{fingerprint(template)}"
+    return plans
 
 
 def first_prompt(plans: Sequence[Mapping]) -> str:
@@ -281,31 +230,25 @@ def rows_of(
                 record = json.loads(answer)
             except ValueError:
                 continue  # cut off before the record was complete
-            source = next(row[pilot.text] for row in seeds if row["id"] == one["parents"][0])
+            source = _parent_text(pilot, one, seeds)
         elif one["recipe"] == "lamini":
-            record = weak_record(pilot, text, record, seeds)
+            record = _weak_record(pilot, text, record, seeds)
         row = {"id": f"{one['recipe']}-{fingerprint(one)}", pilot.text: source}
         row |= record_of(pilot, record)
         row |= {"tags": one.get("tags", ""), "explanation": explanation.strip()}
-        rows.append(row | origin(one, teacher.name, teacher.licence))
+        rows.append(row | augment.origin(one, teacher.name, teacher.licence))
     return rows
 
 
-def weak_record(pilot: Pilot, text: str, labels: Mapping, seeds: Rows) -> dict:
-    """A record for a text whose labels are guessed from its examples.
-
-    Patterns by their regex, a span when a seed's span occurs (the longest).
-    """
-    record = {}
-    for name, field in pilot.fields.items():
-        if field.type == "label":
-            record[name] = labels[name]
-        elif field.type == "pattern":
-            match = re.search(field.regex, text)
-            record[name] = match.group(0) if match else None
-        else:
-            occurring = [row[name] for row in seeds if row[name] and row[name] in text]
-            record[name] = max(occurring, key=len, default=None)
+def _weak_record(pilot: Pilot, text: str, labels: Mapping, seeds: Rows) -> dict:
+    """Labels as guessed, patterns by their regex, a span when a seed's occurs (the longest)."""
+    record = dict(labels)
+    for name in augment.copied_fields(pilot):
+        regex = pilot.fields[name].regex
+        occurring = [row[name] for row in seeds if row[name] and row[name] in text]
+        if regex:
+            occurring = [match.group(0) for match in re.finditer(regex, text)][:1]
+        record[name] = max(occurring, key=len, default=None)
     return record
 
 
@@ -322,15 +265,5 @@ def _one_line(text: str) -> str:
 
 
 def _described(pilot: Pilot, record: Mapping) -> str:
-    values = []
-    for name in pilot.fields:
-        value = record[name] or "none"
-        values.append(f"{name.replace('_', ' ')}: {value.replace('_', ' ')}")
+    values = [f"{name}: {record[name] or 'none'}".replace("_", " ") for name in pilot.fields]
     return "; ".join(values)
-
-
-def _because(pilot: Pilot, row: Mapping) -> str:
-    values = []
-    for name in pilot.fields:
-        values.append(f"{name.replace('_', ' ')} is {row[name] or 'not given'}")
-    return f"The message shows that {', '.join(values)}."

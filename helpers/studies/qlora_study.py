@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from transformers import AutoTokenizer
 
 from helpers import CourseError
-from helpers.choose import memory, models
+from helpers.ask import answers
+from helpers.choose import memory
 from helpers.core import rows as labelled_rows
 from helpers.core.files import read_entries, write_text
 from helpers.core.pilot import Pilot
@@ -109,8 +109,7 @@ def stage_rows(run: Run) -> dict[str, Rows]:
 
 def mean_row_tokens(pilot: Pilot, table: Rows) -> float:
     """Mean tokens of a training row, by the base model's tokenizer."""
-    base = models.resolve(pilot.base_model, pilot.folder)
-    tokenizer, lengths = AutoTokenizer.from_pretrained(base.path), []
+    (_, tokenizer), lengths = answers.open_base(pilot), []
     for row in table:
         taught = examples.training_row(pilot, row, tokenizer, SETTINGS["max_prompt_length"])
         lengths.append(examples.row_length(tokenizer, taught))

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from transformers import AutoTokenizer
 from trl import pack_dataset
 
 from helpers import CourseError
@@ -101,11 +100,10 @@ def train_student(
     Facts: seconds, trained (weights), ship_bytes (these in 16 bits), loss (mean, nats a token).
     """
     settings, folder = job.all_settings(), Path(folder)
-    base, full = models.resolve(pilot.base_model, pilot.folder), settings["method"] == "full"
+    base, tokenizer = answers.open_base(pilot)
+    four_bit, full = settings["method"] == "qlora", settings["method"] == "full"
     load = settings["load"] or ("float32" if full else here.dtype)
     with base.loading():
-        tokenizer = AutoTokenizer.from_pretrained(base.path)
-        four_bit = settings["method"] == "qlora"
         model = training.load_base(base.path, here, four_bit, getattr(torch, load))
     rows, _ = examples.training_rows(pilot, job.rows, tokenizer, settings["max_prompt_length"])
     # the words of LoraConfig and of SFTConfig, as the settings have them
@@ -148,9 +146,8 @@ def load_student(
         raise CourseError(
             "The adapter that gave these answers is not beside them; run chapter 00 once more."
         )
-    base = models.resolve(pilot.base_model, pilot.folder)
+    base, tokenizer = answers.open_base(pilot)
     with base.loading():
-        tokenizer = AutoTokenizer.from_pretrained(base.path)
         # the 4-bit weights written out in 16 bits: the same model, read several times faster
         dense = training.load_base(base.path, here, four_bit=True).dequantize()
     model = PeftModel.from_pretrained(dense, str(adapter), autocast_adapter_dtype=False)
@@ -161,9 +158,7 @@ def job_of_epochs(
     pilot: Pilot, rows: Sequence[Mapping[str, Any]], seed: int, epochs: int, test: Any
 ) -> StudentJob:
     """Chapter 00's student with another seed: as many steps as its packs of rows make epochs."""
-    base = models.resolve(pilot.base_model, pilot.folder)
-    with base.loading():
-        tokenizer = AutoTokenizer.from_pretrained(base.path)
+    _, tokenizer = answers.open_base(pilot)
     taught, _ = examples.training_rows(pilot, rows, tokenizer, SETTINGS["max_prompt_length"])
     ids = []
     for row in taught:
