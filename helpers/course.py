@@ -19,11 +19,12 @@ from nbformat import NotebookNode
 from helpers import ROOT, CourseError
 from helpers.agree import sealed
 from helpers.agree.bar import Bar
-from helpers.core import pages, rows
+from helpers.core import rows
 from helpers.core.files import write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runs import runs_folder
 from helpers.core.runtime import PROFILES, Profile
+from helpers.measure import pages
 
 
 def chapters() -> list[tuple[str, Path]]:

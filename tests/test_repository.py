@@ -10,7 +10,8 @@ import yaml
 from conftest import ROOT
 
 from helpers import check, colab, course
-from helpers.core import pages, runtime
+from helpers.core import runtime
+from helpers.measure import pages
 
 
 def test_conda_and_pip_are_the_same_set():

@@ -11,10 +11,10 @@ from helpers import CourseError
 from helpers.agree import sealed
 from helpers.agree.verdict import BarVerdict, judge_against
 from helpers.core.files import write_text
-from helpers.core.pages import render
 from helpers.core.pilot import Pilot
 from helpers.core.runtime import Profile
 from helpers.core.text import did_you_mean, pydantic_sentences
+from helpers.measure.pages import render
 from helpers.measure.scoring import Scored
 from helpers.pay.error_prices import Costs, check_costs, check_kinds
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from helpers import CourseError
 from helpers.core.files import write_text
-from helpers.core.pages import embedded_picture, render
+from helpers.measure.pages import embedded_picture, render
 
 ANSWER = {
     "pass": "Yes: it met everything that was agreed.",

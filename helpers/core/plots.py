@@ -1,6 +1,6 @@
-"""The course's pictures: dots with intervals, bars with their values, lines, histograms."""
+"""The course's pictures: dots with intervals, bars with their values, lines."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,23 +118,4 @@ def curves(
     if percent:
         axes.yaxis.set_major_formatter("{x:.0%}")
     axes.grid(axis="y")
-    return figure
-
-
-def histogram(
-    values: Sequence[float],
-    title: str = "",
-    x: str = "",
-    marks: Iterable[tuple[float, str]] = (),
-    y: str = "rows",
-) -> Figure:
-    """A histogram, with a dashed line for each (value, name) in `marks`."""
-    figure, axes = new_axes(height=2.2)
-    bins = min(20, max(4, len(set(values))))  # no more bars than values
-    axes.hist(values, bins, color=SOFT, edgecolor="white")
-    axes.margins(y=0.15)  # space for the names of the marks
-    for value, name in marks:
-        axes.axvline(value, color=ACCENT, linewidth=1.2, linestyle="--")
-        axes.annotate(f" {name}", (value, axes.get_ylim()[1]), color=ACCENT, va="top")
-    axes.set(xlabel=x, ylabel=y, title=title)
     return figure

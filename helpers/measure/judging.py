@@ -12,10 +12,10 @@ from helpers import CourseError
 from helpers.ask import teachers
 from helpers.ask.teachers import Teacher
 from helpers.core.files import Journal
-from helpers.core.pages import render
 from helpers.core.pilot import Pilot
 from helpers.measure.agreement import Agreement, kappa
 from helpers.measure.intervals import Bools, Share, clustered_share, share
+from helpers.measure.pages import render
 from helpers.measure.scoring import same_value
 
 PAIR = 'root ::= "A" | "B"\n'  # the grammar of a verdict
