@@ -189,8 +189,6 @@ def test_a_held_answer_is_always_a_whole_record(answering):
     assert scored.valid.all() and not scored.invented.any()
     for record in scored.records:
         assert set(record) == set(pilot.fields) and record["intent"] in ("order", "quote")
-    free = ask(test, hold=False, max_new_tokens=8).texts
-    assert not scoring.score(pilot, test, free).valid.any()
 
 
 def test_an_answer_belongs_to_its_text_and_to_nothing_else(answering, monkeypatch):

@@ -47,10 +47,8 @@ def open_base(pilot: Pilot) -> tuple[models.Base, Any]:
 
 def _refuse_without_template(tokenizer) -> None:
     if not tokenizer.chat_template:
-        raise CourseError(
-            f"The tokenizer of {Path(tokenizer.name_or_path).name} has no chat template: choose a "
-            "base_model that was tuned to follow instructions."
-        )
+        what = f"The tokenizer of {Path(tokenizer.name_or_path).name} has no chat template"
+        raise CourseError(f"{what}: choose a base_model that was tuned to follow instructions.")
 
 
 @lru_cache(maxsize=2)  # reading a vocabulary takes a second
@@ -119,10 +117,8 @@ def prompt(
     words = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
     kept = len(words) - excess - 1  # one more, since tokens may join differently at the cut
     if kept < 8:
-        raise CourseError(
-            f"The instruction and examples alone fill the window of {max_length} tokens; use fewer "
-            "examples."
-        )
+        what = f"The instruction and examples alone fill the window of {max_length} tokens"
+        raise CourseError(f"{what}; use fewer examples.")
     return templated(text[: words[kept][0]])
 
 
@@ -144,24 +140,20 @@ def generate(
     *,
     shots: Sequence[Mapping] = (),
     full: bool = False,
-    hold: bool = True,
     batch_size: int = 32,
     max_length: int = 512,
     max_new_tokens: int = 160,
 ) -> Answers:
     """Greedy answers of a transformers model to `rows`, shortest first, batch by batch.
 
-    hold=True holds every answer to the pilot's grammar. The answers lie in `<at>-<made from>.jsonl`
-    (`made from`: a hash of all that shapes them but the text), each under its text: another model,
-    example or setting never finds them, another row number always does.
+    Every answer is held to the pilot's grammar. The answers lie in `<at>-<made from>.jsonl` (`made
+    from`: a hash of all that shapes them but the text), each under its text: another model, example
+    or setting never finds them, another row number always does.
     """
-    grammar_kind = None
-    if hold:
-        grammar_kind = [pilot.copies, pilot.model_dump(mode="json")["fields"]]
-    chat = pilot.chat("", list(shots), full)
-    limits = [max_length, max_new_tokens]
+    grammar_kind = [pilot.copies, pilot.model_dump(mode="json")["fields"]]
+    chat, limits = pilot.chat("", list(shots), full), [max_length, max_new_tokens]
     weights = hash_of_weights(model)  # a name or a path would not notice another training
-    made_from = fingerprint(weights, tokenizer.chat_template, chat, grammar_kind, limits, hold)
+    made_from = fingerprint(weights, tokenizer.chat_template, chat, grammar_kind, limits, True)
     journal = Journal(f"{at}-{made_from}.jsonl")
 
     texts = [row[pilot.text] for row in rows]
@@ -179,29 +171,26 @@ def generate(
                 for key in batch:
                     message = text_of[key]
                     prompts.append(prompt(pilot, tokenizer, message, shots, full, max_length))
-                    if hold:
-                        grammars.append(record_grammar(pilot, message[:GRAMMAR_CHARACTERS]))
+                    grammars.append(record_grammar(pilot, message[:GRAMMAR_CHARACTERS]))
                 inputs, start = _inputs(model, tokenizer, prompts, start)
                 answers = _greedy(model, tokenizer, inputs, grammars, max_new_tokens)
                 journal.add(dict(zip(batch, answers)), time.perf_counter() - clock)
     except torch.OutOfMemoryError:
-        raise CourseError(
-            f"The GPU ran out of memory while answering; {len(journal.entries)} answers are kept. "
-            f"Lower batch_size (now {batch_size}) and run the cell again."
-        ) from None
+        kept = f"{len(journal.entries)} answers are kept"
+        cure = f"Lower batch_size (now {batch_size}) and run the cell again"
+        what = f"The GPU ran out of memory while answering; {kept}. {cure}."
+        raise CourseError(what) from None
     return Answers(journal.of(keys), journal.seconds, journal.path)
 
 
 def _greedy(model, tokenizer, inputs: dict, grammars: list[str], max_new_tokens: int) -> list[str]:
     length = inputs["input_ids"].shape[1]
-    # with no grammar it masks nothing
-    processors = [HoldToGrammar(tokenizer, grammars, length)]
     with half_precision(model):
         out = model.generate(
             **inputs,
             max_new_tokens=max_new_tokens,
             do_sample=False,  # the likeliest token each time: a run repeats
-            logits_processor=processors,
+            logits_processor=[HoldToGrammar(tokenizer, grammars, length)],
             pad_token_id=pad_token(tokenizer),
         )
     return tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)

@@ -27,15 +27,10 @@ ANYTHING = "root ::= [^\\x00]*\n"
 FATAL = {401: "refused the key", 403: "refused the key", 404: "knows no such model or address"}
 
 
-def reply(
-    text: str | None,
-    reason: str | None = None,
-    tokens: tuple[int, int] = (0, 0),
-    estimated: bool = False,
-) -> dict:
-    """A reply as it is kept: a text and its `tokens` (in, out), or why there is none."""
+def reply(text: str | None, tokens: tuple[int, int] = (0, 0), estimated: bool = False) -> dict:
+    """A reply as it is kept: a text and its `tokens` (in, out); a failed one gets its reason."""
     counted = {"tokens_in": tokens[0], "tokens_out": tokens[1], "estimated": estimated}
-    return {"text": text, "reason": reason, **counted}
+    return {"text": text, "reason": None, **counted}
 
 
 def estimated_tokens(request: dict) -> int:
@@ -136,7 +131,7 @@ class Batches:
         written = (new != pad).sum(1).tolist()
         replies = []
         for text, tokens in zip(texts, zip(read, written)):
-            replies.append(reply(_until_stop(text, settings["stop"]), tokens=tokens))
+            replies.append(reply(_until_stop(text, settings["stop"]), tokens))
         return replies
 
     def _prompt(self, request: dict) -> str:
@@ -183,15 +178,13 @@ class Server:
         except openai.APIStatusError as problem:  # its text may repeat the key: the number is kept
             status = problem.status_code
             if status in FATAL:
-                raise CourseError(
-                    f"The teacher's server {FATAL[status]} (status {status}); check "
-                    "address, model and key_from under teacher in pilot.yaml. What was answered "
-                    "before is kept."
-                ) from None
+                cure = "check address, model and key_from under teacher in pilot.yaml"
+                what = f"The teacher's server {FATAL[status]} (status {status}); {cure}"
+                raise CourseError(f"{what}. What was answered before is kept.") from None
             reason = f"the server answered with status {status}"
         except (ValueError, TypeError, AttributeError, LookupError, openai.OpenAIError):
             reason = "the server's answer could not be read"
-        return [reply(None, reason)]
+        return [reply(None) | {"reason": reason}]
 
     def _ask(self, request: dict) -> dict:
         arguments = self._arguments(request)
@@ -209,7 +202,7 @@ class Server:
             estimated = False
         except (AttributeError, TypeError):  # not every server counts
             tokens, estimated = (estimated_tokens(request), len(text) // 3 + 1), True
-        return reply(_until_stop(text, request.get("stop")), None, tokens, estimated)
+        return reply(_until_stop(text, request.get("stop")), tokens, estimated)
 
     def _arguments(self, request: dict) -> dict[str, Any]:
         """What the server understands: llama.cpp takes grammars, a hosted interface none."""

@@ -68,10 +68,8 @@ class Teacher(BaseModel):
         if self.key_from is None:
             return "none"
         if not os.environ.get(self.key_from):
-            raise CourseError(
-                f"The environment variable {self.key_from}, which pilot.yaml names in key_from, is "
-                "not set; set it before you start Jupyter or make."
-            )
+            what = f"The environment variable {self.key_from}, which pilot.yaml names in key_from,"
+            raise CourseError(f"{what} is not set; set it before you start Jupyter or make.")
         return os.environ[self.key_from]
 
 
@@ -82,10 +80,8 @@ def of(pilot: Pilot) -> Teacher:
     """
     lines = {} if pilot.teacher == "embedded" else pilot.teacher
     if not isinstance(lines, dict):
-        raise CourseError(
-            "pilot.yaml: teacher is 'embedded', or the lines 'address:' and 'model:' of an "
-            "OpenAI-compatible server."
-        )
+        server = "the lines 'address:' and 'model:' of an OpenAI-compatible server"
+        raise CourseError(f"pilot.yaml: teacher is 'embedded', or {server}.")
     keys = [name for name in lines if "key" in str(name).lower() and name != "key_from"]
     # pydantic's own sentence might repeat a key that somebody wrote down
     if keys or not re.fullmatch(VARIABLE, str(lines.get("key_from"))):
@@ -101,10 +97,8 @@ def of(pilot: Pilot) -> Teacher:
         sentences = pydantic_sentences(problem, "pilot.yaml: teacher", Teacher.model_fields)
         raise CourseError(sentences) from None
     if teacher.address not in (None, "embedded") and "model" not in lines:
-        raise CourseError(
-            "pilot.yaml: teacher has an address but no model; add 'model:' with the name that the "
-            "server knows it by."
-        )
+        cure = "add 'model:' with the name that the server knows it by"
+        raise CourseError(f"pilot.yaml: teacher has an address but no model; {cure}.")
     return teacher
 
 
@@ -137,10 +131,8 @@ def refuse_unlicensed_teacher(teacher: Teacher, verdict: Callable[[Teacher], str
     """
     answer = verdict(teacher)
     if answer == "blocked":
-        raise CourseError(
-            f"The licence of {teacher.name} does not allow training another model on its texts; "
-            "choose another teacher in pilot.yaml. Nothing was asked."
-        )
+        what = f"The licence of {teacher.name} does not allow training another model on its texts"
+        raise CourseError(f"{what}; choose another teacher in pilot.yaml. Nothing was asked.")
     if answer not in ("allowed", "allowed with duties") and not teacher.accept_unknown_licence:
         raise CourseError(
             f"Nobody has said whether the licence of {teacher.name} allows training on its texts; "
@@ -161,10 +153,8 @@ def opened(
     elif teacher.address == "embedded":
         gguf = models.resolve(teacher.model).gguf
         if gguf is None:
-            raise CourseError(
-                f"{teacher.name} has no GGUF file for llama.cpp; leave the address out to run it "
-                "in this process."
-            )
+            cure = "leave the address out to run it in this process"
+            raise CourseError(f"{teacher.name} has no GGUF file for llama.cpp; {cure}.")
         with llama_server(gguf, teacher.parallel) as address:
             yield engines.Server(teacher, address)
     else:
@@ -237,11 +227,9 @@ def collect(
                 if reply["text"] is not None:
                     failures = 0
                 if failures >= fails_in_a_row:
-                    raise CourseError(
-                        f"The teacher failed {failures} times in a row ({reply['reason']}); "
-                        f"{work.kept()} are kept. Check the server, then run again: it goes on "
-                        "where it stopped."
-                    )
+                    what = f"The teacher failed {failures} times in a row ({reply['reason']})"
+                    cure = "Check the server, then run again: it goes on where it stopped"
+                    raise CourseError(f"{what}; {work.kept()} are kept. {cure}.")
             work.hand_out()
     except KeyboardInterrupt:
         work.close()
@@ -250,10 +238,8 @@ def collect(
         work.close()
     if work.units:
         limit = work.limit_passed_with(work.units[0][:1])
-        raise CourseError(
-            f"The budget of {limit} allows no further request: {work.kept()} are kept. Raise it "
-            "and run again."
-        )
+        what = f"The budget of {limit} allows no further request: {work.kept()} are kept"
+        raise CourseError(f"{what}. Raise it and run again.")
     return work.collected()
 
 

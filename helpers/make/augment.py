@@ -19,11 +19,6 @@ from helpers.core.text import is_wide, tokens
 Rows = Sequence[Mapping]
 Spans = Mapping[str, Sequence[str]]  # {field: values beyond those of the seeds}
 VERSION = 1  # of the course's prompts: raise it when one in templates/recipes.yaml changes
-ALPHABETS = {
-    str.isdigit: string.digits,
-    str.isupper: string.ascii_uppercase,
-    str.islower: string.ascii_lowercase,
-}
 
 
 def new_value(field: FieldSpec, known: Sequence[str], draw: random.Random) -> str:
@@ -52,10 +47,12 @@ def _redrawn(word: str, draw: random.Random) -> str:
     """The word with every digit and letter from A to Z drawn anew: PX-12 becomes QA-57."""
     redrawn = ""
     for character in word:
-        for is_of_kind, alphabet in ALPHABETS.items():
-            if is_of_kind(character):
-                character = draw.choice(alphabet)
-                break
+        if character.isdigit():
+            character = draw.choice(string.digits)
+        elif character.isupper():
+            character = draw.choice(string.ascii_uppercase)
+        elif character.islower():
+            character = draw.choice(string.ascii_lowercase)
         redrawn += character
     return redrawn
 
@@ -89,16 +86,7 @@ def records(
     pattern is left empty as often as in the seeds, else recombined from theirs (and from `spans`)
     or drawn. Raises CourseError when a label or a span has no example to learn its form from.
     """
-    known, empty = {}, {}
-    for name, field in pilot.fields.items():
-        known[name] = known_values(seeds, name) + list((spans or {}).get(name, ()))
-        empty[name] = sum(row[name] is None for row in seeds) / max(1, len(seeds))
-        if field.type == "span" and not known[name]:
-            raise CourseError(f"No seed row has a value for {name}; label at least one.")
-    for name in pilot.labels[:1]:
-        for value in pilot.fields[name].values:
-            if value not in known[name]:
-                raise no_example(name, value)
+    known = _examples(pilot, seeds, spans or {})
     draw, drawn = random.Random(seed), []
     for number_of_row in range(number):
         record: dict[str, str | None] = {}
@@ -107,7 +95,7 @@ def records(
                 record[name] = field.values[number_of_row % len(field.values)]
             elif field.type == "label":
                 record[name] = draw.choice(field.values)
-            elif field.optional and draw.random() < empty[name]:
+            elif field.optional and draw.random() < _share_empty(seeds, name):
                 record[name] = None
             else:
                 record[name] = new_value(field, known[name], draw)
@@ -115,10 +103,28 @@ def records(
     return drawn
 
 
-def no_example(name: str, value: str) -> CourseError:
-    """The error for a label that no seed row has."""
-    what = f"No seed row has {name} = {value!r}"
-    return CourseError(f"{what}; label at least one, so that the teacher has an example.")
+def _examples(pilot: Pilot, seeds: Rows, spans: Spans) -> dict[str, list[str]]:
+    """{field: values to learn from}; raises CourseError where one is missing."""
+    known = {}
+    for name, field in pilot.fields.items():
+        known[name] = known_values(seeds, name) + list(spans.get(name, ()))
+        if field.type == "span" and not known[name]:
+            raise no_example(f"a value for {name}")
+    for name in pilot.labels[:1]:
+        for value in pilot.fields[name].values:
+            if value not in known[name]:
+                raise no_example(f"{name} = {value!r}")
+    return known
+
+
+def _share_empty(seeds: Rows, name: str) -> float:
+    return sum(row[name] is None for row in seeds) / len(seeds)
+
+
+def no_example(what: str) -> CourseError:
+    """The error for a label or a span that no seed row has."""
+    cure = "label at least one, so that there is an example"
+    return CourseError(f"No seed row has {what}; {cure}.")
 
 
 def substitute(

@@ -62,7 +62,7 @@ def read_phrase_book(pilot: Pilot, path: str | Path | None = None) -> PhraseBook
     _refuse_unknown_slots(phrases_at, pilot, path.name)
     copied = copied_fields(pilot)
     for name, values in book.spans.items():
-        if name not in copied or not all(value.strip() for value in values):
+        if name not in copied or not all(map(str.strip, values)):
             needs = f"needs a list of texts, and must be one of {', '.join(copied) or 'no field'}"
             raise CourseError(f"{path.name}, spans: {name!r} {needs}.")
     return book
@@ -128,22 +128,21 @@ class _Writer:
 
     def __init__(self, pilot: Pilot, seeds: Rows, book: PhraseBook, draw: random.Random) -> None:
         self.pilot, self.book, self.draw = pilot, book, draw
-        self.known = {name: known_values(seeds, name) for name in pilot.fields}
+        self.seeds = seeds
         self.wide = is_wide(tokens(" ".join(map(" ".join, book.request.values()))))
 
     def message(self, own: dict, foreign: dict) -> tuple[str, dict]:
         """(text, record): `own` values fill the record, `foreign` ones what is not asked about."""
         for name in self.pilot.labels[1:]:
-            if self.known[name]:  # drawn evenly, a student would expect too many urgent ones
-                own[name] = self.draw.choice(self.known[name])
+            known = known_values(self.seeds, name)
+            if known:  # drawn evenly, a student would expect too many urgent ones
+                own[name] = self.draw.choice(known)
         pieces = self._pieces(own)
         small = self.draw.random() < 0.2 and not self.wide
         slip = self.draw.random() < 0.1 and not self.wide
         values = self._values(pieces, own, foreign, small)
         texts = [self._filled(piece, values, small, slip) for piece in pieces if piece]
-        space = " "  # none in a script that has none
-        if self.wide:
-            space = ""
+        space = "" if self.wide else " "  # none in a script that has none
         text = re.sub(r" ?\n", "\n", space.join(texts)).strip()
         record = {}
         for name, field in self.pilot.fields.items():
@@ -179,8 +178,8 @@ class _Writer:
             value = own[name] if slot == name else foreign[name]
             field = self.pilot.fields[name]
             if not value:
-                examples = self.known[name] + self.book.spans.get(name, [])
-                value = new_value(field, examples, self.draw)
+                known = known_values(self.seeds, name) + self.book.spans.get(name, [])
+                value = new_value(field, known, self.draw)
             if small and field.type == "span":  # a pattern must still match
                 value = value.lower()
             values[slot] = value
@@ -189,11 +188,11 @@ class _Writer:
     def _filled(self, piece: str, values: dict[str, str], small: bool, slip: bool) -> str:
         parts = SLOT.split(piece)  # words, slot, words, slot, ..., words
         if small:
-            parts[::2] = [words.lower() for words in parts[::2]]
+            parts[::2] = map(str.lower, parts[::2])
         if slip:  # never in a slot: the record must stand in the text
             place = 2 * self.draw.randrange(len(parts[::2]))
             parts[place] = _mistyped(parts[place], self.draw)
-        parts[1::2] = [values[slot] for slot in parts[1::2]]
+        parts[1::2] = map(values.get, parts[1::2])
         return "".join(parts)
 
 

@@ -42,12 +42,14 @@ def lamini(
         value = values[i % len(values)]
         same = [row for row in seeds if row[first] == value]
         if not same:
-            raise augment.no_example(first, value)
+            raise augment.no_example(f"{first} = {value!r}")
         parents = draw.sample(same, min(3, len(same)))
         # whose other labels are the guess for the new row
         lead = draw.choice(parents)
         record = {name: lead[name] for name in pilot.labels}
-        examples = "".join(f"- {_one_line(row[pilot.text])}\n" for row in parents)
+        examples = ""
+        for row in parents:
+            examples += f"- {_one_line(row[pilot.text])}\n"
         kind = value.replace("_", " ")
         prompt = template.format(about=pilot.about, field=first, value=kind, examples=examples)
         request = {"prompt": prompt, "stop": ["\n"], "max_tokens": 60, "temperature": 0.7}
@@ -244,11 +246,12 @@ def _weak_record(pilot: Pilot, text: str, labels: Mapping, seeds: Rows) -> dict:
     """Labels as guessed, patterns by their regex, a span when a seed's occurs (the longest)."""
     record = dict(labels)
     for name in augment.copied_fields(pilot):
-        regex = pilot.fields[name].regex
-        occurring = [row[name] for row in seeds if row[name] and row[name] in text]
-        if regex:
-            occurring = [match.group(0) for match in re.finditer(regex, text)][:1]
-        record[name] = max(occurring, key=len, default=None)
+        if pilot.fields[name].type == "pattern":
+            match = re.search(pilot.fields[name].regex, text)
+            record[name] = match.group(0) if match else None
+        else:
+            occurring = [value for value in augment.known_values(seeds, name) if value in text]
+            record[name] = max(occurring, key=len, default=None)
     return record
 
 
