@@ -54,7 +54,8 @@ def read_phrase_book(pilot: Pilot, path: str | Path | None = None) -> PhraseBook
     try:
         book = PhraseBook.model_validate(content | {"cues": cues})
     except ValidationError as problem:
-        parts = [name for name in PhraseBook.model_fields if name != "cues"] + pilot.labels[1:]
+        parts = [*PhraseBook.model_fields, *pilot.labels[1:]]
+        parts.remove("cues")
         sentences = pydantic_sentences(problem, path.name, parts)
         raise CourseError(sentences.replace("cues > ", "")) from None
     phrases_at = {"open": book.open, "close": book.close, "aside": book.aside}

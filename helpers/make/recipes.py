@@ -113,9 +113,9 @@ def explain(
     system = template.format(instruction=pilot.instruction())
     chat = [{"role": "system", "content": system}]
     for shot in shots:
-        facts = [
-            f"{name.replace('_', ' ')} is {shot[name] or 'not given'}" for name in pilot.fields
-        ]
+        facts = []
+        for name in pilot.fields:
+            facts.append(f"{name.replace('_', ' ')} is {shot[name] or 'not given'}")
         answer = f"The message shows that {', '.join(facts)}.\n{pilot.answer(shot)}"
         chat.append({"role": "user", "content": _one_line(shot[pilot.text])})
         chat.append({"role": "assistant", "content": answer})
