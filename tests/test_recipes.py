@@ -95,7 +95,7 @@ def test_rows_say_where_they_come_from(inbox, seeds):
         assert len(made) == 7 and len({r["id"] for r in made}) == 7
         for plan, row in zip(plans, made):
             assert (
-                ORIGIN <= set(row)
+                set(row) >= ORIGIN
                 and row["teacher"] == "m"
                 and row["licence"] == "Apache-2.0"
                 and row["parents"] == plan["parents"]

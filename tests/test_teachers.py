@@ -192,22 +192,22 @@ def test_a_server_that_is_down_or_slow_ends_in_one_sentence(journal):
         time.sleep(0 if int(body["seed"]) < 4 else 1)
         return echo(number, body, headers)
 
-    with server(slow) as (address, _):
-        with pytest.raises(
-            CourseError, match=r"no answer within 0.3 s\); 4 of 40 answers are kept"
-        ):
-            teachers.collect(
-                ask(40), engine(address, timeout=0.3), Journal(journal.path), fails_in_a_row=5
-            )
+    with (
+        server(slow) as (address, _),
+        pytest.raises(CourseError, match=r"no answer within 0.3 s\); 4 of 40 answers are kept"),
+    ):
+        teachers.collect(
+            ask(40), engine(address, timeout=0.3), Journal(journal.path), fails_in_a_row=5
+        )
     assert sum(r["text"] is not None for r in Journal(journal.path).entries.values()) == 4
 
 
 def test_a_teacher_that_fails_every_time_is_not_called_a_result(journal):
-    with server(lambda n, b, h: (500, "text/plain", b"", {})) as (address, _):
-        with pytest.raises(
-            CourseError, match="no answer at all .the server answered with status 500"
-        ):
-            teachers.collect(ask(3), engine(address), journal)
+    with (
+        server(lambda n, b, h: (500, "text/plain", b"", {})) as (address, _),
+        pytest.raises(CourseError, match="no answer at all .the server answered with status 500"),
+    ):
+        teachers.collect(ask(3), engine(address), journal)
 
 
 @pytest.mark.parametrize("limit", [Budget(requests=0), Budget(tokens=0), Budget(usd=0)])
@@ -461,11 +461,13 @@ def test_a_missing_key_is_named_by_its_variable(monkeypatch):
 def test_the_licence_is_checked_before_anything_is_asked():
     with server(echo) as (address, seen):
         for licence, words in (("blocked", "does not allow"), ("unknown", "Nobody has said")):
-            with pytest.raises(CourseError, match=words):
-                with teachers.opened(
+            with (
+                pytest.raises(CourseError, match=words),
+                teachers.opened(
                     teachers.of(pilot_with({"address": address, "model": "m", "licence": licence}))
-                ):
-                    raise AssertionError("opened")
+                ),
+            ):
+                raise AssertionError("opened")
         assert seen["all"] == 0
         with teachers.opened(
             teachers.of(
