@@ -56,9 +56,7 @@ def read(path: Path) -> list[dict]:
     return [row for _, row in numbered_rows(path)]
 
 
-def spread(
-    rows: Sequence[Mapping], labels: Sequence[str], number: int, seed: int = 0
-) -> list[Mapping]:
+def spread(rows: Sequence[dict], labels: Sequence[str], number: int, seed: int = 0) -> list[dict]:
     """`number` rows drawn so that the values of the first label take turns, sorted file or not."""
     order = list(rows)
     random.Random(seed).shuffle(order)

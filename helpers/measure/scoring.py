@@ -1,7 +1,7 @@
 """Answers against labelled rows: which fields are right, which records are exact."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ def parse(answer: Any) -> dict | None:
     return record if isinstance(record, dict) else None
 
 
-def score(pilot: Pilot, rows: Sequence[dict], answers: Sequence[str | dict | None]) -> Scored:
+def score(pilot: Pilot, rows: Sequence[Mapping], answers: Sequence[str | dict | None]) -> Scored:
     """Score answers (JSON texts or records, one for each row) against labelled rows."""
     answers, n = list(answers), len(rows)
     if len(answers) != n:

@@ -24,9 +24,9 @@ from helpers.tune import examples
 from helpers.tune.students import SETTINGS, StudentJob
 
 Rows = list[dict[str, Any]]
-FAST = {"max_length": 512, "answer_only": True}
+FAST: dict[str, Any] = {"max_length": 512, "answer_only": True}
 # as TRL's defaults would have it, but for the learning rate
-DEFAULT = {
+DEFAULT: dict[str, Any] = {
     "packing": False,
     "batch_size": 8,
     "max_length": 1024,
@@ -40,7 +40,7 @@ CURVE, LEAST_EPOCHS = (15, 30, 120, 250, 500), 3  # rows; see curve_steps
 STAGES = (("lamini", "LaMini"), ("explain", "Orca"), ("evolve", "Evol"))
 STAGE_STEPS = 25
 TIMED = ("fast", "default", "packs of 256", "lora", "full")  # arms whose seconds are compared
-CHANGES = {
+CHANGES: dict[str, dict[str, Any]] = {
     "rank 4": {"r": 4, "lora_alpha": 8},
     "rank 64": {"r": 64, "lora_alpha": 128},
     "attention only": {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},

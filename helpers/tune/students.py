@@ -26,7 +26,7 @@ from helpers.core.runs import Run
 from helpers.measure import intervals, scoring
 from helpers.tune import examples, training
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "method": "qlora",  # or "lora" (dense base) or "full" (every weight in float32, no adapter)
     "r": 16,
     "lora_alpha": 32,
@@ -202,9 +202,16 @@ def scored_answers(
     max_new_tokens: int,
 ) -> tuple[list[str], scoring.Scored]:
     """(answers held to the pilot's grammar, their score); kept at `at`, see answers.generate."""
-    limits = {"max_length": max_length, "max_new_tokens": max_new_tokens}
-    batch = here.profile.eval_batch_size
-    given = answers.generate(model, tokenizer, pilot, rows, at, batch_size=batch, **limits)
+    given = answers.generate(
+        model,
+        tokenizer,
+        pilot,
+        rows,
+        at,
+        batch_size=here.profile.eval_batch_size,
+        max_length=max_length,
+        max_new_tokens=max_new_tokens,
+    )
     return given.texts, scoring.score(pilot, rows, given.texts)
 
 
