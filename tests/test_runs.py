@@ -59,6 +59,9 @@ def test_stored_answers_belong_to_their_text_whatever_the_rows_are_called(run):
     os.utime(newer, (2e9, 2e9))
     assert later.stored_answers("00", "tuned", ["a"]).texts == ["new"]
     assert run.looks() == 4
+    stored(run, "4" * 12, {"a": "one"}, name=f"seed_1_{'5' * 12}")  # with its recipe's digest
+    stored(run, "4" * 12, {"a": "ten"}, name=f"seed_10_{'5' * 12}")
+    assert later.stored_answers("00", "seed_1", ["a"]).texts == ["one"]
 
 
 def test_the_reference_answers_are_found_without_a_run():

@@ -92,8 +92,10 @@ class Run:
     def stored_answers(self, chapter: str, name: str, texts: Sequence[str]) -> StoredAnswers:
         """The answers `name` that another chapter recorded to these texts; or CourseError."""
         for folder in self._folders_of(chapter):
-            hashes = "[0-9a-f]" * 12
-            paths = list((folder / "answers").glob(f"{glob.escape(name)}-{hashes}.jsonl"))
+            digest, place = "[0-9a-f]" * 12, folder / "answers"
+            paths = list(place.glob(f"{glob.escape(name)}-{digest}.jsonl"))
+            # a student of a chapter has the digest of its recipe in the name, too
+            paths += place.glob(f"{glob.escape(name)}_{digest}-{digest}.jsonl")
             for path in sorted(paths, key=os.path.getmtime, reverse=True):
                 # the hash of model, adapter and settings: see helpers.ask.answers.generate
                 made_from = path.stem.rsplit("-", 1)[1]
