@@ -16,14 +16,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
 def test_folders_import_only_what_stands_below_them():
-    done = subprocess.run(
-        [str(ROOT / ".venv/bin/lint-imports"), "--no-cache"]
-        if (ROOT / ".venv/bin/lint-imports").exists()
-        else ["lint-imports", "--no-cache"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    command = "from importlinter.cli import lint_imports_command as lint; lint(['--no-cache'])"
+    done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
