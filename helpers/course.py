@@ -141,7 +141,12 @@ def _keep_files(run: Path, reference: Path) -> None:
             shutil.copy(kept, reference)
         elif kept.is_dir() and (reference / name).is_dir():  # the adapter of these answers
             shutil.rmtree(reference / name)
-            shutil.copytree(kept, reference / name)
+            shutil.copytree(kept, reference / name, ignore=shutil.ignore_patterns("*.md"))
+            config = reference / name / "adapter_config.json"
+            # the base model lies elsewhere on every machine: its name is enough
+            base = _read_json(run / "results.json")["settings"]["base"]
+            named = _read_json(config) | {"base_model_name_or_path": base}
+            write_text(config, json.dumps(named, indent=1, sort_keys=True) + "\n")
 
 
 def _read_json(path: Path) -> dict:
