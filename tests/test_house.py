@@ -3,6 +3,7 @@
 import ast
 import collections
 import json
+import os
 import re
 import subprocess
 import sys
@@ -42,7 +43,10 @@ assert state() == before
 assert not [name for name in sys.modules if name.split('.')[0] in ('torch', 'transformers')]
 print("same")
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    # a bare environment: this process has imported the package, and a child would inherit its marks
+    bare = {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT") if name in os.environ}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=bare, capture_output=True, text=True)
     assert done.stdout.strip() == "same", done.stderr
 
 
