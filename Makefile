@@ -23,7 +23,7 @@ fast: ready
 lint: $(VENV)/installed
 	@$(PY) -m ruff check helpers benchmarks tests
 	@$(PY) -m ruff format --check helpers benchmarks tests
-	@$(VENV)/bin/lint-imports --no-cache --quiet
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
 	@$(PY) -m mypy
 	@$(VENV)/bin/typos
 
