@@ -568,8 +568,7 @@ def test_an_export_loads_as_it_was_labelled(pilot, folder, tmp_path, end):
     loaded, made = list(rows.load(pilot).train), list(book.labels())
     assert len(loaded) == len(made) == 12
     for got, row in zip(loaded, made):
-        formula = end == "csv" and row["message"][0] in "=+-@"
-        assert got["message"] == ("'" if formula else "") + row["message"].replace("\r", "")
+        assert got["message"] == row["message"].replace("\r", "")
         assert {name: got[name] for name in ("id", *pilot.fields)} == {
             name: row[name] for name in ("id", *pilot.fields)
         }
@@ -578,13 +577,11 @@ def test_an_export_loads_as_it_was_labelled(pilot, folder, tmp_path, end):
         book.export(tmp_path / "x.xlsx")
 
 
-def test_a_value_that_is_a_formula_goes_to_jsonl_only(pilot, tmp_path):
+def test_a_value_that_is_a_formula_is_text_in_a_csv_and_itself_again_when_read(pilot, tmp_path):
     book = labeler.Labeler(pilot, [{"id": "1", "message": "grease -40 C"}], tmp_path / "b.jsonl")
     press(book, choices={**GOOD, "product": {"start": 7, "end": 10}})
-    with pytest.raises(
-        CourseError, match="'-40', which a spreadsheet would run as a formula; export to a .jsonl"
-    ):
-        book.export(tmp_path / "x.csv")
+    assert ",'-40," in book.export(tmp_path / "x.csv").read_text(encoding="utf-8-sig")
+    assert rows.read(tmp_path / "x.csv")[0]["product"] == "-40"
     assert json.loads(book.export(tmp_path / "x.jsonl").read_text())["product"] == "-40"
 
 

@@ -130,8 +130,10 @@ def quiet() -> None:
     for name in ("bitsandbytes", "bitsandbytes.backends.cpu.ops", "httpx", "llguidance.torch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     import datasets
+    import pandas
     import transformers
 
+    pandas.set_option("display.html.use_mathjax", False)  # prices in dollars are no mathematics
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.logging.set_verbosity_error()

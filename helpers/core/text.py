@@ -12,11 +12,18 @@ WIDE = r"\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f"  # scripts that write no space
 TOKEN = re.compile(rf"[{WIDE}]|[^\W{WIDE}]+")
 # control characters, line separators, and halves of a character that JSON escapes can hold
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# those, and what turns the direction of writing or takes no place
+HIDDEN = re.compile(rf"{CONTROL.pattern}|[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 
 
 def normalised(text: str) -> str:
     r"""Composed characters (NFC, as tokenizers want them) and line ends as `\n`."""
     return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def visible(text: str) -> str:
+    """The text with every hidden character as its number: a page shows what stands there."""
+    return HIDDEN.sub(lambda match: f"[U+{ord(match.group()):04X}]", text)
 
 
 def tokens(text: str | None) -> list[str]:

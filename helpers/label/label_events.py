@@ -11,11 +11,8 @@ from typing import Any
 from helpers import CourseError
 from helpers.core.files import append_entry, read_entries
 from helpers.core.pilot import Pilot
+from helpers.core.text import visible
 
-# control characters, and those that turn the direction of writing or take no place
-HIDDEN = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
-)
 START = b'{"event": "start", '
 WHOSE = {  # what must be the same as at the start, and how it is called when it is not
     "fields": "other fields or values",
@@ -157,19 +154,20 @@ def static_table(
             cells.append(_cell(answered[key]["record"][name]) if key in answered else "…")
         line = "</td><td>".join(cells)
         lines.append(f'<tr><td style="text-align:left">{line}</td></tr>')
-    heads = "</th><th>".join(map(html.escape, (pilot.text, *pilot.fields)))
+    heads = "</th><th>".join(html.escape(visible(n)) for n in (pilot.text, *pilot.fields))
     note = f"In a running notebook this is a widget; here are the first {len(lines)} rows"
     body = "\n".join(lines)
     return (
         f"<p>{html.escape(title)}. {note} in its order.</p>\n"
-        f"<table><thead><tr><th>{heads}</th></tr></thead>\n<tbody>{body}</tbody></table>"
+        '<table class="tex2jax_ignore mathjax_ignore">'  # prices are no mathematics
+        f"<thead><tr><th>{heads}</th></tr></thead>\n<tbody>{body}</tbody></table>"
     )
 
 
 def _cell(value: str | None) -> str:
     if value is None:
         return "none"
-    shown = HIDDEN.sub(lambda match: f"[U+{ord(match.group()):04X}]", value)
+    shown = visible(value)
     if len(shown) > 240:
         shown = shown[:240] + " …"
     return f"<bdi>{html.escape(shown)}</bdi>"

@@ -15,7 +15,7 @@ import traitlets
 from datasets import Dataset
 
 from helpers import CourseError
-from helpers.core.files import FORMULA, fingerprint, write_csv, write_text
+from helpers.core.files import fingerprint, write_csv, write_text
 from helpers.core.pilot import FieldSpec, Pilot
 from helpers.core.rows import wrong_value
 from helpers.label import label_events
@@ -214,8 +214,8 @@ class Labeler(anywidget.AnyWidget):
     def export(self, path: str | Path) -> Path:
         """Write the labelled rows as .csv or .jsonl, which `rows.load` reads.
 
-        In a CSV a text that a spreadsheet would run as a formula gets an apostrophe in front; JSONL
-        keeps every text as it is.
+        In a CSV what a spreadsheet would run as a formula gets an apostrophe in front, which
+        `rows.load` takes off again; JSONL has every text as it is.
         """
         path, labelled = Path(path), list(self.labels())
         if not labelled:
@@ -225,15 +225,6 @@ class Labeler(anywidget.AnyWidget):
             return path
         if path.suffix != ".csv":
             raise CourseError(f"{path.name} should end in .csv or .jsonl.")
-        # the apostrophe that makes a text harmless would make a value another value
-        for row in labelled:
-            for name in ("id", *self.pilot.fields):
-                if (row[name] or "").startswith(FORMULA):
-                    what = f"{name} of row {row['id']} is {row[name]!r}"
-                    cure = "export to a .jsonl file instead"
-                    raise CourseError(
-                        f"{what}, which a spreadsheet would run as a formula; {cure}."
-                    )
         write_csv(path, labelled)
         return path
 

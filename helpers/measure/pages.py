@@ -1,23 +1,60 @@
 """Pages from templates with one style sheet, and figures as a reader wants them."""
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from helpers import ROOT
+from helpers.core.text import visible
 
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(ROOT / "helpers/templates"),
-    autoescape=jinja2.select_autoescape(["html"]),
-    trim_blocks=True,  # a line with only a tag leaves no empty line
-)
+# what Markdown, HTML in it, or MathJax would not show as it stands: marks anywhere, and those that
+# count at the start of a line or between words
+MARKS = re.compile(r"[&<>\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|://|^[-+#=]+(?=\s|$)|(?<=^\d)[.)](?=\s|$)")
+
+
+def _as_text(value: Any) -> Any:
+    """Plain strings with nothing hidden; numbers, and what a filter has marked as safe, stay."""
+    return visible(value) if type(value) is str else value
+
+
+def _as_markdown(value: Any) -> Any:
+    """Plain strings as one line that Markdown shows as it stands."""
+    if type(value) is not str:
+        return value
+    # numbers for the marks: a backslash in front would itself be a mark to MathJax
+    line = MARKS.sub(_numbered, " ".join(visible(value).split()))
+    # MathJax looks at the finished page, where a tag between the marks makes them text
+    return re.sub("&#(36|92);", r"<span>&#\1;</span>", line)
+
+
+def _numbered(match: re.Match) -> str:
+    return "".join(f"&#{ord(mark)};" for mark in match.group())
+
+
+def _environment(autoescape: bool, finalize: Any) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ROOT / "helpers/templates"),
+        autoescape=autoescape,
+        finalize=finalize,
+        trim_blocks=True,  # a line with only a tag leaves no empty line
+    )
+
+
+# how values reach a page; what a model reads (.txt) gets them as they are
+TEMPLATES = {
+    ".html": _environment(True, _as_text),
+    ".md": _environment(False, _as_markdown),
+    ".txt": _environment(False, None),
+}
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template of helpers/templates/; values are escaped where its name ends in .html."""
-    return TEMPLATES.get_template(template).render(format_figure=format_figure, **values)
+    """Fill a template of helpers/templates/; in .html and .md every value is shown as text."""
+    environment = TEMPLATES[Path(template).suffix]
+    return environment.get_template(template).render(format_figure=format_figure, **values)
 
 
 def format_figure(value: float | None, unit: str) -> str:
