@@ -59,14 +59,6 @@ def test_byte_order_mark_is_read(folder):
     assert load(folder).train[0]["id"] == "train-0"
 
 
-def test_shift_jis_is_named(folder):
-    edit(folder, "train.csv", "What does belt 0 cost?", "ベルトはいくらですか belt")
-    (folder / "train.csv").write_bytes(
-        (folder / "train.csv").read_text(encoding="utf-8").encode("cp932")
-    )
-    refused(folder, "train.csv", "not UTF-8", "line 2", "Shift-JIS", "save it as")
-
-
 def test_label_outside_values(folder):
     edit(folder, "test.csv", ",quote,", ",qoute,")
     refused(folder, "test.csv row 2", "'qoute'", "did you mean 'quote'")

@@ -5,18 +5,20 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from charset_normalizer import from_bytes
 
 from helpers import CourseError
+from helpers.core.encodings import NAMES, told_encoding, utf_16
 from helpers.core.text import normalised
 
-FORMULA = ("=", "+", "-", "@", "\t")  # a spreadsheet runs a cell that begins with one of these
-ENCODINGS = {"cp932": "Shift-JIS", "shift_jis": "Shift-JIS", "utf_16": "UTF-16"}
+# a spreadsheet runs a cell that begins like this; behind apostrophes it is text
+FORMULA = re.compile(r"'*(\s*[-=+@＝＋－＠]|[\t\r\n])")
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx (a zip file) and .xls begin
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -35,15 +37,17 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as UTF-8 CSV; a cell that a spreadsheet would run gets an apostrophe in front."""
+    """Write rows as UTF-8 CSV; a cell that a spreadsheet would run gets an apostrophe in front.
+
+    `numbered_rows` takes it off again.
+    """
     rows, out = list(rows), io.StringIO(newline="")
     if rows:
         writer = csv.writer(out)
-        writer.writerow(rows[0])
-        for row in rows:
+        for row in [{name: name for name in rows[0]}, *rows]:
             cells = [row.get(name) for name in rows[0]]
             for place, cell in enumerate(cells):
-                if isinstance(cell, str) and cell.startswith(FORMULA):
+                if isinstance(cell, str) and FORMULA.match(cell):
                     cells[place] = f"'{cell}"
             writer.writerow(cells)
     write_text(path, "\ufeff" + out.getvalue())  # the mark makes Excel read UTF-8
@@ -65,18 +69,29 @@ def fingerprint(*things: Any) -> str:
 # Reading what a reader wrote ------------------------------------------------------------------
 
 
-def _read_utf8(path: Path, cure: str = "save it again as UTF-8") -> str:
+def _read_text(
+    path: Path, cure: str = "save it again as UTF-8", notes: list[str] | None = None
+) -> str:
+    """The text of a file; with `notes`, encodings that can be told for certain are read, too."""
     data = path.read_bytes()
-    if data[:4] == b"PK\x03\x04":  # a zip file, which an .xlsx is
+    if data.startswith(WORKBOOKS):
         what = "is an Excel workbook under another name; in Excel choose Save as, CSV UTF-8"
         raise CourseError(f"{path.name} {what}.")
     try:
-        return normalised(data.decode("utf-8-sig"))  # -sig: Excel puts a mark in front
+        text = data.decode("utf-8-sig")  # -sig: Excel puts a mark in front
+        encoding = utf_16(data) if "\0" in text else None  # without a mark
     except UnicodeDecodeError as problem:
-        line = data[: problem.start].count(b"\n") + 1
-        best = from_bytes(data).best()
-        guess = f", it looks like {ENCODINGS.get(best.encoding, best.encoding)}" if best else ""
-        raise CourseError(f"{path.name} is not UTF-8 (line {line}){guess}; {cure}.") from None
+        line, encoding = data[: problem.start].count(b"\n") + 1, told_encoding(data)
+        if not encoding or notes is None:
+            guess = f", it looks like {NAMES[encoding]}" if encoding else ""
+            raise CourseError(f"{path.name} is not UTF-8 (line {line}){guess}; {cure}.") from None
+    if encoding:
+        text = data.decode(encoding).removeprefix("\ufeff")
+        if notes is not None:
+            words = re.findall(r"\w*[^\W\x00-\x7f]\w*", text)
+            shown = f", for example {', '.join(word[:20] for word in words[:3])}" if words else ""
+            notes.append(f"{path.name} is not UTF-8 and was read as {NAMES[encoding]}{shown}.")
+    return normalised(text)
 
 
 class _OnceLoader(yaml.SafeLoader):
@@ -95,7 +110,7 @@ class _OnceLoader(yaml.SafeLoader):
 
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file; CourseError names the line of a mistake."""
-    text = _read_utf8(path)
+    text = _read_text(path)
     try:
         return yaml.load(text, Loader=_OnceLoader)
     except yaml.YAMLError as problem:
@@ -118,24 +133,34 @@ def numbered_rows(path: Path, notes: list[str] | None = None) -> list[tuple[int,
 
     `notes` learns of unusual separators; CourseError names the line or row of a mistake.
     """
-    text = _read_utf8(path, "save it as 'CSV UTF-8'")
+    text = _read_text(path, "save it as 'CSV UTF-8'", notes)
     if not text.strip():
         raise CourseError(f"{path.name} is empty.")
-    if path.suffix == ".jsonl":  # every other name is taken for CSV
+    if path.suffix.lower() in (".jsonl", ".ndjson"):  # every other name is taken for CSV
         return _jsonl_rows(path.name, text)
+    first_line = text.strip("\n").split("\n", 1)[0]
     # comma, semicolon or tab, whichever is most frequent outside quotes; a comma wins a tie
-    outside = "".join(text.split("\n", 1)[0].split('"')[::2])
+    outside = "".join(first_line.split('"')[::2])
     separator = max(",;\t", key=outside.count)
     if separator != "," and notes is not None:
         what = {";": "semicolons", "\t": "tabs"}[separator]
         notes.append(f"{path.name}: the columns are separated by {what}, and were read so.")
-    header, *records = _csv_records(path.name, text, separator)
-    for name in filter(None, header):
+    records = _csv_records(path.name, text, separator)
+    # the header: what stands above it are empty lines and Excel's own `sep=;`
+    above = ("", "sep=", "sep=,", "sep=;", "sep=\t")
+    top = next((i for i, cells in enumerate(records) if "".join(cells) not in above), None)
+    if top is None:
+        raise CourseError(f"{path.name} is empty.")
+    header, *records = records[top:]
+    header = [name.strip() or f"column {number}" for number, name in enumerate(header, 1)]
+    if path.read_bytes().startswith(b"\xef\xbb\xbf"):  # the mark of Excel and of write_csv
+        header, *records = _without_apostrophes([header, *records], path.name, notes)
+    for name in header:
         if header.count(name) > 1:
             twice = f"the column {name!r} stands there twice; rename one"
-            raise CourseError(f"{path.name} line 1: {twice}.")
+            raise CourseError(f"{path.name} line {top + 1}: {twice}.")
     rows = []
-    for number, record in enumerate(records, 2):
+    for number, record in enumerate(records, top + 2):
         if not any(record):  # an empty line, or one of empty cells, as Excel leaves them
             continue
         if len(record) != len(header):
@@ -159,6 +184,22 @@ def _csv_records(name: str, text: str, separator: str) -> list[list[str]]:
         cure = "write a quote inside a text twice"
         raise CourseError(f"{name} line {line}: {what}; {cure}.") from None
     return records
+
+
+def _without_apostrophes(
+    table: list[list[str]], name: str, notes: list[str] | None
+) -> list[list[str]]:
+    """The cells as they were before `write_csv` made text of their formulas."""
+    found = 0
+    for cells in table:
+        for place, cell in enumerate(cells):
+            if cell.startswith("'") and FORMULA.match(cell):
+                cells[place] = cell[1:]
+                found += 1
+    if found and notes is not None:
+        what = f"{found} cell(s) begin with an apostrophe before a sign such as = or -"
+        notes.append(f"{name}: {what}, which makes text of a formula; it was taken off.")
+    return table
 
 
 def _jsonl_rows(name: str, text: str) -> list[tuple[int, dict[str, Any]]]:

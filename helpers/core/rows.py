@@ -1,5 +1,6 @@
 """The rows of a pilot: read, checked against pilot.yaml, each mistake named with its row."""
 
+import json
 import random
 import re
 from collections import Counter
@@ -18,17 +19,23 @@ from helpers.core.pilot import FieldSpec, Pilot
 from helpers.core.runtime import Profile
 from helpers.core.text import CONTROL, did_you_mean, same_message
 
+BESIDE = " metadata"  # the key of the other columns until a split is whole; no column begins so
 FEWEST = {"train": 10, "test": 5}  # below, nothing can be trained or counted
 
 
 @dataclass
 class Rows:
-    """Three datasets (`ood` may be None), and `notes`: what was changed or should be known."""
+    """Three datasets (`ood` may be None), and `notes`: what was changed or should be known.
+
+    `metadata`: {split: [{column: text} for each row]}, the columns that pilot.yaml does not name.
+    They are for grouping only, and no part of the rows: no prompt, filter or export holds them.
+    """
 
     train: Dataset
     test: Dataset
     ood: Dataset | None = None
     notes: list[str] = field(default_factory=list)
+    metadata: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
 
 def load(pilot: Pilot, profile: Profile | None = None) -> Rows:
@@ -46,9 +53,16 @@ def load(pilot: Pilot, profile: Profile | None = None) -> Rows:
     if profile:
         for split in tables:
             tables[split] = _capped(pilot, tables[split], split, profile, notes)
-    _check_classes(pilot, tables["train"], notes)  # after the draw: it must not lose one either
-    datasets = {split: Dataset.from_list(rows) for split, rows in tables.items()}
-    return Rows(datasets["train"], datasets["test"], datasets.get("ood"), notes)
+    _check_classes(pilot, tables["train"], notes)
+    metadata, datasets = {}, {}
+    for split, rows in tables.items():
+        metadata[split] = [row.pop(BESIDE, {}) for row in rows]
+        datasets[split] = Dataset.from_list(rows)
+    names = dict.fromkeys(name for each in metadata.values() for row in each for name in row)
+    if names:
+        what = f"columns that pilot.yaml does not name: {', '.join(names)}"
+        notes.append(f"{what}; kept for grouping messages, read by no model and no filter.")
+    return Rows(datasets["train"], datasets["test"], datasets.get("ood"), notes, metadata)
 
 
 def read(path: Path) -> list[dict]:
@@ -89,52 +103,72 @@ def _from_files(pilot: Pilot, notes: list[str]) -> dict[str, list[dict]]:
 def _checked(pilot: Pilot, path: Path, split: str, notes: list[str]) -> list[dict]:
     """Rows with the columns id, text, the fields and tags; CourseError lists what is wrong."""
     rows, name = numbered_rows(path, notes), path.name
-    _check_columns(pilot, rows, name)
-    mistakes, clean, controls, formulas = [], [], 0, 0
+    _check_columns(pilot, rows, name, split)
+    mistakes, clean, controls, formulas, spaces = [], [], 0, 0, 0
     row_of_id: dict[str, int] = {}
+    _number_rows_without_id(rows)
     for number, row in rows:
-        new, changed = _cleaned(pilot, row, number)
+        new, changed, trimmed = _cleaned(pilot, row)
         clean.append(new)
         problems = _problems(pilot, new, split)
         first = row_of_id.setdefault(new["id"], number)
         if first != number:
             problems.append(f"the id {new['id']!r} stands in row {first} already.")
         mistakes += [f"{name} row {number}: {problem}" for problem in problems]
-        controls += changed
-        formulas += str(new[pilot.text]).startswith(FORMULA)
+        controls, spaces = controls + changed, spaces + trimmed
+        formulas += bool(FORMULA.match(str(new[pilot.text])))
     if len(mistakes) > 5:  # five are enough to see what kind of mistake it is
         mistakes[5:] = [f"And {len(mistakes) - 5} more."]
     if mistakes:
         raise CourseError(" ".join(mistakes))
     if controls:
         notes.append(f"{name}: control characters in {controls} row(s) were replaced by spaces.")
+    if spaces:
+        notes.append(f"{name}: spaces around the values of {spaces} row(s) were taken off.")
     if formulas:
         what = f"{formulas} text(s) start like a spreadsheet formula"
         notes.append(f"{name}: {what}; kept as text, and defused in every CSV we write.")
     return clean
 
 
-def _check_columns(pilot: Pilot, rows: list[tuple[int, dict]], name: str) -> None:
+def _check_columns(pilot: Pilot, rows: list[tuple[int, dict]], name: str, split: str) -> None:
     if not rows:
         raise CourseError(f"{name} has a header but no rows.")
+    columns = dict.fromkeys(column for _, row in rows for column in row)  # JSONL leaves some out
     for wanted in (pilot.text, *pilot.fields):
-        if not any(wanted in row for _, row in rows[:50]):  # JSONL may leave empty fields out
-            columns = list(rows[0][1])
+        unlabelled = split == "ood" and not columns.keys() & pilot.fields.keys()
+        if wanted not in columns and not (unlabelled and wanted in pilot.fields):
             what = f"{name} has no column {wanted!r}{did_you_mean(wanted, columns)}"
             cure = f"{', '.join(columns)}: rename the column, or change pilot.yaml"
             raise CourseError(f"{what} Its columns are {cure}.")
 
 
-def _cleaned(pilot: Pilot, row: dict, number: int) -> tuple[dict, bool]:
-    """The row as everything else sees it, and whether control characters were taken out."""
-    identity, changed = row.get("id"), False
-    new: dict[str, Any] = {"id": str(number if identity in (None, "") else identity)}
+def _number_rows_without_id(rows: list[tuple[int, dict]]) -> None:
+    """A row without an id gets its number, or `row 7` where another row has that as its id."""
+    taken = {str(row.get("id")) for _, row in rows}
+    for number, row in rows:
+        if row.get("id") is None or not str(row["id"]).strip():
+            row["id"] = f"row {number}" if str(number) in taken else str(number)
+
+
+def _cleaned(pilot: Pilot, row: dict) -> tuple[dict, bool, bool]:
+    """The row as everything else sees it; were control characters, or spaces, taken out?"""
+    new: dict[str, Any] = {"id": str(row["id"])}
+    changed = trimmed = False
     for name in (pilot.text, *pilot.fields):
         value = row.get(name)
         if isinstance(value, str) and CONTROL.search(value):
             value, changed = CONTROL.sub(" ", value), True
+        if name != pilot.text and isinstance(value, str) and value not in pilot.fields[name].values:
+            trimmed = trimmed or value != value.strip()
+            value = value.strip()
         new[name] = None if value == "" else value
-    return {**new, "tags": row.get("tags") or ""}, changed
+    new["tags"] = row.get("tags") or ""
+    for name, value in row.items():
+        if name not in new and value not in (None, ""):
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            new.setdefault(BESIDE, {})[name] = text
+    return new, changed, trimmed
 
 
 def _problems(pilot: Pilot, row: dict, split: str) -> list[str]:
@@ -199,29 +233,39 @@ def _without_leaks(pilot: Pilot, tables: Mapping[str, list], notes: list[str]) -
 def _capped(
     pilot: Pilot, rows: list[dict], split: str, profile: Profile, notes: list[str]
 ) -> list[dict]:
-    """As many rows as the profile allows; the same rows every time."""
+    """As many rows as the profile allows; the same rows every time.
+
+    In training every value of every label keeps a row, where need be beyond that number.
+    """
     most = getattr(profile, f"{split}_rows")
     if len(rows) <= most:
         return rows
     drawn = random.Random(0).sample(rows, most)
-    if split == "train":
+    of = f"of {len(rows):,} rows, drawn with seed 0"
+    if split == "train" and pilot.labels:
         for name in pilot.labels:
-            _keep_every_value(drawn, rows, name)
-    of = f"{most} of {len(rows):,} rows, drawn with seed 0"
-    notes.append(f"{split}: {of} (profile {profile.name}).")
+            _keep_every_value(pilot, drawn, rows, name)
+        of = f"{of}, with every label among them"
+    notes.append(f"{split}: {len(drawn)} {of} (profile {profile.name}).")
     return drawn
 
 
-def _keep_every_value(drawn: list[dict], rows: list[dict], name: str) -> None:
-    """A rare label that the draw missed takes the place of a row of the most frequent one."""
-    counts = Counter(row[name] for row in drawn)
+def _keep_every_value(pilot: Pilot, drawn: list[dict], rows: list[dict], name: str) -> None:
+    """A value that the draw missed takes the place of a row whose labels stand elsewhere, too."""
+    counts = {label: Counter(row[label] for row in drawn) for label in pilot.labels}
     for row in rows:
-        frequent, number = counts.most_common(1)[0]
-        if row[name] in counts or number < 2:
+        if row[name] in counts[name]:
             continue
-        place = [other[name] for other in drawn].index(frequent)
-        drawn[place] = row
-        counts.update({frequent: -1, row[name]: 1})
+        spare = []  # (how often its value stands there, place), of rows that may go
+        for place, other in enumerate(drawn):
+            if all(counts[label][other[label]] > 1 for label in pilot.labels):
+                spare.append((-counts[name][other[name]], place))
+        place = min(spare)[1] if spare else len(drawn)
+        for label in pilot.labels:
+            counts[label].update([row[label]])
+            if spare:
+                counts[label].subtract([drawn[place][label]])
+        drawn[place : place + 1] = [row]
 
 
 def _check_classes(pilot: Pilot, train: list[dict], notes: list[str]) -> None:
