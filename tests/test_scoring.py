@@ -75,3 +75,17 @@ def test_invented_values_are_seen(folder):
         Pilot.load(folder), rows, ['{"intent": "order", "product": "valve", "order_id": null}']
     )
     assert found.invented[0] and found.right["order_id"][0] and not found.right["product"][0]
+
+
+@pytest.mark.parametrize(
+    "answer", [None, "", "Ġ{Ġ", "[1]", "{}", '{"intent": "order"}', {"intent": "order"}]
+)
+def test_a_run_in_which_every_answer_is_broken_has_no_score(folder, answer):
+    pilot = Pilot.load(folder)
+    rows = [{"id": "1", "message": "pump", "intent": "order", "product": "pump", "order_id": None}]
+    with pytest.raises(CourseError, match="broken run and not a score of 0 %.*helpers.check"):
+        scoring.score(pilot, rows * 4, [answer] * 4)
+    # a few may all fail by chance, and one whole record among them is a score
+    assert not scoring.score(pilot, rows * 3, [answer] * 3).exact.any()
+    whole = {"intent": "quote", "product": None, "order_id": None}
+    assert not scoring.score(pilot, rows * 4, [answer] * 3 + [whole]).exact.any()

@@ -14,11 +14,12 @@ from helpers.core.files import write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runtime import Profile
 from helpers.core.text import did_you_mean, pydantic_sentences
+from helpers.measure import baselines
 from helpers.measure.pages import render
 from helpers.measure.scoring import Scored
 from helpers.pay.error_prices import Costs, check_costs, check_kinds
 
-BASELINES = ("majority", "rules", "TF-IDF", "do nothing")  # what a bar may name
+BASELINES = (*baselines.LADDER, "do nothing")  # what a bar may name
 NOT_WISHED = ("frozen", "version", "revised", "seen_before")  # written by freeze
 
 

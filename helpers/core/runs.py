@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers import ROOT, CourseError
-from helpers.core.files import Journal, fingerprint, sha256, write_text
+from helpers.core.files import Journal, fingerprint, locked, sha256, write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runtime import Runtime, machine, versions
 
@@ -30,6 +31,15 @@ def runs_folder() -> Path:
     return Path(os.environ.get("COURSE_RUNS") or ROOT / "runs").resolve()
 
 
+def make_runs_folder(folder: Path) -> None:
+    """Make a folder of runs. Raises CourseError where this user may not write."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        what = f"The folder {folder} cannot be made ({problem.strerror})"
+        raise CourseError(f"{what}; set COURSE_RUNS to a folder of your own.") from None
+
+
 class Run:
     """One chapter of one pilot; `folder` is runs/<pilot>/<chapter>/."""
 
@@ -37,7 +47,7 @@ class Run:
         self.pilot, self.chapter, self.runtime, self.seed = pilot, chapter, runtime, seed
         smoke = "smoke" if runtime.profile.name == "smoke" else ""  # never beside real numbers
         self.folder = runs_folder() / pilot.name / smoke / chapter
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_runs_folder(self.folder)
         self.started = time.perf_counter()  # results.json says how long a chapter took
         self.figures: list[dict] = []
 
@@ -49,9 +59,9 @@ class Run:
         self, name: str, settings: Mapping | None = None, seconds: float | None = None
     ) -> Path:
         """Enter a file or folder into manifest.json with its hashes, settings, seed, versions."""
-        path, manifest = self.path(name), self._manifest()
+        path = self.path(name)
         files = [file for file in (path, *sorted(path.rglob("*"))) if file.is_file()]
-        manifest[name] = {
+        entry = {
             "sha256": {file.relative_to(self.folder).as_posix(): sha256(file) for file in files},
             "bytes": sum(file.stat().st_size for file in files),
             "settings": settings or {},
@@ -60,7 +70,9 @@ class Run:
             "seconds": seconds,
             "date": date.today().isoformat(),
         }
-        write_text(self.path("manifest.json"), json.dumps(manifest, indent=1))
+        with locked(self.path(".lock")):  # another notebook may enter something of its own
+            manifest = self._manifest() | {name: entry}
+            write_text(self.path("manifest.json"), json.dumps(manifest, indent=1))
         return path
 
     def have(self, name: str, settings: Mapping) -> dict | None:
@@ -139,7 +151,7 @@ class Run:
 
     def scored(self, name: str, scored: Any) -> None:
         """Enter a strategy's Scored: `exact.<name>`, `<field>.<type>.<name>`, Wilson intervals."""
-        name = name.replace("-", "_").lower()
+        name = _plain(name)
         self.figure(f"exact.{name}", scored.share, how="exact record on test, Wilson 95 %")
         for field, share in scored.shares.items():
             kind = self.pilot.fields[field].type
@@ -147,7 +159,7 @@ class Run:
 
     def versus(self, name: str, comparison: Any) -> None:
         """Enter the tuned model against another strategy: difference and exact McNemar p."""
-        name, p, n = name.replace("-", "_").lower(), comparison.p, comparison.n
+        name, p, n = _plain(name), comparison.p, comparison.n
         how = "paired difference on test, bootstrap 95 %"
         self.figure(f"exact.tuned_minus_{name}", comparison, how=how)
         self.figure(f"mcnemar_p.tuned_{name}", p, n=n, unit="p", how="exact McNemar test")
@@ -166,6 +178,10 @@ class Run:
         }
         write_text(self.path("results.json"), json.dumps(result, indent=1))
         return self.path("results.json")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[- ]", "_", name).lower()
 
 
 def _rounded(value: float | None) -> float | None:

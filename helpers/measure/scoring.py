@@ -57,14 +57,29 @@ def parse(answer: Any) -> dict | None:
     return record if isinstance(record, dict) else None
 
 
+FEW = 4  # so many answers may all be broken by chance
+
+
 def score(pilot: Pilot, rows: Sequence[Mapping], answers: Sequence[str | dict | None]) -> Scored:
-    """Score answers (JSON texts or records, one for each row) against labelled rows."""
+    """Score answers (JSON texts or records, one for each row) against labelled rows.
+
+    Raises CourseError when none of several answers is a record with all fields: a run in which
+    everything is broken has no score.
+    """
     answers, n = list(answers), len(rows)
     if len(answers) != n:
         raise CourseError(f"{len(answers)} answers for {n} rows: every row needs one.")
     records = []
     for answer in answers:
         records.append(answer if isinstance(answer, dict) else parse(answer))
+    complete = [record for record in records if record and set(pilot.fields) <= set(record)]
+    if n >= FEW and not complete:
+        raise CourseError(
+            f"None of the {n} answers is a record with {', '.join(pilot.fields)}; the first is "
+            f"{str(answers[0])[:60]!r}. That is a broken run and not a score of 0 %, most likely "
+            "by a version of a library that the course does not know: run `python -m "
+            "helpers.check`, which names it."
+        )
     right = {name: np.zeros(n, bool) for name in pilot.fields}
     exact, valid, invented = np.zeros((3, n), bool)
     for i, (row, record) in enumerate(zip(rows, records)):
