@@ -20,10 +20,10 @@ from helpers import ROOT, CourseError
 from helpers.agree import sealed
 from helpers.agree.bar import Bar
 from helpers.core import rows
-from helpers.core.files import write_text
+from helpers.core.files import locked, write_text
 from helpers.core.pilot import Pilot
-from helpers.core.runs import runs_folder
-from helpers.core.runtime import PROFILES, Profile
+from helpers.core.runs import make_runs_folder, runs_folder
+from helpers.core.runtime import PROFILES, Profile, make_folders_absolute
 from helpers.measure import pages
 
 
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_readme()
         return 0
     try:
-        _run(options)
+        _run_alone(options)
     except CourseError as problem:
         print(f"\n{problem}", file=sys.stderr)
         return 1
@@ -225,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    make_folders_absolute()  # before any notebook, which runs in a folder of its own
     bundled = os.environ.get("COURSE_PILOT") or str(ROOT / "data/inbox")
     parser = argparse.ArgumentParser(prog="python -m helpers.course", description=__doc__)
     add = parser.add_argument
@@ -237,18 +238,43 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _run(options: argparse.Namespace) -> None:
-    pilot = Pilot.load(Path(options.pilot).resolve())
+def _run_alone(options: argparse.Namespace) -> None:
+    """Run the chapters when no other process runs them for this pilot."""
+    pilot = Pilot.load(Path(options.pilot).expanduser().resolve())
     if pilot.name == "inbox" and pilot.folder != ROOT / "data/inbox":
         taken = "the name 'inbox' belongs to the bundled pilot"
         raise CourseError(f"pilot.yaml: {taken}; choose another.")
     notes = rows.load(pilot).notes  # mistakes in the rows are said before a kernel starts
     environment = {**os.environ, "COURSE_PILOT": str(pilot.folder), "COURSE_QUIET": "1"}
-    environment["COURSE_RUNS"] = str(runs_folder())  # notebooks run in a folder of their own
+    environment["COURSE_RUNS"] = str(runs_folder())
     if options.profile:
         environment["COURSE_PROFILE"] = options.profile
     profile = PROFILES.get(environment.get("COURSE_PROFILE", ""))
     folder = sealed.home(pilot, profile)
+    make_runs_folder(folder)
+
+    def waiting() -> None:
+        what = f"Another run of this pilot is at work in {folder}"
+        print(f"{what}; this one goes on when it has ended (Ctrl-C stops it).", flush=True)
+
+    with locked(folder / ".lock", waiting):
+        _run(options, pilot, folder, profile, environment)
+    for note in notes:
+        print(f"Note: {note}")
+    page = build_report(folder, _bar_in_words(pilot, profile))  # 02 may have frozen one
+    print(f"Report: {page.relative_to(ROOT) if page.is_relative_to(ROOT) else page}")
+    for results in sorted(folder.glob("*/results.json")):
+        for line in _read_json(results)["settings"].get("lead", []):
+            print(f"  {line}")
+
+
+def _run(
+    options: argparse.Namespace,
+    pilot: Pilot,
+    folder: Path,
+    profile: Profile | None,
+    environment: dict,
+) -> None:
     bar = _bar_in_words(pilot, profile)
     for number, path in _chosen(options.only):
         if number == "00" and not bar:
@@ -265,13 +291,6 @@ def _run(options: argparse.Namespace) -> None:
         figures = len(_read_json(folder / number / "results.json")["figures"])
         line = f"{path.stem:20} done in {seconds:.0f} s, {figures} figures"
         print(f"\r{line:76}" if sys.stdout.isatty() else line, flush=True)
-    for note in notes:
-        print(f"Note: {note}")
-    page = build_report(folder, _bar_in_words(pilot, profile))  # 02 may have frozen one
-    print(f"Report: {page.relative_to(ROOT) if page.is_relative_to(ROOT) else page}")
-    for results in sorted(folder.glob("*/results.json")):
-        for line in _read_json(results)["settings"].get("lead", []):
-            print(f"  {line}")
 
 
 def _chosen(only: str | None) -> list[tuple[str, Path]]:

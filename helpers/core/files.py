@@ -6,9 +6,12 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -25,7 +28,8 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a file in one step: a kill or a full disk leaves the old file, never half a new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(path.name + ".part")  # beside it: a rename works on one disk only
+    # beside it, since a rename works on one disk only; two processes have one each
+    half = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         half.write_text(text, encoding="utf-8", newline="")
         os.replace(half, path)
@@ -51,6 +55,40 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
                     cells[place] = f"'{cell}"
             writer.writerow(cells)
     write_text(path, "\ufeff" + out.getvalue())  # the mark makes Excel read UTF-8
+
+
+@contextmanager
+def locked(path: str | Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a file for this process alone, made where it is missing; freed when the process ends.
+
+    Waits for another process that holds it; `waiting` is called once before.
+    """
+    with open(path, "ab") as file:
+        try:
+            _lock(file, wait=False)
+        except OSError:
+            if waiting:
+                waiting()
+            _lock(file, wait=True)
+        yield
+
+
+def _lock(file: IO, wait: bool) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        while True:
+            file.seek(0x7FFFFFFF)  # a byte that no file has: only the lock needs it
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                return
+            except OSError:
+                if not wait:
+                    raise
+                time.sleep(0.1)
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def sha256(path: str | Path) -> str:
@@ -233,7 +271,10 @@ def read_entries(path: str | Path) -> list[dict]:
     path = Path(path)
     lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
     if lines and not lines[-1].endswith(b"\n"):
-        os.truncate(path, path.stat().st_size - len(lines.pop()))
+        with locked(path):  # another process may be about to write the rest of it
+            lines = path.read_bytes().splitlines(keepends=True)
+            if not lines[-1].endswith(b"\n"):
+                os.truncate(path, path.stat().st_size - len(lines.pop()))
     entries = []
     for number, line in enumerate(lines, 1):
         try:
@@ -249,7 +290,7 @@ def append_entry(path: str | Path, entry: Mapping[str, Any], what: str, kept: in
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab") as file:
+        with locked(path), open(path, "ab") as file:
             file.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
     except OSError as problem:
         cure = "Free some space and run the cell again: it goes on where it stopped."

@@ -194,14 +194,24 @@ def wrong_value(name: str, spec: FieldSpec, value: Any, text: str) -> str | None
             return None
         hint = did_you_mean(value, spec.values)
         for known in spec.values:
-            if known.lstrip("0") == value:  # a spreadsheet turns 01 into 1
+            # a spreadsheet turns 01 into 1, a table of numbers makes 1.0 of it
+            if known.lstrip("0") == value.removesuffix(".0"):
                 hint = f"; did you mean {known!r}?"
+            if value.startswith(f"{known} #"):
+                hint = f"; for YAML a # begins a comment: write {value!r} in quotes in pilot.yaml."
         return f"{name} is {value!r}, which is not among the values{hint}"
-    if spec.type == "pattern" and not re.fullmatch(spec.regex, value):
-        return f"{name} is {value!r}, which does not match {spec.regex}."
+    if spec.type == "pattern" and value not in spec.matches(text):
+        if not re.fullmatch(spec.regex, value):
+            return f"{name} is {value!r}, which does not match {spec.regex}."
+        if value in text:
+            found = ", ".join(map(repr, spec.matches(text)[:3])) or "nothing"
+            return f"{name} is {value!r}, but {spec.regex} finds {found} in the text."
     if value not in text:
         cure = "copy it exactly or leave it empty"
         return f"{name} is {value!r}, which does not stand in the text; {cure}."
+    if spec.cuts_words(value, text):
+        cure = "copy whole words, or take 'whole_words' out of pilot.yaml"
+        return f"{name} is {value!r}, which cuts a word or starts with a mark; {cure}."
     return None
 
 

@@ -1,5 +1,6 @@
 """What this machine can do and how much a chapter does on it: device, number format, profile."""
 
+import contextlib
 import logging
 import os
 import platform
@@ -7,9 +8,13 @@ import sys
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from helpers import CourseError
+
+# what a user may set to a folder or file of their own
+FOLDERS = ("COURSE_RUNS", "COURSE_CACHE", "COURSE_PILOT", "COURSE_WHEEL", "COURSE_DATASETS")
 
 
 @dataclass(frozen=True)
@@ -115,11 +120,30 @@ def set_seeds(seed: int = 0) -> int:
     return seed
 
 
+def make_folders_absolute() -> None:
+    """Resolve relative COURSE_RUNS, COURSE_CACHE and their like once, where the user stands.
+
+    A kernel stands in the notebook's folder: there it is the folder where its server was started.
+    """
+    stands = Path.cwd()
+    server = os.environ.get("JPY_PARENT_PID", "")  # the kernel's starter; a handle on Windows
+    if "ipykernel" in sys.modules and server and sys.platform != "win32":
+        import psutil
+
+        with contextlib.suppress(psutil.Error, OSError, ValueError):
+            stands = Path(psutil.Process(int(server)).cwd())
+    for name in FOLDERS:
+        value = os.environ.get(name)
+        if value:
+            os.environ[name] = str((stands / Path(value).expanduser()).resolve())
+
+
 def quiet() -> None:
-    """Prepare a notebook or a command: one GPU, no progress bars, no advice we have acted on.
+    """Prepare a notebook or a command: folders, one GPU, no progress bars, no advice acted on.
 
     Call it before torch is imported: the choice of the GPU works only then.
     """
+    make_folders_absolute()
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # the course trains on one GPU
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("BITSANDBYTES_NOWELCOME", "1")

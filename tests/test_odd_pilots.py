@@ -1,0 +1,235 @@
+"""Pilots as strangers bring them: every encoding, column, label and folder; nothing lost unsaid."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from conftest import ROOT
+
+from helpers import CourseError, course
+from helpers.agree import clusters
+from helpers.core import files, rows, runtime
+from helpers.core.pilot import Pilot
+from helpers.core.runtime import PROFILES
+
+LABELS = "name: odd\ntext: message\nfields:\n  kind: {type: label, values: [order, quote]}\n"
+
+
+def pilot_of(folder, lines, yaml=LABELS, encoding="utf-8", header="message,kind"):
+    """A pilot whose three splits hold the same lines, but for a number in front of each."""
+    folder.mkdir(exist_ok=True)
+    (folder / "pilot.yaml").write_text(yaml, encoding="utf-8")
+    for split in ("train", "test"):
+        text = "\n".join([header, *(f"{split} {n} {line}" for n, line in enumerate(lines))])
+        (folder / f"{split}.csv").write_bytes((text + "\n").encode(encoding))
+    return Pilot.load(folder)
+
+
+WORDS = {
+    "cp932": "注文の番号を教えてください。",
+    "cp1252": "Größe für die Stückliste, 20 €, “prüfen”",
+    "utf-16": "Größe и заказ, 注文",
+    "utf-16-le": "order for spare parts",
+    "utf-8-sig": "Größe и заказ",
+}
+
+
+@pytest.mark.parametrize("encoding", WORDS)
+def test_encodings_that_can_be_told_are_read_with_a_note(tmp_path, encoding):
+    lines = [f'"{WORDS[encoding]}"\t{kind}' for kind in ("order", "quote")] * 6
+    pilot = pilot_of(tmp_path / "p", lines, encoding=encoding, header="message\tkind")
+    data = rows.load(pilot)
+    assert data.test["message"][3] == f'test 3 "{WORDS[encoding]}"'
+    said = [note for note in data.notes if "is not UTF-8 and was read as" in note]
+    assert len(said) == (0 if encoding == "utf-8-sig" else 2)
+
+
+OTHERS = {
+    "cp1250": "Proszę o wysłanie zamówienia, było źle zapakowane; příliš žluťoučký kůň",
+    "cp1251": "Где мой заказ? Пожалуйста, ответьте",
+    "cp1253": "Πού είναι η παραγγελία μου; Ευχαριστώ",
+    "cp1254": "Siparişim nerede? Lütfen bana yazınız, teşekkürler",
+    "mac_roman": "Größe für die Stückliste, bitte prüfen Sie schöne Grüße",
+    "cp850": "Größe für die Stückliste, bitte prüfen",
+    "euc_jp": "注文の番号を教えてください",
+    "gbk": "请问我的订单在哪里？谢谢",
+    "big5": "請問我的訂單在哪裡？謝謝",
+    "cp949": "제 주문은 어디에 있습니까? 감사합니다",
+}
+
+
+@pytest.mark.parametrize("encoding", OTHERS)
+def test_every_other_encoding_is_refused_and_not_misread(tmp_path, encoding):
+    lines = [f'"{OTHERS[encoding]}"\t{kind}' for kind in ("order", "quote")] * 6
+    pilot = pilot_of(tmp_path / "p", lines, encoding=encoding, header="message\tkind")
+    with pytest.raises(CourseError, match=r"^train.csv is not UTF-8 \(line 2\); save it as"):
+        rows.load(pilot)
+
+
+def test_utf_8_with_other_bytes_pasted_in_is_refused_with_its_line(tmp_path):
+    pilot = pilot_of(tmp_path / "p", ["grün für,order", "blau für,quote"] * 6)
+    path = pilot.folder / "test.csv"
+    path.write_bytes(path.read_bytes() + "neue Größe,order\n".encode("cp1252"))
+    with pytest.raises(CourseError, match=r"test.csv is not UTF-8 \(line 14\); save"):
+        rows.load(pilot)
+    (pilot.folder / "pilot.yaml").write_bytes((LABELS + "about: für Grüße\n").encode("cp1252"))
+    with pytest.raises(CourseError, match=r"\(line 5\), it looks like Windows-1252"):
+        Pilot.load(pilot.folder)
+
+
+def test_columns_that_the_pilot_does_not_name_are_kept_for_grouping_alone(tmp_path):
+    lines = [f"mail,{('order', 'quote')[n % 2]},t{n % 3}" for n in range(12)]
+    pilot = pilot_of(tmp_path / "p", lines, header="message,kind,thread")
+    data = rows.load(pilot, PROFILES["smoke"])
+    assert data.test.column_names == ["id", "message", "kind", "tags"] and len(data.test) == 8
+    for row, beside in zip(data.test, data.metadata["test"], strict=True):
+        number = int(row["message"].split()[1])
+        assert beside["thread"] == f"t{number % 3}", "sampled together"
+    assert any("does not name: thread; kept for grouping" in note for note in data.notes)
+
+
+def test_what_stands_above_the_header_moves_no_row_number(tmp_path):
+    pilot = pilot_of(tmp_path / "p", ["a;order", "b;quote"] * 6, header="\nsep=;\n\nmessage ; kind")
+    assert len(rows.load(pilot).test) == 12
+    path = pilot.folder / "test.csv"
+    path.write_text(path.read_text().replace("test 1 b;quote", "test 1 b;quota"))
+    with pytest.raises(CourseError, match="test.csv row 6: .*'quota'"):
+        rows.load(pilot)
+
+
+def test_spaces_around_labels_and_values_are_taken_off_with_a_note(tmp_path):
+    yaml = LABELS + "  item: {type: span, optional: true}\n"
+    lines = ["send a pump, order , pump", "what does it cost,quote,  "] * 6
+    data = rows.load(pilot_of(tmp_path / "p", lines, yaml, header="message,kind,item"))
+    assert data.test[0]["kind"] == "order" and data.test[0]["item"] == "pump"
+    assert data.test[1]["item"] is None
+    assert any("test.csv: spaces around the values of 12 row(s)" in note for note in data.notes)
+
+
+def test_a_missing_id_never_takes_the_id_of_another_row(tmp_path):
+    pilot = pilot_of(tmp_path / "p", ["a,order", "b,quote"] * 6)
+    lines = [
+        {"id": {0: "2", 1: None, 2: " "}.get(n, n + 10), "message": f"m {n}", "kind": "order"}
+        for n in range(12)
+    ]
+    (pilot.folder / "test.csv").unlink()
+    (pilot.folder / "test.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert rows.load(pilot).test["id"][:4] == ["2", "row 2", "3", "13"]
+
+
+def test_hints_for_numbers_that_a_spreadsheet_changed(tmp_path):
+    yaml = LABELS.replace("[order, quote]", '["01", "10", "2"]')
+    for value, meant in (("1", "01"), ("1.0", "01"), ("2.0", "2")):
+        pilot = pilot_of(tmp_path / "p", [f"a,{value}"] * 12, yaml)
+        with pytest.raises(CourseError, match=f"did you mean '{meant}'"):
+            rows.load(pilot)
+    yaml = LABELS.replace("{type: label, values: [order, quote]}", "") + (
+        "    type: label\n    values:\n      - item\n      - item #1\n"
+    )
+    with pytest.raises(CourseError, match="listed twice"):
+        pilot_of(tmp_path / "p", ["a,item #1"] * 12, yaml)
+    pilot = pilot_of(tmp_path / "p", ["a,item #1"] * 12, yaml.replace("- item\n", "- other\n"))
+    with pytest.raises(CourseError, match="a # begins a comment: write 'item #1' in quotes"):
+        rows.load(pilot)
+
+
+@pytest.mark.parametrize("profile", ["smoke", "cpu"])
+def test_seventy_seven_labels_of_five_rows_keep_a_row_each(tmp_path, profile):
+    names = [f"k{n}" for n in range(77)]
+    yaml = LABELS.replace("[order, quote]", str(names)) + (
+        "  mood: {type: label, values: [good, bad, odd], optional: true}\n"
+    )
+    lines = [f"about {n} again {again},k{n},good" for n in range(77) for again in range(5)]
+    lines[13] = lines[13].replace("good", "bad")
+    lines[200] = lines[200].replace("good", "odd")
+    lines[350] = lines[350].replace("good", "")
+    data = rows.load(
+        pilot_of(tmp_path / "p", lines, yaml, header="message,kind,mood"), PROFILES[profile]
+    )
+    assert set(data.train["kind"]) == set(names)
+    assert set(data.train["mood"]) == {"good", "bad", "odd", None}
+    assert len(data.train) <= max(PROFILES[profile].train_rows, 80)
+    assert any(f"train: {len(data.train)} of 385 rows" in note for note in data.notes)
+
+
+# Folders and several processes ----------------------------------------------------------------
+
+
+def test_relative_folders_are_meant_from_where_the_user_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in runtime.FOLDERS:
+        monkeypatch.setenv(name, f"some/{name}")
+    options = course._options([])
+    assert options.pilot == str(tmp_path / "some/COURSE_PILOT")
+    for name in runtime.FOLDERS:
+        assert os.environ[name] == str(tmp_path / "some" / name)
+
+
+def test_in_a_notebook_relative_folders_are_meant_from_where_its_server_stands(tmp_path):
+    """The kernel runs in notebooks/, and what the shell said about its folder may be old."""
+    script = """
+        import nbclient, nbformat, sys
+        cell = nbformat.v4.new_code_cell(
+            "import sys; sys.path.insert(0, '..')\\n"
+            "from helpers.core import runtime; runtime.make_folders_absolute()\\n"
+            "import os; print(os.environ['COURSE_RUNS'], os.environ['COURSE_CACHE'])")
+        notebook = nbformat.v4.new_notebook(cells=[cell])
+        resources = {"metadata": {"path": sys.argv[1]}}
+        nbclient.NotebookClient(notebook, resources=resources, kernel_name="python3").execute()
+        print(notebook.cells[0].outputs[0].text)
+        """
+    environment = {**os.environ, "COURSE_RUNS": "out", "COURSE_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(ROOT / "notebooks")],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [str(tmp_path / "out"), str(tmp_path / "cache")]
+
+
+def test_two_processes_write_one_journal_and_no_line_is_lost_or_cut(tmp_path):
+    script = """
+        import sys
+        from helpers.core import files
+        for number in range(60):
+            entry = {"entries": {f"{sys.argv[2]}-{number}": "x" * 20_000}, "seconds": 0}
+            files.append_entry(sys.argv[1], entry, "Answers", 0)
+            files.read_entries(sys.argv[1])
+        """
+    path = tmp_path / "answers.jsonl"
+    command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
+    writers = [subprocess.Popen([*command, name], cwd=ROOT) for name in "ab"]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert len(files.Journal(path).entries) == 120
+
+
+def test_a_second_run_waits_for_the_first(tmp_path):
+    script = "import sys, time; from helpers.core import files\n"
+    script += "with files.locked(sys.argv[1]): print('held', flush=True); time.sleep(0.5)\n"
+    script += "    print('freed', flush=True)"
+    script = script.replace("print('held', flush=True); ", "\n    print('held', flush=True)\n    ")
+    lock = tmp_path / ".lock"
+    first = subprocess.Popen(
+        [sys.executable, "-c", script, str(lock)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdout.readline() == "held\n"
+    waited = []
+    with files.locked(lock, lambda: waited.append(True)):
+        assert waited == [True] and first.stdout.readline() == "freed\n"
+    first.wait()
+
+
+def test_messages_are_grouped_by_a_column_of_the_file_or_by_wording(tmp_path):
+    pilot = pilot_of(tmp_path / "p", ["a,order", "b,quote"] * 6)
+    texts = ["はい", "いい", "はい", "注文"]  # the shortest have no run of three characters
+    assert clusters.message_clusters(pilot, texts, [{}] * 4) == [0, 1, 0, 2]
+    beside = [{"thread": "9"}, {"thread": "7"}, {}, {"thread": "9"}]
+    assert clusters.message_clusters(pilot, texts, beside, "thread") == [0, 1, 2, 0]
+    with pytest.raises(CourseError, match="'tread' to group by; did you mean 'thread'"):
+        clusters.message_clusters(pilot, texts, beside, "tread")
