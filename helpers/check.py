@@ -31,21 +31,45 @@ def check() -> list[Requirement]:
         platform.python_version(),
         "install Python 3.11+ and run 'make clean' once",
     )
-    place = Requirement(True, "Google Colab", "yes" if colab.on_colab() else "no")
+    place = Requirement(True, "machine of", colab.host() or "your own")
     return [python, *_packages(), *_room(), *_number_format(), place]
 
 
 def _packages() -> Iterator[Requirement]:
+    if colab.host():
+        yield from _packages_of_a_host(colab.host())
+        return
     for name, wanted in colab.pinned().items():
-        try:
-            present = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            present = "missing"
-        ok: bool | None = present.split("+")[0] == wanted
-        if not ok and colab.on_colab() and present != "missing":
-            ok = None  # Colab keeps its own torch, numpy, pandas
+        present = _version(name)
         cure = "python -m pip install -r requirements.txt"
-        yield Requirement(ok, f"{name} {wanted}", present, cure)
+        yield Requirement(present.split("+")[0] == wanted, f"{name} {wanted}", present, cure)
+
+
+def _packages_of_a_host(host: str) -> Iterator[Requirement]:
+    """Colab's own torch, numpy and so on stay, which is a note; the first cell does the rest."""
+    installed = {each.metadata["Name"]: each.version for each in metadata.distributions()}
+    wanted, stays = colab.plan(installed)
+    tried = colab.tried()
+    for name, version in colab.pinned().items():
+        cure = f"{host}'s own stays; tried with {version} and {tried.get(name)}"
+        if name in wanted:
+            cure = "run the first cell of a chapter, then restart the session"
+            yield Requirement(False, f"{name} {version}", _version(name), cure)
+        elif name in stays:
+            same = stays[name].split("+")[0] == version
+            yield Requirement(True if same else None, f"{name} {version}", stays[name], cure)
+        elif _version(name) == version:
+            yield Requirement(True, f"{name} {version}", version)
+    if "torchao" in installed:
+        cure = "run the first cell of a chapter: PEFT refuses an old one"
+        yield Requirement(False, "no torchao", installed["torchao"], cure)
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"
 
 
 def _room() -> Iterator[Requirement]:

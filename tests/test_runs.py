@@ -6,7 +6,7 @@ import os
 import pytest
 from conftest import ROOT
 
-from helpers import CourseError, colab, course
+from helpers import CourseError, course
 from helpers.core import files, rows, runs, runtime
 from helpers.core.pilot import Pilot
 
@@ -137,41 +137,6 @@ def test_pictures_carry_the_values_they_show():
     assert words(plots.bars({"a": 3, "b": 55.5}, unit="rows")) == ["55.5 rows", "3 rows"]
     shares = {"rules": intervals.share([True, False]), "tuned": intervals.share([True] * 9)}
     assert words(plots.shares(shares, highlight="tuned")) == ["100.0%", "50.0%"]
-
-
-def test_colab_keeps_what_it_has_and_adds_what_it_lacks():
-    """Against the list of packages of a Colab machine, shortened to those that matter."""
-    installed = {
-        "torch": "2.11.0+cu128",
-        "numpy": "2.1.0",
-        "transformers": "5.15.0",
-        "peft": "0.20.0",
-        "accelerate": "1.14.0",
-        "pandas": "2.2.2",
-        "datasets": "4.0.0",
-        "torchao": "0.10.0",
-        "ipywidgets": "7.7.1",
-    }
-    wanted, constraints = colab.missing_packages(installed)
-    names = {w.split("==")[0] for w in wanted}
-    assert {"trl", "bitsandbytes", "datasets", "llguidance"} <= names
-    assert not names & {"torch", "numpy", "transformers", "ipywidgets", "jupyterlab"}
-    assert "torch==2.11.0+cu128" in constraints
-
-
-def test_colab_takes_torchao_out_and_elsewhere_nothing_happens(monkeypatch):
-    called = []
-    monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
-    monkeypatch.delenv("COLAB_GPU", raising=False)
-    assert colab.prepare(run=lambda *a, **k: called.append(a)) is None and called == []
-    monkeypatch.setenv("COLAB_RELEASE_TAG", "x")
-
-    class Old:
-        metadata, version = {"Name": "torchao"}, "0.10.0"
-
-    monkeypatch.setattr(colab.metadata, "distributions", lambda: [Old])
-    colab.prepare(run=lambda command, **k: called.append(command))
-    assert called[0][-1] == "torchao" and "uninstall" in called[0] and "install" in called[1]
 
 
 def test_one_variable_forces_32_bits(monkeypatch):
