@@ -439,3 +439,16 @@ def test_a_japanese_phrase_book(tmp_path):
     (tmp_path / "phrases.yaml").write_bytes("request: {}".encode("utf-16"))
     with pytest.raises(CourseError, match="not UTF-8"):
         phrase_book.read_phrase_book(pilot, tmp_path / "phrases.yaml")
+
+
+@pytest.mark.parametrize(
+    "language, named",
+    [("en", None), ("en-GB", None), ("ja", "Japanese"), ("de_AT", "German"), ("gsw", "gsw")],
+)
+def test_a_teacher_is_told_the_language_of_the_pilot(folder, language, named):
+    pilot = Pilot.load(folder).model_copy(update={"language": language, "about": "A shop."})
+    seeds = list(rows.load(pilot).train)
+    for recipe in (recipes.lamini, recipes.evolve, recipes.attributes):
+        said = recipes.first_prompt(recipe(pilot, seeds, 2))
+        assert "A shop." in said
+        assert ("written in" in said) is bool(named) and (not named or named in said)

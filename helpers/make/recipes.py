@@ -25,6 +25,15 @@ REFUSAL = re.compile(r"\b(as an ai|i'?m sorry, but|i cannot|language model)|\[[a
 WORD = r'word ::= [^ \n"{}\[\]<>]+' + "\n"
 
 
+def about_and_language(pilot: Pilot) -> str:
+    """The pilot's `about`, and the language to write in where that is not English."""
+    code = re.split("[-_]", pilot.language.lower())[0]
+    if code == "en":
+        return pilot.about
+    language = PROMPTS["languages"].get(code, pilot.language)
+    return f"{pilot.about} All messages are written in {language}.".strip()
+
+
 def lamini(
     pilot: Pilot, seeds: Rows, number: int, seed: int = 0, template: str = TEMPLATES["lamini"]
 ) -> list[dict]:
@@ -37,6 +46,7 @@ def lamini(
     if not pilot.labels:
         return []
     draw, plans, first = random.Random(seed), [], pilot.labels[0]
+    about = about_and_language(pilot)
     values = pilot.fields[first].values
     for i in range(number):
         value = values[i % len(values)]
@@ -51,7 +61,7 @@ def lamini(
         for row in parents:
             examples += f"- {_one_line(row[pilot.text])}\n"
         kind = value.replace("_", " ")
-        prompt = template.format(about=pilot.about, field=first, value=kind, examples=examples)
+        prompt = template.format(about=about, field=first, value=kind, examples=examples)
         request = {"prompt": prompt, "stop": ["\n"], "max_tokens": 60, "temperature": 0.7}
         plans.append(plan("lamini", parents, record, request, seed, i))
     return _versioned(plans, template)
@@ -66,7 +76,7 @@ def evolve(
     names the rewrites that failed.
     """
     draw, plans = random.Random(seed), []
-    system = f"You rewrite messages. {pilot.about} Write the message only."
+    system = f"You rewrite messages. {about_and_language(pilot)} Write the message only."
     for i in range(number):
         row = rows[i % len(rows)]
         change = PROMPTS["broader"]
@@ -150,7 +160,7 @@ def attributes(
         examples = ""
         for row in reversed(near):  # the nearest one last, where it weighs most
             examples += f"{_described(pilot, row)}\nMessage: {_one_line(row[pilot.text])}\n\n"
-        asked, about = _described(pilot, record), pilot.about
+        asked, about = _described(pilot, record), about_and_language(pilot)
         prompt = template.format(
             about=about, examples=examples, record=asked, tone=tone, length=length
         )
