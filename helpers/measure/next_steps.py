@@ -14,7 +14,7 @@ from helpers.measure.scoring import Scored, same_value, score
 ALPHA, POWER = 0.05, 0.8
 
 
-def verdict_words(gap: Comparison) -> str:
+def _verdict(gap: Comparison) -> str:
     """'better than', 'worse than' or 'not distinguishable from', by test and interval."""
     if gap.p >= ALPHA or gap.low <= 0 <= gap.high:
         return "not distinguishable from"
@@ -35,7 +35,7 @@ def next_steps(
     rows to label and to read comes from training rows alone, each answered out of its own fold.
     """
     gap = compare(tuned.exact, cheap.exact, seed)
-    words = verdict_words(gap)
+    words = _verdict(gap)
     steps = [f"The tuned model is {words} the best cheap way: {gap}."]
     kept = []
     for field, way in way_of.items():
