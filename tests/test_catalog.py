@@ -3,7 +3,10 @@
 import csv
 import re
 import shutil
+from decimal import Decimal
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
@@ -222,6 +225,51 @@ def test_a_region_is_read_or_refused():
     for odd in ("Japan", "Europe", "somewhere", "D"):
         with pytest.raises(CourseError, match="cannot be read; write a country code"):
             licensing.Use(region=odd)
+
+
+AMOUNTS = ["40,000,000", "40.000.000", "40 000 000", "4e7", "12 %", "-5", "", "四千万", b"4", [4]]
+AMOUNTS += [(4, 5), {"USD": 4}, {4}, 4j, -0.01, False, Decimal("NaN"), np.float64("nan")]
+
+
+@pytest.mark.parametrize("amount", AMOUNTS)
+def test_what_is_no_amount_is_refused_in_words(amount):
+    for name in ("revenue", "monthly_users"):
+        with pytest.raises(CourseError, match=f"{name} is .*; write a number that is not negative"):
+            licensing.Use("product", region="US", **{name: amount})
+
+
+def test_an_amount_of_another_library_counts_like_any_other():
+    for amount in (5e7, np.float64(5e7), np.int64(5e7), Fraction(50_000_000)):
+        use = licensing.Use("product", revenue=amount, region="US")
+        assert licensing.gate("LiquidAI/LFM2-1.2B", use=use).verdict == licensing.BLOCKED
+
+
+def test_codes_that_no_country_has_are_no_way_around_the_union():
+    for odd in ("UE", "SP", "SW", "JA", "EN", "XX", "D1", "ＤＥ", "U.S.", "Germny", "DE, FR"):
+        with pytest.raises(CourseError, match="cannot be read; write a country code"):
+            licensing.Use(region=odd)
+    for part in ("el", "RE", "mq", "AX"):
+        assert licensing.Use(region=part).region == "EU"
+    assert licensing.Use(region="uk").region == "GB"
+    for odd in (None, ["DE"], ("DE",), 276, float("nan")):
+        with pytest.raises(CourseError, match="region is .*; write a code in quotes"):
+            licensing.Use(region=odd)
+
+
+@pytest.mark.parametrize("odd", [None, 7, [None], [""], ["  "], [["embedded"]], float("nan"), b"x"])
+@pytest.mark.parametrize("part", ["teachers", "data", "judges"])
+def test_parts_that_name_nothing_are_refused_and_not_left_out(part, odd):
+    with pytest.raises(CourseError, match="write an id in quotes, or a list of them"):
+        licensing.gate("embedded", **{part: odd})
+
+
+def test_other_odd_arguments_in_a_sentence():
+    for odd in (None, ["embedded"], 7, "  "):
+        with pytest.raises(CourseError, match="needs a base model"):
+            licensing.gate(odd)
+    for odd in ({"by_tag": "no"}, {"by_tag": 0}, {"name": 7}, {"name": ["Llama-x"]}):
+        with pytest.raises(CourseError, match="by_tag is True or False, and name is a text"):
+            licensing.gate("embedded", **odd)
 
 
 def test_one_name_is_a_list_of_one():

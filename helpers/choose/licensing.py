@@ -1,6 +1,5 @@
 """The licence gate: may a model made from these parts be used like this? No legal advice."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -63,15 +62,17 @@ class Use:
 
 @cache
 def _region_code(place: str) -> str:
-    """`EU` for the Union and each of its members, else the country code in capitals."""
-    members = read_yaml(FOLDER / "eu_members.yaml")["members"]
-    union = ("EU", "European Union", *members, *members.values())
+    """`EU` for the Union, its members and their parts, else the country code in capitals."""
+    known = read_yaml(FOLDER / "eu_members.yaml")
+    members = known["members"]
+    union = ("EU", "European Union", *members, *members.values(), *known["parts"])
     if place.casefold() in map(str.casefold, union):
         return "EU"
-    if place and not re.fullmatch("[A-Za-z]{2}", place):
+    # a code that no country has may be a slip for one of the Union: UE, SP, SW
+    if place and place.upper() not in known["others"].split():
         cure = "write a country code of two letters such as JP, US or DE, or EU"
         raise CourseError(f"The region {place!r} cannot be read; {cure}.")
-    return place.upper()
+    return "GB" if place.upper() == "UK" else place.upper()
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,10 @@ def gate(
     use = use or Use()
     if not isinstance(use, Use):
         raise CourseError('use is a licensing.Use, for example Use("internal", revenue=4_000_000).')
-    if not str(base or "").strip():
-        raise CourseError("The gate needs a base model.")
+    if not isinstance(base, str) or not base.strip():
+        raise CourseError("The gate needs a base model: one id in quotes.")
+    if not isinstance(by_tag, bool) or not isinstance(name, str | None):
+        raise CourseError("by_tag is True or False, and name is a text in quotes.")
     row = find(base)
     # what the conditions of licences.yaml ask for; a model may stand under several licences at once
     base_licences = set(row["licence"].split(" + ")) if row else set()
@@ -145,11 +148,20 @@ def gate(
     lines: list[Line] = []
     parts = {"base": base, "teacher": teachers, "data": data, "judge": judges}
     for part, items in parts.items():
-        for item in [items] if isinstance(items, str) else items:
-            lines += _lines_of(part, str(item), facts)
+        for item in _ids(part, items):
+            lines += _lines_of(part, item, facts)
     lines = list(dict.fromkeys(lines))  # two parts may share an ancestor
     kinds = {line.verdict for line in lines}
     return LicenceVerdict(next(DECIDES[kind] for kind in DECIDES if kind in kinds), lines)
+
+
+def _ids(part: str, items: Any) -> list[str]:
+    """One id or several as a list; CourseError for anything else, which might stand for nothing."""
+    ids = [items] if isinstance(items, str) or not isinstance(items, Iterable) else list(items)
+    for one in ids:
+        if not isinstance(one, str) or not one.strip():
+            raise CourseError(f"{part} has {one!r}; write an id in quotes, or a list of them.")
+    return ids
 
 
 def _lines_of(part: str, name: str, facts: dict, seen: tuple = ()) -> list[Line]:
@@ -231,11 +243,12 @@ def _holds(condition: str, wanted: Any, facts: dict) -> bool | str:
         case "commercial" | "multimodal":
             return facts[condition] == wanted
         case "users_over":
-            return facts["monthly_users"] > wanted
+            return bool(facts["monthly_users"] > wanted)  # NumPy has a True of its own
         case "revenue_over":
             amount, revenue, currency = wanted["amount"], facts["revenue"], wanted["currency"]
             if revenue is not None and facts["currency"] == currency:
-                return revenue > amount or (revenue == amount and wanted.get("inclusive", False))
+                reached = revenue == amount and wanted.get("inclusive", False)
+                return bool(revenue > amount or reached)
             asked = f"the revenue in {currency}, not {facts['currency']}"
             if revenue is None:
                 asked = f"the whole company's yearly revenue in {currency}"
