@@ -9,6 +9,7 @@ import textwrap
 import pytest
 from conftest import ROOT
 
+from benchmarks import generated_pilots
 from helpers import CourseError, course
 from helpers.agree import clusters
 from helpers.core import files, rows, runtime
@@ -233,3 +234,23 @@ def test_messages_are_grouped_by_a_column_of_the_file_or_by_wording(tmp_path):
     assert clusters.message_clusters(pilot, texts, beside, "thread") == [0, 1, 2, 0]
     with pytest.raises(CourseError, match="'tread' to group by; did you mean 'thread'"):
         clusters.message_clusters(pilot, texts, beside, "tread")
+
+
+def test_pilots_made_by_chance_run_through_and_lose_nothing(tokenizer, monkeypatch):
+    """The first of the hundred that benchmarks/generated_pilots.py tries and records."""
+    counts = generated_pilots.try_all(8, tokenizer)
+    assert counts["generated"] == 8 and counts["refused"] < 8 and counts["asked"] > 60
+    for name in ("tracebacks", "silent_losses", "false_refusals", "damage_not_named"):
+        assert counts[name] == 0
+    # the same pilots, with a reader that drops a row or takes a mistake for granted
+    monkeypatch.setattr(rows, "_without_leaks", lambda pilot, tables, notes: tables["train"][1:])
+    monkeypatch.setattr(rows, "_problems", lambda *args: [])
+    broken = generated_pilots.try_all(3, tokenizer)
+    assert broken["silent_losses"] >= 3
+
+
+def test_recorded_counts_of_the_hundred_pilots():
+    page = json.loads((ROOT / "data/reference/results/everywhere.json").read_text())
+    figures = {figure["name"]: figure["value"] for figure in page["figures"]}
+    assert figures["pilots.generated"] == 100
+    assert figures["pilots.tracebacks"] == figures["pilots.silent_losses"] == 0
