@@ -246,7 +246,7 @@ def test_pilots_made_by_chance_run_through_and_lose_nothing(tokenizer, monkeypat
     monkeypatch.setattr(rows, "_without_leaks", lambda pilot, tables, notes: tables["train"][1:])
     monkeypatch.setattr(rows, "_problems", lambda *args: [])
     broken = generated_pilots.try_all(3, tokenizer)
-    assert broken["silent_losses"] >= 3
+    assert broken["silent_losses"] >= 2
 
 
 def test_recorded_counts_of_the_hundred_pilots():
