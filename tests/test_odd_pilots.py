@@ -15,6 +15,7 @@ from helpers.agree import clusters
 from helpers.core import files, rows, runtime
 from helpers.core.pilot import Pilot
 from helpers.core.runtime import PROFILES
+from helpers.measure import confidence, harness
 
 LABELS = "name: odd\ntext: message\nfields:\n  kind: {type: label, values: [order, quote]}\n"
 
@@ -254,3 +255,29 @@ def test_recorded_counts_of_the_hundred_pilots():
     figures = {figure["name"]: figure["value"] for figure in page["figures"]}
     assert figures["pilots.generated"] == 100
     assert figures["pilots.tracebacks"] == figures["pilots.silent_losses"] == 0
+
+
+NAMES = """
+name: odd
+text: message
+fields:
+  注文番号: {type: span, optional: true}
+  größe: {type: label, values: [order, quote], optional: true}
+"""
+
+
+def test_names_in_any_script_are_found_where_the_model_writes_them(tmp_path, tokenizer):
+    """Their escaped form would be another text: other places, another prompt than in training."""
+    lines = ["send A1,A1,order", "what,,quote", "nothing,,"] * 4
+    pilot = pilot_of(tmp_path / "p", lines, NAMES, header="message,注文番号,größe")
+    data = rows.load(pilot)
+    answer = pilot.answer(data.test[0])
+    places = confidence.field_places(pilot, answer)
+    assert {name: answer[a:b] for name, (a, b) in places.items()} == {
+        "注文番号": '"A1"',
+        "größe": '"order"',
+    }
+    docs = harness.label_docs(pilot, list(data.test), tokenizer)
+    for row, doc in zip(data.test, docs, strict=True):
+        right = doc["choices"][doc["answer"]]
+        assert (doc["prompt"] + right).endswith(pilot.answer(row))

@@ -79,7 +79,7 @@ def field_places(pilot: Pilot, answer: str) -> dict[str, tuple[int, int]] | None
         return None
     places, place = {}, 1  # behind the brace
     for name, value in record.items():
-        start = place + len(json.dumps(name)) + 2
+        start = place + len(json.dumps(name, ensure_ascii=False)) + 2
         end = start + len(json.dumps(value, ensure_ascii=False))
         places[name] = start, end
         place = end + 2

@@ -59,9 +59,10 @@ def label_docs(pilot: Pilot, rows: Sequence[dict], tokenizer, max_length: int = 
             )
         text = row[pilot.text]
         begun = answers.prompt(pilot, tokenizer, text, full=False, max_length=max_length) + "{"
-        for field in fields[: fields.index(name)]:
-            begun += f"{json.dumps(field)}: {json.dumps(row[field], ensure_ascii=False)}, "
-        prompt = f"{begun}{json.dumps(name)}:"
+        before = {field: row[field] for field in fields[: fields.index(name)]}
+        # written as Pilot.answer writes it, names in any script, too
+        known = json.dumps(before | {name: None}, ensure_ascii=False)
+        prompt = begun + known.removeprefix("{").removesuffix(" null}")
         answer = values.index(row[name])
         docs.append({"id": str(row["id"]), "prompt": prompt, "choices": choices, "answer": answer})
     return docs
