@@ -227,6 +227,22 @@ def test_a_second_run_waits_for_the_first(tmp_path):
     first.wait()
 
 
+def test_make_course_holds_its_folder_while_it_runs(folder, monkeypatch, tmp_path):
+    """A second `make course` of the pilot waits, whatever it is going to run."""
+    lock = tmp_path / "runs/small/smoke/.lock"
+    taken = []
+
+    def try_to_take(*args):
+        with open(lock, "ab") as file, pytest.raises(OSError):
+            files._lock(file, wait=False)
+        taken.append(True)
+
+    monkeypatch.setattr(course, "_run", try_to_take)
+    assert course.main(["--pilot", str(folder), "--profile", "smoke"]) == 0 and taken == [True]
+    with open(lock, "ab") as file:
+        files._lock(file, wait=False)  # free again
+
+
 def test_messages_are_grouped_by_a_column_of_the_file_or_by_wording(tmp_path):
     pilot = pilot_of(tmp_path / "p", ["a,order", "b,quote"] * 6)
     texts = ["はい", "いい", "はい", "注文"]  # the shortest have no run of three characters
