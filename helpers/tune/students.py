@@ -34,7 +34,7 @@ SETTINGS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "max_length": 256,  # tokens of a pack, or of the longest row where that is more
     "max_prompt_length": 512,  # a longer message is cut
-    "max_new_tokens": 64,
+    "max_new_tokens": 64,  # or what the longest answer in training takes, and some more
     "packing": True,
     "batch_size": 1,
     "answer_only": False,  # see training.AnswerSFTTrainer
@@ -176,7 +176,7 @@ def stored_or_trained(
 
     It answers as chapter 00's does, under its stored adapter. None when it is not trained yet.
     """
-    rows, settings = next(iter(job.sets.values())), job.all_settings()
+    rows = next(iter(job.sets.values()))
     name = f"seed_{job.seed}_{job.key(pilot)}"  # of the same rows, steps and settings only
     try:
         return run.stored_answers(run.chapter, name, [row[pilot.text] for row in rows]).texts
@@ -186,9 +186,16 @@ def stored_or_trained(
     folder = run.path(f"seed_{job.seed}")
     model, tokenizer, _ = train_student(pilot, job, here, folder)
     training.save_adapter(model, folder / "adapter")
-    limits = {"max_length": here.profile.max_length, "max_new_tokens": settings["max_new_tokens"]}
+    room = _room_for_an_answer(pilot, tokenizer, job)
+    limits: dict[str, Any] = {"max_length": here.profile.max_length, "max_new_tokens": room}
     at = run.path(f"answers/{name}")
     return answers.generate(model, tokenizer, pilot, rows, at, **limits).texts
+
+
+def _room_for_an_answer(pilot: Pilot, tokenizer: Any, job: StudentJob) -> int:
+    """Tokens that an answer may take; records in Japanese take twice as many as in English."""
+    longest = max(len(tokenizer(pilot.answer(row)).input_ids) for row in job.rows)
+    return max(job.all_settings()["max_new_tokens"], longest + 16)
 
 
 def scored_answers(
@@ -238,7 +245,7 @@ def measure_student(
         model = _merged(pilot, model, here, folder / "adapter")
 
     def scored(asked: Pilot, rows: Any, name: str) -> scoring.Scored:
-        limits = settings["max_prompt_length"], settings["max_new_tokens"]
+        limits = settings["max_prompt_length"], _room_for_an_answer(pilot, tokenizer, job)
         at = folder / name
         _, result = scored_answers(asked, model, tokenizer, rows, at, here, *limits)
         return result
