@@ -10,9 +10,12 @@ import jinja2
 from helpers import ROOT
 from helpers.core.text import visible
 
-# what Markdown, HTML in it, or MathJax would not show as it stands: marks anywhere, and those that
-# count at the start of a line or between words
-MARKS = re.compile(r"[&<>\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|://|^[-+#=]+(?=\s|$)|(?<=^\d)[.)](?=\s|$)")
+# what Markdown, HTML in it, or MathJax would not show as it stands: marks anywhere, between words,
+# and at the start of a line
+MARKS = re.compile(
+    r"[&<>\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|://"
+    r"|^\s*[-+#=]+(?=\s|$)|^\s*\d+[.)](?=\s|$)"
+)
 
 
 def _as_text(value: Any) -> Any:
@@ -25,13 +28,14 @@ def _as_markdown(value: Any) -> Any:
     if type(value) is not str:
         return value
     # numbers for the marks: a backslash in front would itself be a mark to MathJax
-    line = MARKS.sub(_numbered, " ".join(visible(value).split()))
+    line = MARKS.sub(_numbered, re.sub(r"\s+", " ", visible(value)))
     # MathJax looks at the finished page, where a tag between the marks makes them text
     return re.sub("&#(36|92);", r"<span>&#\1;</span>", line)
 
 
 def _numbered(match: re.Match) -> str:
-    return "".join(f"&#{ord(mark)};" for mark in match.group())
+    kept = (mark if mark.isalnum() or mark == " " else f"&#{ord(mark)};" for mark in match.group())
+    return "".join(kept)
 
 
 def _environment(autoescape: bool, finalize: Any) -> jinja2.Environment:
