@@ -6,6 +6,7 @@ import pytest
 from conftest import PILOT, ROOT
 
 from helpers import CourseError
+from helpers.ask import answers
 from helpers.core.pilot import Pilot
 from helpers.make.grammar import record_grammar
 
@@ -35,6 +36,10 @@ def loaded(tmp_path, text):
         (("text: message", "text: message\ntext: mail"), ["line 4", "'text' stands there twice"]),
         (("'PO-\\d{4}'", '"\\bPO"'), ["control character", "single quotes"]),
         (("product: {", "annotator: {"), ["'annotator' is taken"]),
+        (
+            ("type: pattern,", "type: pattern, whole_words: true,"),
+            ["'whole_words' belongs to span"],
+        ),
         (("[order, quote]", "[order, quote?]"), ["line 5", "needs quotes"]),
     ],
 )
@@ -65,17 +70,6 @@ def test_the_bundled_pilots_load():
     assert len(yaml.strip().splitlines()) <= 10
 
 
-def accepts(tokenizer, grammar, answer):
-    import llguidance.hf
-    from llguidance import LLMatcher
-    from llguidance.gbnf_to_lark import gbnf_to_lark
-
-    matcher = LLMatcher(llguidance.hf.from_tokenizer(tokenizer), gbnf_to_lark(grammar))
-    assert not matcher.get_error()
-    ids = tokenizer(answer, add_special_tokens=False).input_ids
-    return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
-
-
 MESSAGE = 'Hi,\nthe "HP-40" hydraulic pump on PO-1234 (not PO-99) leaks. 3/4" Ölfilter?'
 
 
@@ -98,8 +92,9 @@ def test_the_grammar_only_lets_true_copies_through(
     folder, tokenizer, intent, product, order_id, good
 ):
     pilot = Pilot.load(folder)
+    pilot.fields["product"].whole_words = True
     answer = pilot.answer({"intent": intent, "product": product, "order_id": order_id})
-    assert accepts(tokenizer, record_grammar(pilot, MESSAGE), answer) is good
+    assert answers.accepts(pilot, tokenizer, MESSAGE, answer) is good
 
 
 def test_llama_cpp_takes_the_same_grammar(folder, embedded):
@@ -108,10 +103,10 @@ def test_llama_cpp_takes_the_same_grammar(folder, embedded):
     from helpers.ask.server import llama_server
 
     pilot = Pilot.load(folder)
-    with llama_server(embedded.gguf, parallel=2, context=1024) as address:
+    asked = [(MESSAGE, True), ("?!", True), (MESSAGE, False), ("私は東京に行きます。", False)]
+    with llama_server(embedded.gguf, parallel=1, context=1024) as address:
         client = openai.OpenAI(base_url=address, api_key="none")
-        records = []
-        for message in (MESSAGE, "?!"):
+        for message, pilot.fields["product"].whole_words in asked:
             reply = client.chat.completions.create(
                 model="default",
                 messages=pilot.chat(message, full=False),
@@ -119,11 +114,11 @@ def test_llama_cpp_takes_the_same_grammar(folder, embedded):
                 max_tokens=160,
                 extra_body={"grammar": record_grammar(pilot, message)},
             )
-            records.append(json.loads(reply.choices[0].message.content))
-    first, second = records
-    assert list(first) == list(pilot.fields) and first["intent"] in ("order", "quote")
-    assert first["product"] is None or first["product"] in MESSAGE
-    assert second["product"] is None and second["order_id"] is None
+            record = json.loads(reply.choices[0].message.content)
+            assert list(record) == list(pilot.fields) and record["intent"] in ("order", "quote")
+            assert record["product"] is None or record["product"] in message
+            if message == "?!":
+                assert record["product"] is None and record["order_id"] is None
 
 
 def test_a_shared_start_read_once_gives_the_same_answers(folder, tiny, tokenizer, monkeypatch):
@@ -131,7 +126,6 @@ def test_a_shared_start_read_once_gives_the_same_answers(folder, tiny, tokenizer
     import torch
     from transformers import AutoModelForCausalLM
 
-    from helpers.ask import answers
     from helpers.core import rows
 
     pilot = Pilot.load(folder)
@@ -167,7 +161,6 @@ def answering(folder, tiny, tokenizer):
     """(pilot, rows, model, ask): `ask(rows, **settings)` answers with a model of random weights."""
     from transformers import AutoModelForCausalLM
 
-    from helpers.ask import answers
     from helpers.core import rows
 
     pilot = Pilot.load(folder)
@@ -194,8 +187,6 @@ def test_a_held_answer_is_always_a_whole_record(answering):
 def test_an_answer_belongs_to_its_text_and_to_nothing_else(answering, monkeypatch):
     """Other ids, another order, a row less: the same answers. Another text or weight: none."""
     import torch
-
-    from helpers.ask import answers
 
     pilot, test, model, ask = answering
     first = ask(test)
@@ -248,8 +239,6 @@ def test_a_model_that_scores_more_ids_than_its_tokenizer_has(answering, tokenize
 
 def test_a_tokenizer_without_a_pad_token(answering, tiny, tmp_path):
     from transformers import AutoTokenizer
-
-    from helpers.ask import answers
 
     pilot, test, model, ask = answering
     bare = AutoTokenizer.from_pretrained(tiny)

@@ -17,7 +17,6 @@ import llguidance.hf
 import numpy as np
 import torch
 from llguidance import LLMatcher
-from llguidance.gbnf_to_lark import gbnf_to_lark
 from transformers import AutoTokenizer, LogitsProcessor
 
 from helpers import CourseError
@@ -26,9 +25,8 @@ from helpers.ask.progress import progress
 from helpers.choose import models
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
-from helpers.make.grammar import record_grammar
+from helpers.make.grammar import lark_grammar, record_grammar
 
-GRAMMAR_CHARACTERS = 4000  # of a message; a longer one makes a grammar that takes seconds to read
 SHARED_START = 64  # tokens; a shorter common start is not worth reading on its own
 SURPRISE_BATCH = 8  # rows; in other company 16 bits round to figures about 1 % away
 
@@ -52,8 +50,24 @@ def _refuse_without_template(tokenizer) -> None:
 
 
 @lru_cache(maxsize=2)  # reading a vocabulary takes a second
-def _vocabulary(tokenizer):
+def vocabulary(tokenizer: Any) -> Any:
+    """The tokens as llguidance reads them, for `len(tokenizer)` ids."""
     return llguidance.hf.from_tokenizer(tokenizer, n_vocab=len(tokenizer))
+
+
+def _matcher(tokenizer, grammar: str) -> LLMatcher:
+    matcher = LLMatcher(vocabulary(tokenizer), lark_grammar(grammar))
+    if matcher.get_error():
+        reason = matcher.get_error().splitlines()[0]
+        raise CourseError(f"The pilot's grammar was refused: {reason}")
+    return matcher
+
+
+def accepts(pilot: Pilot, tokenizer: Any, text: str, answer: str) -> bool:
+    """Whether the grammar of this message lets the model write exactly this answer."""
+    matcher = _matcher(tokenizer, record_grammar(pilot, text))
+    ids = tokenizer(answer, add_special_tokens=False).input_ids
+    return matcher.consume_tokens(ids) and matcher.is_accepting()
 
 
 class HoldToGrammar(LogitsProcessor):
@@ -61,13 +75,7 @@ class HoldToGrammar(LogitsProcessor):
 
     def __init__(self, tokenizer, grammars: Sequence[str], prompt_length: int) -> None:
         self.prompt_length, self.end = prompt_length, tokenizer.eos_token_id
-        self.matchers = []
-        for grammar in grammars:
-            matcher = LLMatcher(_vocabulary(tokenizer), gbnf_to_lark(grammar))
-            if matcher.get_error():
-                reason = matcher.get_error().splitlines()[0]
-                raise CourseError(f"The pilot's grammar was refused: {reason}")
-            self.matchers.append(matcher)
+        self.matchers = [_matcher(tokenizer, grammar) for grammar in grammars]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The scores of shape (rows, ids), -inf where the grammar of the row does not go on."""
@@ -151,6 +159,8 @@ def generate(
     or setting never finds them, another row number always does.
     """
     grammar_kind = [pilot.copies, pilot.model_dump(mode="json")["fields"]]
+    if any(spec.type == "span" and not spec.whole_words for spec in pilot.fields.values()):
+        grammar_kind.append("spans of any characters")
     chat, limits = pilot.chat("", list(shots), full), [max_length, max_new_tokens]
     weights = hash_of_weights(model)  # a name or a path would not notice another training
     made_from = fingerprint(weights, tokenizer.chat_template, chat, grammar_kind, limits, True)
@@ -171,10 +181,13 @@ def generate(
                 for key in batch:
                     message = text_of[key]
                     prompts.append(prompt(pilot, tokenizer, message, shots, full, max_length))
-                    grammars.append(record_grammar(pilot, message[:GRAMMAR_CHARACTERS]))
+                    grammars.append(record_grammar(pilot, message))
                 inputs, start = _inputs(model, tokenizer, prompts, start)
                 answers = _greedy(model, tokenizer, inputs, grammars, max_new_tokens)
                 journal.add(dict(zip(batch, answers)), time.perf_counter() - clock)
+    except KeyboardInterrupt:
+        what = f"Stopped: {len(journal.entries)} answers are kept"
+        raise CourseError(f"{what}. Run the cell again to go on.") from None
     except torch.OutOfMemoryError:
         kept = f"{len(journal.entries)} answers are kept"
         cure = f"Lower batch_size (now {batch_size}) and run the cell again"

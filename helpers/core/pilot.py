@@ -12,9 +12,14 @@ from helpers import CourseError
 from helpers.core.files import read_yaml
 from helpers.core.text import CONTROL, pydantic_sentences
 
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,59}")
 # columns that the course itself writes beside a record
 TAKEN = ("id", "tags", "annotator", "simulated", "recipe", "teacher", "licence")
+
+
+def _is_name(name: str) -> bool:
+    """Whether a name can stand in file names and tables: letters of any script first."""
+    # an identifier of Python: letters with their marks, digits, _
+    return len(name) < 61 and name[:1] != "_" and name.replace("-", "_").isidentifier()
 
 
 class FieldSpec(BaseModel):
@@ -25,6 +30,8 @@ class FieldSpec(BaseModel):
     values: list[str] = []  # of a label
     regex: str = ""
     optional: bool = False
+    # of a span: it starts with a word and cuts none; not in what names recorded answers
+    whole_words: bool = Field(default=False, exclude=True)
     about: str = ""
 
     @field_validator("values", mode="before")
@@ -42,11 +49,27 @@ class FieldSpec(BaseModel):
     def _complete(self) -> "FieldSpec":
         if self.type != "label" and self.values:
             raise ValueError(f"'values' belongs to label fields, this one is a {self.type}")
+        if self.type != "span" and self.whole_words:
+            raise ValueError(f"'whole_words' belongs to span fields, this one is a {self.type}")
         if self.type == "label":
             self._check_values()
         if self.type == "pattern":
             self._check_regex()
         return self
+
+    def matches(self, text: str) -> list[str]:
+        """What a pattern finds in a text, each once, in order: the only values it can have."""
+        found = [match.group() for match in re.finditer(self.regex, text)]
+        return [value for value in dict.fromkeys(found) if value]
+
+    def cuts_words(self, value: str, text: str) -> bool:
+        """Whether a span of `whole_words` begins or ends inside a word, wherever it stands."""
+        if not self.whole_words:
+            return False
+        if not re.fullmatch(r"\w(.*\S)?", value, re.DOTALL):
+            return True
+        end = r"(?!\w)" if re.match(r"\w", value[-1]) else ""
+        return not re.search(rf"(?<!\w){re.escape(value)}{end}", text)
 
     def _check_values(self) -> None:
         if len(self.values) < 2:
@@ -99,14 +122,14 @@ class Pilot(BaseModel):
     @field_validator("name")
     @classmethod
     def _folder_name(cls, name: str) -> str:
-        if not NAME.fullmatch(name):
+        if not _is_name(name):
             raise ValueError("use letters, digits, - and _ only: it names the folder under runs/")
         return name
 
     @model_validator(mode="after")
     def _consistent(self) -> "Pilot":
         for name in self.fields:
-            if not NAME.fullmatch(name):
+            if not _is_name(name):
                 raise ValueError(f"the field name {name!r} may have letters, digits, - and _ only")
             if name == self.text or name in TAKEN:
                 taken = f"is taken: it is the text column, or one of {', '.join(TAKEN)}"

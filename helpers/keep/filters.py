@@ -47,6 +47,10 @@ def copied(pilot: Pilot) -> Filter:
             return f"{name} {value!r} does not match {spec.regex}"
         if not value or value not in text:
             return f"{name} {value!r} does not stand in the message"
+        if spec.type == "pattern" and value not in spec.matches(text):
+            return f"{name} {value!r} is a part of what {spec.regex} finds"
+        if spec.cuts_words(value, text):
+            return f"{name} {value!r} cuts a word"
         return None
 
     return field_filter("copied", pilot, check)
