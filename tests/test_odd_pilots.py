@@ -8,6 +8,8 @@ import textwrap
 
 import pytest
 from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from benchmarks import generated_pilots
 from helpers import CourseError, course
@@ -290,3 +292,51 @@ def test_names_in_any_script_are_found_where_the_model_writes_them(tmp_path, tok
     for row, doc in zip(data.test, docs, strict=True):
         right = doc["choices"][doc["answer"]]
         assert (doc["prompt"] + right).endswith(pilot.answer(row))
+
+
+SPICE = [
+    "\0",
+    '"',
+    "\n",
+    "\r",
+    ",",
+    ";",
+    "\t",
+    "{",
+    "[",
+    "null",
+    "NaN",
+    ":",
+    "- ",
+    "? ",
+    "&a ",
+    "*a",
+]
+SPICE += ["!!python/name:os ", "<<: ", "| ", "%", "@", "2024-01-01", "\u2028", "# ", "'", "\\ud800"]
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    name=st.sampled_from(["pilot.yaml", "test.csv", "test.jsonl"]),
+    at=st.integers(0, 400),
+    cut=st.integers(0, 12),
+    put=st.one_of(st.sampled_from(SPICE), st.binary(max_size=3)),
+)
+def test_a_damaged_file_is_read_or_refused_in_one_sentence(tmp_path_factory, name, at, cut, put):
+    pilot = pilot_of(
+        tmp_path_factory.mktemp("odd") / "p",
+        ["send please,order", "what does it cost,quote"] * 6,
+    )
+    path = pilot.folder / name
+    if name == "test.jsonl":
+        lines = [json.dumps(row) + "\n" for row in rows.load(pilot).test]
+        path.write_text("".join(lines))
+        (pilot.folder / "test.csv").unlink()
+    data = path.read_bytes()
+    at %= len(data)
+    put = put.encode() if isinstance(put, str) else put
+    path.write_bytes(data[:at] + put + data[at + cut :])
+    try:
+        rows.load(Pilot.load(pilot.folder))
+    except CourseError as problem:
+        assert "\n" not in str(problem) and str(problem).endswith((".", "?"))

@@ -17,7 +17,7 @@ import yaml
 
 from helpers import CourseError
 from helpers.core.encodings import NAMES, told_encoding, utf_16
-from helpers.core.text import normalised
+from helpers.core.text import CONTROL, normalised
 
 # a spreadsheet runs a cell that begins like this; behind apostrophes it is text
 FORMULA = re.compile(r"'*(\s*[-=+@＝＋－＠]|[\t\r\n])")
@@ -149,6 +149,10 @@ class _OnceLoader(yaml.SafeLoader):
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file; CourseError names the line of a mistake."""
     text = _read_text(path)
+    control = CONTROL.search(text)
+    if control:
+        line = text.count("\n", 0, control.start()) + 1
+        raise CourseError(f"{path.name} line {line} has a control character; delete it.")
     try:
         return yaml.load(text, Loader=_OnceLoader)
     except yaml.YAMLError as problem:
