@@ -6,17 +6,23 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, ACCENT, SOFT = "#22313f", "#c8553d", "#9fb3c8"
 # spines, sizes, and the colours of lines and stacks in their order
 STYLE = Path(__file__).with_name("course.mplstyle")
+# for letters that Matplotlib's own font lacks; one of them is on most machines that write these
+WIDE_FONTS = ("Noto Sans CJK JP", "Hiragino Sans", "Yu Gothic", "Meiryo", "IPAexGothic")
+WIDE_FONTS += ("Noto Sans JP", "PingFang SC", "Microsoft YaHei", "Malgun Gothic", "Leelawadee UI")
 
 
 def new_axes(width: float = 7.0, height: float = 2.6) -> tuple[Figure, Axes]:
     """An empty picture in the style of the course; `width` and `height` in inches."""
     plt.style.use(STYLE)
+    known = font_manager.get_font_names()
+    plt.rcParams["font.family"] = ["DejaVu Sans", *[font for font in WIDE_FONTS if font in known]]
     return plt.subplots(figsize=(width, height))
 
 
