@@ -1,6 +1,7 @@
 """The course's pictures: dots with intervals, bars with their values, lines."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,33 @@ from matplotlib.figure import Figure
 INK, ACCENT, SOFT = "#22313f", "#c8553d", "#9fb3c8"
 # spines, sizes, and the colours of lines and stacks in their order
 STYLE = Path(__file__).with_name("course.mplstyle")
-# for letters that Matplotlib's own font lacks; one of them is on most machines that write these
-WIDE_FONTS = ("Noto Sans CJK JP", "Hiragino Sans", "Yu Gothic", "Meiryo", "IPAexGothic")
-WIDE_FONTS += ("Noto Sans JP", "PingFang SC", "Microsoft YaHei", "Malgun Gothic", "Leelawadee UI")
+# files of fonts with the letters that Matplotlib's own lacks; one is on most machines that need it
+WIDE_FONTS = (
+    "NotoSansCJK-Regular",
+    "NotoSansCJKjp-Regular",
+    "ヒラギノ角ゴシック W3",
+    "YuGothR",
+    "meiryo",
+)
+WIDE_FONTS += ("msgothic", "ipaexg", "NotoSansJP-Regular", "PingFang", "msyh", "malgun")
 
 
 def new_axes(width: float = 7.0, height: float = 2.6) -> tuple[Figure, Axes]:
     """An empty picture in the style of the course; `width` and `height` in inches."""
     plt.style.use(STYLE)
-    known = font_manager.get_font_names()
-    plt.rcParams["font.family"] = ["DejaVu Sans", *[font for font in WIDE_FONTS if font in known]]
+    plt.rcParams["font.family"] = _fonts()
     return plt.subplots(figsize=(width, height))
+
+
+@cache
+def _fonts() -> list[str]:
+    """Matplotlib's own font, and behind it one with Japanese letters where this machine has it."""
+    # Matplotlib's list of fonts is as old as its cache: the files say what is there now
+    for path in sorted(font_manager.findSystemFonts()):
+        if Path(path).stem in WIDE_FONTS:
+            font_manager.fontManager.addfont(path)
+            return ["DejaVu Sans", font_manager.FontProperties(fname=path).get_name()]
+    return ["DejaVu Sans"]
 
 
 def shares(named: Mapping[str, Any], title: str = "", highlight: str | None = None) -> Figure:
