@@ -169,7 +169,7 @@ class Made:
         self.damage = self.draw.choice(possible)
         place = self.draw.randrange(1, len(table))
         self.damaged_row = place
-        self.place = f"row {place + (1 if self.form == 'jsonl' else 2)}"
+        self.place = f"line {place + 1}" if self.form == "jsonl" else f"row {place + 2}"
         if self.damage == "repeated id":
             table[place]["id"] = table[place - 1]["id"]
         if self.damage == "wrong label":

@@ -120,8 +120,16 @@ def test_a_missing_id_never_takes_the_id_of_another_row(tmp_path):
         for n in range(12)
     ]
     (pilot.folder / "test.csv").unlink()
-    (pilot.folder / "test.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert rows.load(pilot).test["id"][:4] == ["2", "row 2", "3", "13"]
+    lines[5] |= {"tags": ["a", "b"], "thread": 7, "more": {"a": None}}
+    path = pilot.folder / "test.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    data = rows.load(pilot)
+    assert data.test["id"][:4] == ["2", "row 2", "3", "13"] and data.test["tags"][5] == '["a", "b"]'
+    assert data.metadata["test"][5] == {"thread": "7", "more": '{"a": null}'}
+    lines[5] |= {"id": "2", "kind": 1}
+    path.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(CourseError, match="test.jsonl line 6: .*'2' stands in line 1 already"):
+        rows.load(pilot)
 
 
 def test_hints_for_numbers_that_a_spreadsheet_changed(tmp_path):

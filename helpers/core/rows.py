@@ -106,6 +106,7 @@ def _checked(pilot: Pilot, path: Path, split: str, notes: list[str]) -> list[dic
     _check_columns(pilot, rows, name, split)
     mistakes, clean, controls, formulas, spaces = [], [], 0, 0, 0
     row_of_id: dict[str, int] = {}
+    row_or_line = "row" if path.suffix == ".csv" else "line"
     _number_rows_without_id(rows)
     for number, row in rows:
         new, changed, trimmed = _cleaned(pilot, row)
@@ -113,8 +114,8 @@ def _checked(pilot: Pilot, path: Path, split: str, notes: list[str]) -> list[dic
         problems = _problems(pilot, new, split)
         first = row_of_id.setdefault(new["id"], number)
         if first != number:
-            problems.append(f"the id {new['id']!r} stands in row {first} already.")
-        mistakes += [f"{name} row {number}: {problem}" for problem in problems]
+            problems.append(f"the id {new['id']!r} stands in {row_or_line} {first} already.")
+        mistakes += [f"{name} {row_or_line} {number}: {problem}" for problem in problems]
         controls, spaces = controls + changed, spaces + trimmed
         formulas += bool(FORMULA.match(str(new[pilot.text])))
     if len(mistakes) > 5:  # five are enough to see what kind of mistake it is
@@ -153,22 +154,29 @@ def _number_rows_without_id(rows: list[tuple[int, dict]]) -> None:
 
 def _cleaned(pilot: Pilot, row: dict) -> tuple[dict, bool, bool]:
     """The row as everything else sees it; were control characters, or spaces, taken out?"""
+    row, changed, trimmed = dict(row), False, False
+    for name, value in row.items():
+        if isinstance(value, str) and CONTROL.search(value):
+            row[name], changed = CONTROL.sub(" ", value), True
     new: dict[str, Any] = {"id": str(row["id"])}
-    changed = trimmed = False
     for name in (pilot.text, *pilot.fields):
         value = row.get(name)
-        if isinstance(value, str) and CONTROL.search(value):
-            value, changed = CONTROL.sub(" ", value), True
         if name != pilot.text and isinstance(value, str) and value not in pilot.fields[name].values:
             trimmed = trimmed or value != value.strip()
             value = value.strip()
         new[name] = None if value == "" else value
-    new["tags"] = row.get("tags") or ""
+    new["tags"] = _as_text(row.get("tags"))
     for name, value in row.items():
         if name not in new and value not in (None, ""):
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            new.setdefault(BESIDE, {})[name] = text
+            new.setdefault(BESIDE, {})[name] = CONTROL.sub(" ", _as_text(value))
     return new, changed, trimmed
+
+
+def _as_text(value: Any) -> str:
+    """What JSONL may hold in a column that nobody checks, as one type."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _problems(pilot: Pilot, row: dict, split: str) -> list[str]:
