@@ -1,27 +1,33 @@
-"""What strangers wrote is shown as text: on pages, in tables, widgets, pictures, workbooks and CSV files."""
+"""Text stays text on every page, in tables, widgets and spreadsheets; two at once; Ctrl-C."""
 
 import csv
 import html
 import json
+import os
 import re
 import shutil
+import signal
 import string
 import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from xml.etree import ElementTree
 
+import psutil
 import pytest
 import yaml
+from conftest import ROOT
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from test_evaluation_report import PNG, facts
 from test_money import STEPS, WAYS, made
 
-from helpers import course
+from helpers import CourseError, course
 from helpers.agree import report
 from helpers.agree.bar import Bar, bar_page
+from helpers.ask import answers
 from helpers.choose import picker
 from helpers.core import plots, rows, runtime
 from helpers.core.files import numbered_rows, write_csv
@@ -356,3 +362,117 @@ def test_sliders_take_their_names_for_text(monkeypatch):
     assert knob.description == MARKUP[1] and knob.description_allow_html is False
     knob.value = 40
     assert html.escape(MARKUP[0]) in shown[-1].data and "<script" not in shown[-1].data
+
+
+# Two at once, and Ctrl-C ----------------------------------------------------------------------
+
+KEEPER = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from helpers.core.pilot import Pilot
+from helpers.core.runs import Run
+runtime = SimpleNamespace(profile=SimpleNamespace(name="cpu"))
+run = Run(Pilot.load(sys.argv[1]), "00", runtime)
+for number in range(15):
+    name = f"{sys.argv[2]}-{number}"
+    run.path(name).write_text(name)
+    run.keep(name, {"number": number})
+    run.figure(name, number)
+    run.finish()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="starts POSIX processes")
+def test_two_runs_of_a_chapter_lose_no_artifact_of_each_other(folder, tmp_path):
+    command = [sys.executable, "-c", KEEPER, str(folder)]
+    writers = [subprocess.Popen([*command, name], cwd=ROOT) for name in ("one", "two")]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    place = tmp_path / "runs/small/00"
+    manifest = json.loads((place / "manifest.json").read_text())
+    assert set(manifest) == {f"{name}-{i}" for name in ("one", "two") for i in range(15)}
+    figures = json.loads((place / "results.json").read_text())["figures"]
+    assert len({figure["name"].split("-")[0] for figure in figures}) == 1 and len(figures) == 15
+    assert not list(place.glob("*.part"))
+
+
+CURATION = """
+import sys, time
+from datasets import Dataset, disable_progress_bars
+from helpers import CourseError
+from helpers.core.pilot import Pilot
+from helpers.keep import pipeline
+disable_progress_bars()
+pilot, number = Pilot.load(sys.argv[1]), pipeline.ROWS_FOR_PROCESSES
+rows = Dataset.from_dict({"message": [f"text {i}" for i in range(number)]})
+def slow(text):
+    sys.stdout.write("." if text == "text 1" else "")
+    sys.stdout.flush()
+    time.sleep(0.002)
+fast = pipeline.text_filter("fast", pilot, lambda text: None)
+steps = [fast, pipeline.text_filter("slow", pilot, slow)]
+try:
+    pipeline.curate(pilot, rows, steps, sys.argv[2], processes=int(sys.argv[3]))
+except CourseError as problem:
+    sys.exit(str(problem))
+"""
+
+
+def interrupted(command, **more):
+    """(status, what it said, processes of it that are still there) after its Ctrl-C."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    victim = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes, **more)
+    assert victim.stdout.read(1) or victim.stderr.read(1), "it has not begun"
+    os.killpg(victim.pid, signal.SIGINT)
+    said = victim.communicate(timeout=30)[1]
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == victim.pid and process.status() != "zombie":
+                left.append(process.pid)
+        except OSError:  # it ended meanwhile
+            continue
+    return victim.returncode, said.strip(), left
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal to a process group")
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_ctrl_c_in_a_curation_is_a_sentence_and_keeps_what_was_done(folder, tmp_path, processes):
+    command = [sys.executable, "-c", CURATION, str(folder), str(tmp_path / "kept"), processes]
+    status, said, left = interrupted(command)
+    assert (status, left) == (1, []) and said.count("\n") == 0, said
+    assert "Stopped in the filter 'slow'; what was finished before it is kept" in said
+    assert list((tmp_path / "kept").glob("00_fast_*.arrow"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal to a process group")
+def test_ctrl_c_while_a_command_still_loads_or_fetches_is_one_line(tmp_path):
+    code = "import helpers, sys; print('.', flush=True); import time; time.sleep(30)"
+    (tmp_path / "slow.py").write_text(code)
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    command = [sys.executable, "-c", "import sys; sys.argv = ['-m']; import slow"]
+    status, said, left = interrupted(command, env=environment)
+    assert status != 0 and left == [] and said.startswith("Stopped.") and "\n" not in said, said
+
+
+def test_ctrl_c_while_a_model_answers_keeps_what_was_answered(tiny, folder, tmp_path, monkeypatch):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    pilot = Pilot.load(folder)
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    calls = []
+
+    def greedy(model, tokenizer, inputs, grammars, max_new_tokens):
+        calls.append(len(grammars))
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return ["{}"] * len(grammars)
+
+    monkeypatch.setattr(answers, "_greedy", greedy)
+    test = rows.load(pilot).test
+    with pytest.raises(CourseError, match="Stopped: 4 answers are kept. Run the cell again"):
+        answers.generate(model, tokenizer, pilot, test, tmp_path / "told", batch_size=4)
+    calls.clear()
+    with pytest.raises(CourseError, match="Stopped: 8 answers are kept"):
+        answers.generate(model, tokenizer, pilot, test, tmp_path / "told", batch_size=4)

@@ -5,13 +5,17 @@ import hashlib
 import json
 import os
 import re
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import multiprocess
 import numpy as np
 from datasets import Dataset, Features, Value, concatenate_datasets
 
@@ -126,7 +130,29 @@ class Filter:
         several = processes > 1 and len(rows) >= ROWS_FOR_PROCESSES and not self.whole
         features = _with_text_columns(rows.features if self.adds else {}, *self.adds, "reason")
         more = {} if self.adds else {"remove_columns": rows.column_names}
-        return _map(rows, verdict, features, file, num_proc=processes if several else None, **more)
+        if not several:
+            return _map(rows, verdict, features, file, **more)
+        with _ctrl_c_for_this_process():
+            return _map(rows, verdict, features, file, num_proc=processes, **more)
+
+
+@contextmanager
+def _ctrl_c_for_this_process() -> Iterator[None]:
+    """Processes that are made inside let Ctrl-C pass; the one that waits for them ends them."""
+    here = os.getpid()
+
+    def interrupt(*_: object) -> None:
+        if os.getpid() == here:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # gets no signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _map(
@@ -230,7 +256,16 @@ def curate(
             break  # said below, with the filter that took most
         # changes with every filter before, and with this one's settings
         mark, start = fingerprint(mark, step.name, step.settings), time.perf_counter()
-        result = step(table, place, f"{number:02}_{step.name}_{mark}", processes)
+        try:
+            result = step(table, place, f"{number:02}_{step.name}_{mark}", processes)
+        except (KeyboardInterrupt, multiprocess.TimeoutError) as problem:
+            # after Ctrl-C datasets asks the other processes once more, and waits in vain
+            causes = (type(problem), type(problem.__context__))
+            if KeyboardInterrupt not in causes:
+                raise
+            kept = "what was finished before it is kept" if place else "nothing is kept"
+            what = f"Stopped in the filter {step.name!r}; {kept}"
+            raise CourseError(f"{what}. Run it again to go on.") from None
         seconds, reason = time.perf_counter() - start, _commonest_reason(result.rejected)
         stages.append(Stage(step.name, len(table), len(result.kept), round(seconds, 3), reason))
         rejected.append(result.rejected)
