@@ -60,20 +60,20 @@ def plan(installed: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     return wanted, stays
 
 
-def prepare(run: Callable = subprocess.run) -> list[str] | None:
-    """Install on Colab or Kaggle what is missing; returns what was installed, None elsewhere.
+def prepare(run: Callable = subprocess.run) -> None:
+    """Install on Colab or Kaggle what is missing or too old; elsewhere nothing happens.
 
     Raises CourseError where pip fails, and where a package was in use while it was replaced.
     """
     if not host():
-        return None
+        return
     before = _installed()
     wanted, stays = plan(before)
     pip = [sys.executable, "-m", "pip"]
     if "torchao" in before:  # its old version makes PEFT refuse a plain LoRA
         run([*pip, "uninstall", "-q", "-y", "torchao"], check=True)
     if not wanted:
-        return None
+        return
     limits = Path(tempfile.gettempdir()) / "course-constraints.txt"
     limits.write_text("\n".join(_lines(stays)) + "\n", encoding="utf-8")
     print(f"Installing {', '.join(_lines(wanted))} ...", flush=True)
@@ -85,7 +85,6 @@ def prepare(run: Callable = subprocess.run) -> list[str] | None:
     if in_use:
         what = f"{', '.join(in_use)} had been imported before this cell replaced them"
         raise CourseError(f"{what}: restart the session once (Runtime, Restart session), run all.")
-    return _lines(wanted)
 
 
 def _plain(name: str) -> str:
