@@ -15,7 +15,7 @@ INK, ACCENT, SOFT = "#22313f", "#c8553d", "#9fb3c8"
 # spines, sizes, and the colours of lines and stacks in their order
 STYLE = Path(__file__).with_name("course.mplstyle")
 # files of fonts with the letters that Matplotlib's own lacks; one is on most machines that need it
-WIDE_FONTS = (
+WIDE_FONTS: tuple[str, ...] = (
     "NotoSansCJK-Regular",
     "NotoSansCJKjp-Regular",
     "ヒラギノ角ゴシック W3",
