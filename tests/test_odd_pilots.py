@@ -1,5 +1,6 @@
 """Pilots as strangers bring them: every encoding, column, label and folder; nothing lost unsaid."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,10 +15,15 @@ from hypothesis import strategies as st
 from benchmarks import generated_pilots
 from helpers import CourseError, course
 from helpers.agree import clusters
+from helpers.agree.bar import Bar
+from helpers.agree.wish import Wish
 from helpers.core import files, rows, runtime
 from helpers.core.pilot import Pilot
 from helpers.core.runtime import PROFILES
-from helpers.measure import confidence, harness
+from helpers.keep import filters, pipeline
+from helpers.label import labeler
+from helpers.make import recipes
+from helpers.measure import baselines, confidence, error_costs, harness, judging, scoring
 
 LABELS = "name: odd\ntext: message\nfields:\n  kind: {type: label, values: [order, quote]}\n"
 
@@ -348,3 +354,62 @@ def test_a_damaged_file_is_read_or_refused_in_one_sentence(tmp_path_factory, nam
         rows.load(Pilot.load(pilot.folder))
     except CourseError as problem:
         assert "\n" not in str(problem) and str(problem).endswith((".", "?"))
+
+
+# Pilots without a label field, with labels that may be empty, with many ----------------------
+
+KINDS = {
+    "spans only": (
+        "item: {type: span, optional: true}\n  code: {type: pattern, regex: 'A\\d', optional: true}",
+        ["send a pump A1,pump,A1", "all is well,,", "where is the belt,belt,", "A2 please,,A2"] * 5,
+        "message,item,code",
+    ),
+    "optional labels": (
+        "kind: {type: label, values: [order, quote], optional: true}\n"
+        "  mood: {type: label, values: [good, bad], optional: true}",
+        ["send a pump,order,good", "all is well,,", "what does it cost,quote,", "well,,bad"] * 5,
+        "message,kind,mood",
+    ),
+    "77 labels of 5 rows": (
+        f"kind: {{type: label, values: [{', '.join(f'k{n}' for n in range(77))}]}}",
+        [f"about matter {n} again {again},k{n}" for again in range(5) for n in range(77)],
+        "message,kind",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The number of unique classes")
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_helper_of_the_chapters_takes_an_odd_pilot(tmp_path, tokenizer, kind):
+    """What 02, 03, 04, 08 and 10 ask of a pilot, without a model."""
+    fields, lines, header = KINDS[kind]
+    yaml = f"name: odd\ntext: message\nfields:\n  {fields}\n"
+    pilot = pilot_of(tmp_path / "p", lines, yaml, header=header)
+    data = rows.load(pilot)
+    train, test = list(data.train), list(data.test)
+    texts, ways = [row["message"] for row in test], {}
+    for name in ("majority", "rules", "tf_idf"):
+        ways[name] = scoring.score(pilot, test, getattr(baselines, name)(pilot, train, texts))
+        assert ways[name].valid.all()
+    wish = Wish.load(pilot)
+    bar = Bar.freeze(pilot, **wish.for_bar(pilot, "majority", len(test)) | {"agreed": False})
+    assert bar.verdict(ways["tf_idf"], ways["majority"], test).n == len(test)
+    fold = baselines.folds(pilot, train)
+    assert all(baselines.out_of_fold(pilot, train, baselines.tf_idf, fold))
+    cost = error_costs.error_cost(pilot, test, ways["tf_idf"].records, bar.costs)
+    assert cost.value >= 0
+    with contextlib.suppress(pipeline.CurationError):  # a sentence, where a label is gone
+        pipeline.curate(pilot, data.train, filters.standard(pilot, data.train, data.test))
+    for recipe in (recipes.lamini, recipes.evolve, recipes.attributes):
+        plans = recipe(pilot, train, 8, 0)
+        assert plans or (recipe is recipes.lamini and not pilot.labels)
+    if pilot.labels:
+        docs = harness.label_docs(pilot, test[:20], tokenizer, 256)
+        assert len({doc["answer"] for doc in docs}) > 1
+    pairs = judging.pairs(pilot, test, test, ways["tf_idf"].records, ways["majority"].records, 0)
+    judging.pair_requests(pilot, pairs[:5])
+    sides = []
+    for name, rate in (("a", 0.1), ("b", 0.3)):
+        path = tmp_path / f"{name}.jsonl"
+        sides.append(labeler.simulate(pilot, test[:40], path, rate, annotator=name, seed=1))
+    assert set(sides[0].agreement_with(sides[1])) == {*pilot.fields, "exact record"}
