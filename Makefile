@@ -60,7 +60,8 @@ ready: $(VENV)/installed
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'This course needs Python 3.11 or newer; run make PYTHON=python3.11 (or newer) with one that is.')"
 	@echo "Installing the environment into $(VENV)/ (once, some minutes) ..."
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) 2> /dev/null || \
+	  { echo "$(VENV)/ could not be made: this folder cannot be written, or $(PYTHON) comes without venv (Debian: apt-get install python3-venv). Name a folder of your own: make course VENV=/tmp/venv" >&2; exit 1; }
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt || \
 	  { echo "The packages could not be installed: no network, or a full disk. Put that right and run the same command again." >&2; exit 1; }
 	@touch $(VENV)/installed

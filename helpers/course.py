@@ -209,11 +209,11 @@ def build_report(folder: str | Path, bar: str = "") -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run chapters as the options say; returns the exit status."""
     options = _options(arguments)
-    if options.readme:
-        write_readme()
-        return 0
     try:
-        _run_alone(options)
+        if options.readme:
+            write_readme()
+        else:
+            _run_alone(options)
     except CourseError as problem:
         print(f"\n{problem}", file=sys.stderr)
         return 1
