@@ -49,6 +49,7 @@ def make_wheel(folder, number, content, inner="{package}/data/part{number:02}.bi
 def convert(folder, file, target):
     target.mkdir()
     (target / "model.safetensors").write_bytes((folder / file).read_bytes()[::-1])
+    (target / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>"}')
 
 
 @pytest.fixture
@@ -235,3 +236,15 @@ def test_a_pilot_names_it(road, monkeypatch):
     base = models.resolve("tiny")
     assert base.gguf.read_bytes() == WHOLE and base.path == str(cache / "tiny/model")
     assert "1d9614638d18024d" in gguf_parts.PARCELS["qwen2.5-coder-0.5b"].sha256
+
+
+def test_a_conversion_with_another_end_token_is_refused(road):
+    cache, _, _ = road
+
+    def wrong(folder, file, target):
+        convert(folder, file, target)
+        (target / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
+
+    with pytest.raises(CourseError, match="end token.*requirements.txt"):
+        gguf_parts.ready("tiny", cache, wrong)
+    assert [path.name for path in (cache / "tiny").iterdir()] == [TINY.file], "the file is kept"

@@ -27,6 +27,7 @@ from helpers import CourseError
 from helpers.core.files import sha256, write_text
 
 CHUNK = 1 << 20
+END = "<|im_end|>"  # of both models; some versions of transformers read another one
 HINT = "set COURSE_CACHE to a folder on another disk"
 
 
@@ -274,6 +275,7 @@ def _convert(parcel: Parcel, place: Path, convert: Callable[[Path, str, Path], N
     else:
         try:
             convert(place, parcel.file, building)
+            _check_end_token(parcel, building)
             shutil.rmtree(place / "model", ignore_errors=True)
             os.replace(building, place / "model")
         finally:
@@ -284,3 +286,12 @@ def _convert(parcel: Parcel, place: Path, convert: Callable[[Path, str, Path], N
         path.chmod(0o644)  # some may be readable by their owner alone
     manifest = {path.relative_to(place).as_posix(): _hash_once(path) for path in kept}
     write_text(place / "manifest.json", json.dumps(manifest, indent=1))
+
+
+def _check_end_token(parcel: Parcel, model: Path) -> None:
+    """Refuse a conversion whose answers would never end."""
+    config = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
+    if config.get("eos_token") != END:
+        found = f"{parcel.file} comes out with the end token {config.get('eos_token')!r}, not {END}"
+        cure = "python -m pip install -r requirements.txt, then start again"
+        raise CourseError(f"{found}: these libraries read it in another way. Run {cure}.")
