@@ -16,15 +16,23 @@ from typing import Any
 import llguidance.hf
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from llguidance import LLMatcher
 from transformers import AutoTokenizer, LogitsProcessor
 
 from helpers import CourseError
-from helpers.ask.likelihood import evaluating, half_precision, log_likelihoods, pad_token
+from helpers.ask.likelihood import (
+    control_tokens,
+    evaluating,
+    half_precision,
+    log_likelihoods,
+    pad_token,
+)
 from helpers.ask.progress import progress
 from helpers.choose import models
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
+from helpers.core.text import as_text
 from helpers.make.grammar import lark_grammar, record_grammar
 
 SHARED_START = 64  # tokens; a shorter common start is not worth reading on its own
@@ -40,6 +48,8 @@ def open_base(pilot: Pilot) -> tuple[models.Base, Any]:
     with base.loading():
         tokenizer = AutoTokenizer.from_pretrained(base.path)
     _refuse_without_template(tokenizer)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return base, tokenizer
 
 
@@ -66,7 +76,8 @@ def _matcher(tokenizer, grammar: str) -> LLMatcher:
 def accepts(pilot: Pilot, tokenizer: Any, text: str, answer: str) -> bool:
     """Whether the grammar of this message lets the model write exactly this answer."""
     matcher = _matcher(tokenizer, record_grammar(pilot, text))
-    ids = tokenizer(answer, add_special_tokens=False).input_ids
+    # what an answer copies is text, even where it spells a control token
+    ids = tokenizer(answer, add_special_tokens=False, split_special_tokens=True).input_ids
     return matcher.consume_tokens(ids) and matcher.is_accepting()
 
 
@@ -96,6 +107,46 @@ class HoldToGrammar(LogitsProcessor):
         return scores
 
 
+def chat_prompt(tokenizer: Any, chat: Sequence[Mapping[str, str]]) -> str:
+    """Messages ({"role", "content"}) in the tokenizer's chat template, ready to be answered.
+
+    A control token in a message is text. The instruction goes before the first message where the
+    template has no system role. Raises CourseError when there is no template, or it alters
+    messages.
+    """
+    _refuse_without_template(tokenizer)
+    marks = control_tokens(tokenizer)
+    turns = [{**turn, "content": as_text(turn["content"], marks)} for turn in chat]
+    if turns[0]["role"] == "system" and not _has_system_role(tokenizer, tokenizer.chat_template):
+        system, first, *rest = turns
+        turns = [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+
+# what a template might cut, trim, escape or fold
+PROBE = "Aé  <b>&amp; 'x' \"y\" {{ z }}\n\n\tI 東京 ½ " * 40 + "end"
+
+
+@lru_cache(maxsize=8)
+def _has_system_role(tokenizer, template: str) -> bool:
+    """Whether a system message arrives; CourseError where another message does not, as it is."""
+
+    def rendered(chat: list[dict]) -> str:
+        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+
+    one, reply, two = "first " + PROBE, "then " + PROBE, "last " + PROBE
+    talk = [{"role": "user", "content": one}, {"role": "assistant", "content": reply}]
+    talk.append({"role": "user", "content": two})
+    text = rendered(talk)
+    if any(message not in text for message in (one, reply, two)):
+        what = f"The chat template of {Path(tokenizer.name_or_path).name} alters or drops messages"
+        raise CourseError(f"{what}: choose another base_model, or put its template right.")
+    try:
+        return PROBE in rendered([{"role": "system", "content": PROBE}, *talk[:1]]).replace(one, "")
+    except TemplateError:  # a template without that role says so
+        return False
+
+
 def prompt(
     pilot: Pilot,
     tokenizer,
@@ -109,25 +160,20 @@ def prompt(
     With max_length (tokens) the message is cut to fit, never the rest. Raises CourseError when a
     tokenizer has no chat template, or when nothing of the message would be left.
     """
-    _refuse_without_template(tokenizer)
-
-    def templated(message: str) -> str:
-        chat = pilot.chat(message, shots, full)
-        return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-
-    whole = templated(text)
+    whole = chat_prompt(tokenizer, pilot.chat(text, shots, full))
     if max_length is None or len(text.encode()) < max_length:  # a token is at least a byte of text
         return whole
     # what the template adds counts too, so the whole prompt is measured
     excess = len(tokenizer(whole, add_special_tokens=False).input_ids) - max_length
     if excess <= 0:
         return whole
-    words = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+    message = as_text(text, control_tokens(tokenizer))
+    words = tokenizer(message, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
     kept = len(words) - excess - 1  # one more, since tokens may join differently at the cut
     if kept < 8:
         what = f"The instruction and examples alone fill the window of {max_length} tokens"
         raise CourseError(f"{what}; use fewer examples.")
-    return templated(text[: words[kept][0]])
+    return chat_prompt(tokenizer, pilot.chat(message[: words[kept][0]], shots, full))
 
 
 @dataclass(frozen=True)

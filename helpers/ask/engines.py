@@ -14,11 +14,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, StopStringCriteria
 
 from helpers import CourseError
-from helpers.ask.answers import HoldToGrammar, hash_of_weights
-from helpers.ask.likelihood import pad_token
+from helpers.ask.answers import HoldToGrammar, chat_prompt, hash_of_weights
+from helpers.ask.likelihood import control_tokens, pad_token
 from helpers.choose import models
 from helpers.core.files import fingerprint
 from helpers.core.runtime import detect
+from helpers.core.text import as_text
 
 # what a request leaves out
 SETTINGS = {"max_tokens": 80, "temperature": 0.8, "top_p": 0.95, "top_k": 0, "stop": None}
@@ -136,9 +137,8 @@ class Batches:
 
     def _prompt(self, request: dict) -> str:
         if "prompt" in request:
-            return request["prompt"]
-        template = self.tokenizer.apply_chat_template
-        return str(template(request["messages"], tokenize=False, add_generation_prompt=True))
+            return as_text(request["prompt"], control_tokens(self.tokenizer))
+        return chat_prompt(self.tokenizer, request["messages"])
 
 
 class Server:
@@ -189,11 +189,13 @@ class Server:
     def _ask(self, request: dict) -> dict:
         arguments = self._arguments(request)
         if "prompt" in request and not self.teacher.chat_only:
-            answer = self._client.completions.create(prompt=request["prompt"], **arguments)
+            prompt = as_text(request["prompt"])  # the server would read a control token as one
+            answer = self._client.completions.create(prompt=prompt, **arguments)
             text = answer.choices[0].text
         else:
             messages = request.get("messages") or [{"role": "user", "content": request["prompt"]}]
-            answer = self._client.chat.completions.create(messages=messages, **arguments)
+            turns: Any = [turn | {"content": as_text(turn["content"])} for turn in messages]
+            answer = self._client.chat.completions.create(messages=turns, **arguments)
             text = answer.choices[0].message.content
         if self._key != "none":
             text = text.replace(self._key, "[key]")  # a server may repeat it

@@ -4,11 +4,16 @@ No library: lm-eval has one inside, but only for whole multiple-choice tasks. Ch
 one against it.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
+
+from helpers.core.text import as_text
 
 
 @contextmanager
@@ -39,6 +44,18 @@ def pad_token(tokenizer) -> int:
     return 0  # the attention mask hides it, so any id does
 
 
+@lru_cache(maxsize=8)
+def control_tokens(tokenizer: Any) -> re.Pattern:
+    """Finds what the tokenizer reads as one of its control tokens, wherever it stands."""
+    marks = set(tokenizer.all_special_tokens)
+    for token in tokenizer.added_tokens_decoder.values():
+        # others are often plain runs of spaces
+        if token.special or re.fullmatch(r"[<\[].*[>\]]", token.content):
+            marks.add(token.content)
+    # the longest first, so that none hides in another
+    return re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))) or r"(?!)")
+
+
 def log_likelihoods(
     model, tokenizer, prompts: Sequence[str], texts: Sequence[str], batch_size: int = 16
 ) -> list[tuple[np.ndarray, list[int]]]:
@@ -46,10 +63,11 @@ def log_likelihoods(
 
     Natural logarithms. The model reads the text as it stands: one forward pass, no generation.
     Token borders as in lm-eval: prompt and text are tokenised together and cut where the prompt
-    alone ends.
+    alone ends. A control token in a text is read as text.
     """
-    rows, begins = [], []
+    rows, begins, marks = [], [], control_tokens(tokenizer)
     for prompt, text in zip(prompts, texts, strict=True):
+        text = as_text(text, marks)
         whole = tokenizer(prompt + text, add_special_tokens=False, return_offsets_mapping=True)
         border = len(tokenizer(prompt, add_special_tokens=False).input_ids)
         rows.append(whole.input_ids)

@@ -15,6 +15,11 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\u
 # those, and what turns the direction of writing or takes no place
 HIDDEN = re.compile(rf"{CONTROL.pattern}|[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 
+# what models use to begin and end a turn, where no tokenizer says it
+TURN_MARKS = re.compile(
+    r"<[|｜][^<>\s]*[|｜]>|</?s>|<(?:bos|eos|pad|unk)>|<\w+_of_\w+>|\[/?(?:INST|SYS)\]|<</?SYS>>"
+)
+
 
 def normalised(text: str) -> str:
     r"""Composed characters (NFC, as tokenizers want them) and line ends as `\n`."""
@@ -24,6 +29,21 @@ def normalised(text: str) -> str:
 def visible(text: str) -> str:
     """The text with every hidden character as its number: a page shows what stands there."""
     return HIDDEN.sub(lambda match: f"[U+{ord(match.group()):04X}]", text)
+
+
+def as_text(text: str, marks: re.Pattern = TURN_MARKS) -> str:
+    """A text in which no control token stands: `<|im_end|>` gets a full-width first bracket.
+
+    As many characters as before; whoever reads the text to a model has it read as text.
+    """
+
+    def spoilt(mark: re.Match) -> str:
+        first = ord(mark[0][0])
+        return (chr(first + 0xFEE0) if 0x21 <= first <= 0x7E else "?") + mark[0][1:]
+
+    while marks.search(text):  # what is left of one may make another
+        text = marks.sub(spoilt, text)
+    return text
 
 
 def tokens(text: str | None) -> list[str]:

@@ -6,7 +6,9 @@ from typing import Any
 
 from helpers import CourseError
 from helpers.ask import answers
+from helpers.ask.likelihood import control_tokens
 from helpers.core.pilot import Pilot
+from helpers.core.text import as_text
 
 
 def training_rows(
@@ -18,12 +20,12 @@ def training_rows(
     the answer. A row whose span stood in the part that was cut is left out: it would teach to
     invent. Raises CourseError for no rows, for one class only, and when no row is left.
     """
-    rows = list(rows)
+    rows, marks = list(rows), control_tokens(tokenizer)
     notes = _one_class_notes(pilot, rows)
     kept, cut, left_out = [], 0, 0
     for row in rows:
         taught = training_row(pilot, row, tokenizer, max_length)
-        if row[pilot.text].strip() not in taught["prompt"]:
+        if as_text(row[pilot.text].strip(), marks) not in taught["prompt"]:
             cut += 1
             if _lost_a_span(pilot, row, taught["prompt"]):
                 left_out += 1
@@ -87,7 +89,9 @@ def training_row(
     # SFTTrainer adds the start token of a tokenizer that has one: then the prompt must have none
     if tokenizer.bos_token and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]:
         prompt = prompt.removeprefix(tokenizer.bos_token)
-    return {"prompt": prompt, "completion": pilot.answer(row)}
+    # the trainer reads these as one text
+    completion = as_text(pilot.answer(row), control_tokens(tokenizer))
+    return {"prompt": prompt, "completion": completion}
 
 
 def row_length(tokenizer: Any, row: Mapping[str, Any]) -> int:
