@@ -11,7 +11,8 @@ import pytest
 from helpers import ROOT, CourseError
 from helpers.core import rows
 from helpers.core.pilot import Pilot
-from helpers.core.text import same_message, words_are_spaced
+from helpers.core.text import same_message, tokens, words_are_spaced
+from helpers.keep.word_counts import tf_idf_classifier
 from helpers.measure import baselines, next_steps, scoring
 
 
@@ -164,6 +165,20 @@ def test_many_rows_are_judged_by_some_of_them(folder, monkeypatch):
     )
     baselines.best_way_of_each_field(pilot, made)
     assert sizes == [20]
+
+
+@pytest.mark.parametrize("texts", [["a", "b"] * 6, ["?", "!"] * 6, ["😀", "🛠"] * 6])
+def test_messages_without_a_word_are_counted_by_their_signs(folder, texts):
+    """Scikit-learn stops with an empty vocabulary; such messages differ all the same."""
+    pilot = Pilot.load(folder)
+    train = []
+    for i, text in enumerate(texts):
+        label = ("order", "quote")[i % 2]
+        train.append({"message": text, "intent": label, "product": None, "order_id": None})
+    found = baselines.tf_idf(pilot, train, texts[:2])
+    assert [record["intent"] for record in found] == ["order", "quote"]
+    classifier = tf_idf_classifier(pilot, texts, tokenizer=tokens)
+    assert classifier.fit(texts, [row["intent"] for row in train]).predict(texts[:1]) == ["order"]
 
 
 def scored_with(pilot, made, wrong):
