@@ -66,10 +66,12 @@ def locked(path: str | Path, waiting: Callable[[], None] | None = None) -> Itera
     with open(path, "ab") as file:
         try:
             _lock(file, wait=False)
-        except OSError:
+        except BlockingIOError:
             if waiting:
                 waiting()
             _lock(file, wait=True)
+        except OSError:
+            pass  # a network disk without locks: as good as it gets there
         yield
 
 
@@ -84,7 +86,7 @@ def _lock(file: IO, wait: bool) -> None:
                 return
             except OSError:
                 if not wait:
-                    raise
+                    raise BlockingIOError from None
                 time.sleep(0.1)
     import fcntl
 
