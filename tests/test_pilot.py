@@ -7,6 +7,7 @@ from conftest import PILOT, ROOT
 
 from helpers import CourseError
 from helpers.ask import answers
+from helpers.core import rows
 from helpers.core.pilot import Pilot
 from helpers.make.grammar import record_grammar
 
@@ -35,6 +36,7 @@ def loaded(tmp_path, text):
         (("name: small", "name: [small"), ["not valid YAML", "line"]),
         (("text: message", "text: message\ntext: mail"), ["line 4", "'text' stands there twice"]),
         (("'PO-\\d{4}'", '"\\bPO"'), ["control character", "single quotes"]),
+        (("'PO-\\d{4}'", r"'(\w+\s?)*-\d+'"), ["order_id", "2 seconds", "write one repeat"]),
         (("product: {", "annotator: {"), ["'annotator' is taken"]),
         (
             ("type: pattern,", "type: pattern, whole_words: true,"),
@@ -43,13 +45,26 @@ def loaded(tmp_path, text):
         (("[order, quote]", "[order, quote?]"), ["line 5", "needs quotes"]),
     ],
 )
-def test_each_mistake_in_the_yaml_is_named(tmp_path, change, words):
+def test_each_mistake_in_the_yaml_is_named(tmp_path, change, words, monkeypatch):
+    monkeypatch.setattr("helpers.core.pilot.REGEX_SECONDS", 2)
     assert change[0] in PILOT
     with pytest.raises(CourseError) as problem:
         loaded(tmp_path, PILOT.replace(*change))
     for word in words:
         assert word in str(problem.value)
     assert "\n" not in str(problem.value)
+
+
+def test_a_regex_that_only_the_rows_lead_astray(folder, monkeypatch):
+    """Nothing in pilot.yaml shows it: the values of the rows do."""
+    monkeypatch.setattr("helpers.core.pilot.REGEX_SECONDS", 2)
+    path = folder / "pilot.yaml"
+    path.write_text(path.read_text().replace(r"PO-\d{4}", r"[P][O]-([\d]+)*"))
+    assert rows.load(Pilot.load(folder)).test
+    path.write_text(path.read_text().replace(r"[P][O]-([\d]+)*", r"[P][O]-([\d]+)*\b(?!\w|!)"))
+    pilot = Pilot.load(folder)
+    with pytest.raises(CourseError, match="order_id.*2 seconds"):
+        rows.load(pilot)
 
 
 def test_missing_and_empty_yaml(tmp_path):
@@ -126,8 +141,6 @@ def test_a_shared_start_read_once_gives_the_same_answers(folder, tiny, tokenizer
     import torch
     from transformers import AutoModelForCausalLM
 
-    from helpers.core import rows
-
     pilot = Pilot.load(folder)
     data = rows.load(pilot)
     model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
@@ -160,8 +173,6 @@ def test_a_shared_start_read_once_gives_the_same_answers(folder, tiny, tokenizer
 def answering(folder, tiny, tokenizer):
     """(pilot, rows, model, ask): `ask(rows, **settings)` answers with a model of random weights."""
     from transformers import AutoModelForCausalLM
-
-    from helpers.core import rows
 
     pilot = Pilot.load(folder)
     model = AutoModelForCausalLM.from_pretrained(tiny)

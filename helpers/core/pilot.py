@@ -2,7 +2,10 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +17,41 @@ from helpers.core.text import CONTROL, pydantic_sentences
 
 # columns that the course itself writes beside a record
 TAKEN = ("id", "tags", "annotator", "simulated", "recipe", "teacher", "licence")
+
+
+REGEX_SECONDS = 5  # for all texts of a trial; a sound regex needs a few hundredths
+TRIAL = """
+import json, re, sys
+regex, texts = json.load(sys.stdin)
+for text in texts:
+    for match in re.finditer(regex, text):
+        pass
+"""
+
+
+@lru_cache(maxsize=32)
+def regex_problem(regex: str, texts: tuple[str, ...] = (), values: tuple[str, ...] = ()) -> str:
+    """What is wrong with a regex that takes too long, or "": tried in a process of its own.
+
+    On these texts, and on texts that lead a slow one astray: the characters of the regex and of
+    the values, each a thousand times, and an end that does not match.
+    """
+    hard = []
+    start = re.match(r"[\w #-]*", regex)[0]  # type: ignore[index]
+    for unit in {"a", "0", " ", "-", "a ", "a-", "あ", *re.findall(r"\w+", regex)}:
+        hard += [unit * (1000 // len(unit)) + "!", start + unit * (1000 // len(unit)) + "!"]
+    for value in values:
+        for place in range(1, min(len(value), 20) + 1):
+            hard.append(value[:place] + value[place - 1] * 1000 + "!")
+    # nothing of this machine's settings is read: it starts in a hundredth of a second
+    command = [sys.executable, "-I", "-S", "-c", TRIAL]
+    content = json.dumps([regex, [*dict.fromkeys(hard), *texts]])
+    try:
+        subprocess.run(command, input=content.encode(), timeout=REGEX_SECONDS)
+    except subprocess.TimeoutExpired:
+        cure = r"a repeat inside a repeat, as in (\w+ ?)*, tries every split: write one repeat"
+        return f"the regex {regex} runs for more than {REGEX_SECONDS} seconds; {cure}"
+    return ""
 
 
 def _is_name(name: str) -> bool:
@@ -87,6 +125,8 @@ class FieldSpec(BaseModel):
             re.compile(self.regex)
         except re.error as problem:
             raise ValueError(f"the regex does not compile ({problem})") from None
+        if regex_problem(self.regex):
+            raise ValueError(regex_problem(self.regex))
 
 
 class Source(BaseModel):

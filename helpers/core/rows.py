@@ -15,7 +15,7 @@ from datasets import Dataset
 from helpers import CourseError
 from helpers.core import public_sets
 from helpers.core.files import FORMULA, numbered_rows
-from helpers.core.pilot import FieldSpec, Pilot
+from helpers.core.pilot import FieldSpec, Pilot, regex_problem
 from helpers.core.runtime import Profile
 from helpers.core.text import CONTROL, did_you_mean, same_message
 
@@ -104,6 +104,7 @@ def _checked(pilot: Pilot, path: Path, split: str, notes: list[str]) -> list[dic
     """Rows with the columns id, text, the fields and tags; CourseError lists what is wrong."""
     rows, name = numbered_rows(path, notes), path.name
     _check_columns(pilot, rows, name, split)
+    _try_regexes(pilot, [row for _, row in rows])
     mistakes, clean, controls, formulas, spaces = [], [], 0, 0, 0
     row_of_id: dict[str, int] = {}
     row_or_line = "row" if path.suffix == ".csv" else "line"
@@ -142,6 +143,17 @@ def _check_columns(pilot: Pilot, rows: list[tuple[int, dict]], name: str, split:
             what = f"{name} has no column {wanted!r}{did_you_mean(wanted, columns)}"
             cure = f"{', '.join(columns)}: rename the column, or change pilot.yaml"
             raise CourseError(f"{what} Its columns are {cure}.")
+
+
+def _try_regexes(pilot: Pilot, rows: list[dict]) -> None:
+    """CourseError where a regex takes too long on the longest of these texts."""
+    texts = sorted((str(row.get(pilot.text)) for row in rows), key=len)[-1000:]
+    for name, spec in pilot.fields.items():
+        if spec.type == "pattern":
+            values = dict.fromkeys(str(row.get(name) or "") for row in rows)
+            problem = regex_problem(spec.regex, tuple(texts), tuple(values)[:10])
+            if problem:
+                raise CourseError(f"pilot.yaml: {name}: {problem}.")
 
 
 def _number_rows_without_id(rows: list[tuple[int, dict]]) -> None:
