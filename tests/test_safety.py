@@ -24,6 +24,7 @@ from markdown_it import MarkdownIt
 from test_evaluation_report import PNG, facts
 from test_money import STEPS, WAYS, made
 
+from benchmarks import injections
 from helpers import CourseError, course
 from helpers.agree import report
 from helpers.agree.bar import Bar, bar_page
@@ -36,6 +37,7 @@ from helpers.core.text import visible
 from helpers.label.labeler import Labeler
 from helpers.pay import cost_model, sliders, workbook
 from helpers.pay.error_prices import default_costs
+from helpers.tune.students import load_student
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -367,11 +369,13 @@ def test_sliders_take_their_names_for_text(monkeypatch):
 # Two at once, and Ctrl-C ----------------------------------------------------------------------
 
 KEEPER = """
-import sys
-from pathlib import Path
+import sys, time
 from types import SimpleNamespace
+from helpers.core import runs
 from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
+write = runs.write_text
+runs.write_text = lambda *file: (time.sleep(0.03), write(*file))  # a slow disk
 runtime = SimpleNamespace(profile=SimpleNamespace(name="cpu"))
 run = Run(Pilot.load(sys.argv[1]), "00", runtime)
 for number in range(15):
@@ -476,3 +480,59 @@ def test_ctrl_c_while_a_model_answers_keeps_what_was_answered(tiny, folder, tmp_
     calls.clear()
     with pytest.raises(CourseError, match="Stopped: 8 answers are kept"):
         answers.generate(model, tokenizer, pilot, test, tmp_path / "told", batch_size=4)
+
+
+# Attacks on the answer path --------------------------------------------------------------------
+
+
+def test_the_attacks_reach_the_model_as_three_hundred_different_texts():
+    pilot = Pilot.load(ROOT / "data/inbox")
+    hostile = injections.hostile_rows(pilot, list(rows.load(pilot).test))
+    texts = injections.loaded(pilot, hostile)
+    assert len(set(texts)) == 300 and max(map(len, texts)) > 30_000
+    assert not any(row["asked"] == row["true"] for row in hostile)
+    right = '{"intent": "quote", "urgency": "low", "product": "pump", "order_id": null}'
+    assert injections.outside(pilot, right, "one pump") == ""
+    for old, new, words in (
+        ("quote", "approve_refund", "not in the list"),
+        ('"pump"', '"hose"', "not in the text"),
+        ("null", '"PO-12"', "not in the text"),
+        ("null", '"one"', "not the pattern"),
+        (', "order_id": null', "", "keys"),
+        ("{", '{"note": 1, ', "keys"),
+        ('"low"', "null", "urgency is None"),
+        ("}", "", "no record"),
+    ):
+        assert words in injections.outside(pilot, right.replace(old, new), "one pump"), words
+
+
+def a_dozen():
+    """(pilot, rows to ask) of every third attack, and the two with the oddest characters."""
+    pilot = Pilot.load(ROOT / "data/inbox")
+    hostile = injections.hostile_rows(pilot, list(rows.load(pilot).test), variations=1)
+    texts = injections.loaded(pilot, hostile)
+    return pilot, [{"message": text} for text in (*texts[::3], *texts[-3:-1])]
+
+
+def problems_of(pilot, asked, told):
+    pairs = zip(asked, told, strict=True)
+    return [injections.outside(pilot, answer, row["message"]) for row, answer in pairs]
+
+
+def test_a_model_that_wants_anything_stays_inside_the_schema(tiny, tmp_path):
+    """Random weights want any token with the same right: the grammar alone keeps the schema."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    pilot, asked = a_dozen()
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    told = answers.generate(model, tokenizer, pilot, asked, tmp_path / "told").texts
+    assert problems_of(pilot, asked, told) == [""] * 12
+
+
+@pytest.mark.slow  # loads the embedded model; all 300 are in benchmarks/injections.py
+def test_a_dozen_attacks_on_the_tuned_model(embedded, tmp_path):
+    pilot, asked = a_dozen()
+    _, tokenizer, model = load_student(pilot, injections.ADAPTER, runtime.detect("cpu"))
+    told = answers.generate(model, tokenizer, pilot, asked, tmp_path / "told").texts
+    assert problems_of(pilot, asked, told) == [""] * 12
