@@ -42,6 +42,7 @@ from helpers.tune.students import load_student
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
+ROOT_USER = hasattr(os, "geteuid") and os.geteuid() == 0
 SOFFICE = shutil.which("soffice") or shutil.which("libreoffice")
 MARKUP = [
     "<script>window.hit=1</script>",
@@ -398,6 +399,51 @@ def test_two_runs_of_a_chapter_lose_no_artifact_of_each_other(folder, tmp_path):
     figures = json.loads((place / "results.json").read_text())["figures"]
     assert len({figure["name"].split("-")[0] for figure in figures}) == 1 and len(figures) == 15
     assert not list(place.glob("*.part"))
+
+
+# as root every folder can be written: an ordinary user is needed, who may still read Python itself
+ORDINARY = "setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps +dac_read_search"
+ORDINARY = f"{ORDINARY} --ambient-caps +dac_read_search".split() if ROOT_USER else []
+
+
+@pytest.fixture(scope="module")
+def read_only(tmp_path_factory):
+    """A checkout that cannot be written, and a folder that can, for an ordinary user."""
+    if os.name == "nt" or (ROOT_USER and not shutil.which("setpriv")):
+        pytest.skip("needs an ordinary user of a POSIX system")
+    place, free = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("own")
+    for name in ("helpers", "benchmarks", "notebooks", "data"):
+        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    free.chmod(0o777)
+    subprocess.run(["chmod", "-R", "a-w,a+rX", str(place)], check=True)
+    yield place, free
+    subprocess.run(["chmod", "-R", "u+w", str(place)], check=True)
+
+
+def as_an_ordinary_user(place, free, **environment):
+    """What `--only 02` says in a checkout that cannot be written, with a home that cannot either."""
+    variables = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": "/nonexistent"}
+    command = [*ORDINARY, sys.executable, "-m", "helpers.course", "--only", "02"]
+    command += ["--profile", "smoke"]
+    variables |= {"TMPDIR": str(free)} | environment
+    return subprocess.run(command, cwd=place, env=variables, capture_output=True, text=True)
+
+
+def test_a_read_only_checkout_says_what_to_set(read_only):
+    said = as_an_ordinary_user(*read_only)
+    assert said.returncode == 1 and said.stdout == ""
+    assert "cannot be made (Permission denied); set COURSE_RUNS to a folder" in said.stderr
+    assert said.stderr.strip().count("\n") == 0
+
+
+@pytest.mark.slow  # executes chapter 02
+def test_a_read_only_checkout_runs_a_chapter_where_it_may_write(read_only):
+    place, free = read_only
+    own = {"COURSE_RUNS": str(free / "runs"), "COURSE_CACHE": str(free / "cache")}
+    said = as_an_ordinary_user(place, free, **own)
+    assert said.returncode == 0, said.stderr
+    assert (free / "runs/inbox/smoke/02/results.json").is_file()
+    assert (free / "runs/inbox/smoke/report.html").is_file()
 
 
 CURATION = """

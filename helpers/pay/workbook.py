@@ -39,7 +39,7 @@ def write_workbook(
     _write_summary(summary, looks, layout["summary"], inputs, model, payoffs)
     for row, text in enumerate([*layout["notes"], *notes], start=5 + len(model.ways)):
         summary.merge_range(row, 0, row, 5, text, looks["note"])
-        summary.set_row(row, 15 * (1 + len(text) // 150))
+        summary.set_row(row, min(15 * (1 + len(text) // 150), 409))  # no row may be higher
     _write_inputs(book, knowledge, looks, inputs)
     _write_model(book, lines, looks, model, model.base(inputs))
     try:
