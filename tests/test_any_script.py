@@ -12,10 +12,11 @@ from llguidance import LLMatcher
 
 from helpers import CourseError
 from helpers.ask import answers, engines, likelihood
-from helpers.core import rows
+from helpers.core import rows, runs, runtime
 from helpers.core.pilot import Pilot
-from helpers.core.text import CONTROL, as_text, normalised
+from helpers.core.text import as_text, cleaned, same_message
 from helpers.make.grammar import lark_grammar, record_grammar
+from helpers.measure import scoring
 from helpers.tune import examples
 
 # letters, digits, marks and joined forms of many scripts, and what JSON and grammars must escape
@@ -55,7 +56,7 @@ def byte_by_byte(grammar, answer):
     whole=st.booleans(),
 )
 def test_every_row_that_loads_can_be_answered(tokenizer, pieces, cut, number, whole):
-    text = CONTROL.sub(" ", normalised("".join(pieces)))
+    text = cleaned("".join(pieces))
     start = cut[0] % len(text)
     pilot = one_pilot(span=SPAN | {"whole_words": whole}, 数=PATTERN)
     found = pilot.fields["数"].matches(text)
@@ -84,6 +85,64 @@ def test_whole_words_are_what_the_loader_says(tokenizer):
             loads = rows.wrong_value("span", pilot.fields["span"], span, text) is None
             answer = pilot.answer({"k": "注文", "span": span})
             assert answers.accepts(pilot, tokenizer, text, answer) is loads, span
+
+
+def test_names_may_be_in_any_script(folder, tiny, tokenizer):
+    """Pilot, fields and values: loaded, asked, answered, scored and entered as figures."""
+    from transformers import AutoModelForCausalLM
+
+    names = {"small": "数1", "product": "注文-品", "intent": "größe", "order_id": "नमस्ते"}
+    for file in folder.iterdir():
+        text = file.read_text(encoding="utf-8").replace("quote", "見積もり")
+        for old, new in names.items():
+            text = text.replace(old, new)
+        file.write_text(text, encoding="utf-8")
+    pilot = Pilot.load(folder)
+    test = list(rows.load(pilot).test)[:2]
+    run = runs.Run(pilot, "00", runtime.detect(), 0)
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    asked = answers.generate(model, tokenizer, pilot, test, run.path("answers/tuned"))
+    scored = scoring.score(pilot, test, asked.texts)
+    assert scored.valid.all() and not scored.invented.any()
+    run.scored("tuned", scored)
+    figures = json.loads(run.finish({}).read_text(encoding="utf-8"))["figures"]
+    wanted = ["exact.tuned", "größe.label.tuned", "注文_品.span.tuned", "नमस्ते.pattern.tuned"]
+    assert [figure["name"] for figure in figures] == wanted
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "_a", "a.b", "1a", "ab/", "", "a" * 61, "a\n"])
+def test_a_name_that_is_no_name(name):
+    with pytest.raises(ValueError, match="letters, digits"):
+        Pilot.model_validate({**one_pilot().model_dump(), "name": name})
+
+
+def test_the_loss_mask_shows_whole_characters(tokenizer):
+    pilot = one_pilot(span=SPAN)
+    row = {"t": "私は東京👩‍🔧に行きます。", "k": "注文", "span": "東京👩‍🔧に"}
+    taught = examples.training_row(pilot, row, tokenizer, 512)
+    asked = tokenizer(taught["prompt"]).input_ids
+    ids = tokenizer(taught["prompt"] + taught["completion"]).input_ids
+    labels = [-100] * len(asked) + ids[len(asked) :]
+    shown = examples.show_loss_mask(tokenizer, ids, labels)
+    assert shown == f"{taught['prompt']}⟦{taught['completion']}⟧"
+
+
+@pytest.mark.parametrize(
+    "one, other, same",
+    [
+        ("!!!", "???", False),
+        ("?", " !", False),
+        ("😀", "😃", False),
+        ("👍", "👍🏽", False),
+        ("สวัสดี", "สวัสดีครับ", False),
+        ("はい。", "はい", True),
+        ("ＡＢＣ　１", "abc 1", True),
+        ("注文を取り消し", "注文を取り出し", False),
+        ("C# help", "C++ help", False),
+    ],
+)
+def test_what_is_the_same_message(one, other, same):
+    assert (same_message(one) == same_message(other)) is same
 
 
 def special_ids(tokenizer, text):

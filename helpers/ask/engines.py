@@ -19,7 +19,7 @@ from helpers.ask.likelihood import control_tokens, pad_token
 from helpers.choose import models
 from helpers.core.files import fingerprint
 from helpers.core.runtime import detect
-from helpers.core.text import as_text
+from helpers.core.text import as_text, cleaned
 
 # what a request leaves out
 SETTINGS = {"max_tokens": 80, "temperature": 0.8, "top_p": 0.95, "top_k": 0, "stop": None}
@@ -30,6 +30,7 @@ FATAL = {401: "refused the key", 403: "refused the key", 404: "knows no such mod
 
 def reply(text: str | None, tokens: tuple[int, int] = (0, 0), estimated: bool = False) -> dict:
     """A reply as it is kept: a text and its `tokens` (in, out); a failed one gets its reason."""
+    text = text and cleaned(text)  # as rows are when they are read
     counted = {"tokens_in": tokens[0], "tokens_out": tokens[1], "estimated": estimated}
     return {"text": text, "reason": None, **counted}
 

@@ -10,7 +10,7 @@ import datasets
 
 from helpers import ROOT, CourseError
 from helpers.core.pilot import Pilot, Source
-from helpers.core.text import normalised
+from helpers.core.text import cleaned
 
 
 def local_copy(name: str) -> Path | None:
@@ -42,7 +42,7 @@ def drawn_rows(pilot: Pilot, source: Source) -> dict[str, list[dict]]:
     rows: dict[str, list[dict]] = {split: [] for split in tables}
     for split, pairs in tables.items():
         for number, (text, value) in enumerate(pairs):
-            row = {"id": f"{split}-{number}", pilot.text: normalised(text), label: value}
+            row = {"id": f"{split}-{number}", pilot.text: cleaned(text), label: value}
             rows[split].append(row | {"tags": ""})
     return rows
 

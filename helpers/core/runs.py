@@ -155,7 +155,9 @@ class Run:
         self.figure(f"exact.{name}", scored.share, how="exact record on test, Wilson 95 %")
         for field, share in scored.shares.items():
             kind = self.pilot.fields[field].type
-            self.figure(f"{field}.{kind}.{name}", share, how=f"{field} on test, Wilson 95 %")
+            self.figure(
+                f"{_plain(field)}.{kind}.{name}", share, how=f"{field} on test, Wilson 95 %"
+            )
 
     def versus(self, name: str, comparison: Any) -> None:
         """Enter the tuned model against another strategy: difference and exact McNemar p."""

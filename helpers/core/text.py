@@ -31,6 +31,11 @@ def visible(text: str) -> str:
     return HIDDEN.sub(lambda match: f"[U+{ord(match.group()):04X}]", text)
 
 
+def cleaned(text: str) -> str:
+    """The text normalised, with spaces for what no message should hold: see CONTROL."""
+    return CONTROL.sub(" ", normalised(text))
+
+
 def as_text(text: str, marks: re.Pattern = TURN_MARKS) -> str:
     """A text in which no control token stands: `<|im_end|>` gets a full-width first bracket.
 
@@ -77,7 +82,8 @@ def same_message(text: str) -> str:
     `C# help` and `C++ help` stay different: every other character counts.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()  # full-width forms too
-    return " ".join(folded.split()).rstrip(" .!?。！？")
+    folded = " ".join(folded.split())
+    return folded.rstrip(" .!?。！？") or folded  # marks alone are a message, too
 
 
 def did_you_mean(word: object, known: Iterable[str], number: int = 1) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -41,7 +42,8 @@ def personal(
     taken = [match.span() for regex in spare for match in re.finditer(regex, text)]
     plain, places = text, []
     if not text.isascii():  # character by character: places stay where they are
-        plain = re.sub(r"(?<=\d)[ー‐‑‒–—―−](?=\d)", "-", text.translate(FULL_WIDTH))
+        plain = re.sub(r"[^\D0-9]", _digit, text.translate(FULL_WIDTH))  # of any script
+        plain = re.sub(r"(?<=[\d)])[ーｰ‐‑‒–—―−・･·](?=[\d(])", "-", plain)
     for kind, form in _forms().items():
         if kind in NEEDED and not NEEDED[kind].search(plain):
             continue
@@ -55,6 +57,10 @@ def personal(
             if is_real or kind == "iban":  # a false iban's digits are no card or telephone either
                 taken.append((start, end))
     return sorted(places)
+
+
+def _digit(match: re.Match) -> str:
+    return str(unicodedata.decimal(match[0]))
 
 
 def _is_real(kind: str, match: str, regions: Sequence[str]) -> bool:
