@@ -11,6 +11,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from helpers import CourseError
 from helpers.agree.paired import tango_statistic
+from helpers.measure.intervals import check_gain, paired_power
+from helpers.measure.intervals import rows_needed as rows_needed  # so chapters need one import
 
 if TYPE_CHECKING:
     from helpers.agree.bar import Bar
@@ -19,48 +21,6 @@ Chance = Callable[[int], float]  # n rows: probability that they show it
 
 # assumed shares of rows where just one of the two ways is right
 DISCORDANT_RECORDS, DISCORDANT_FIELDS = 0.4, 0.1
-
-
-def paired_power(n: int, gain: float, discordant: float, alpha: float = 0.05) -> float:
-    """Probability that the exact two-sided McNemar test on n rows finds a true difference `gain`.
-
-    `discordant` is the share of rows where just one of the two is right. Exact, summed over every
-    number of such rows; libraries have only the large-sample formula, which is wrong for few rows.
-    Raises CourseError when the gain is larger than the discordant share, which cannot be.
-    """
-    _check_possible(n, gain, discordant)
-    differing = np.arange(n + 1)
-    # the largest count on the losing side that still gives p <= alpha
-    edge = binom.ppf(alpha / 2, differing, 0.5) - 1
-    edge += binom.cdf(edge + 1, differing, 0.5) <= alpha / 2
-    win = min(1.0, (discordant + gain) / (2 * discordant))
-    rejected = binom.cdf(edge, differing, win) + binom.sf(differing - edge - 1, differing, win)
-    weight = binom.pmf(differing, n, discordant)
-    return float(np.sum(weight * np.where(edge < 0, 0.0, rejected)))
-
-
-def _check_possible(n: int, gain: float, discordant: float) -> None:
-    if not 0 < discordant <= 1 or abs(gain) > discordant or n < 1:
-        what = "needs at least as large a share of rows that differ"
-        raise CourseError(f"A difference of {gain:g} {what}, not {discordant:g}.")
-
-
-def rows_needed(gain: float, discordant: float, power: float = 0.8, alpha: float = 0.05) -> int:
-    """The first n with which the exact McNemar test finds `gain` with this power."""
-    high = 8
-    while paired_power(high, gain, discordant, alpha) < power:
-        high *= 2
-        if high > 1_000_000:
-            what = f"A difference of {gain:g} at {discordant:g} discordant rows"
-            raise CourseError(f"{what} needs more than a million rows.")
-    low = high // 2  # halve what lies between until the two are neighbours
-    while high - low > 1:
-        middle = (low + high) // 2
-        if paired_power(middle, gain, discordant, alpha) >= power:
-            high = middle
-        else:
-            low = middle
-    return high
 
 
 def smallest_difference(
@@ -107,7 +67,7 @@ def chance_to_clear(
     That is, the lower end of paired_interval clears it. `discordant` as in paired_power; a negative
     margin asks for 'no worse by'. Summed over every outcome (but 1e-9 of them).
     """
-    _check_possible(n, gain, discordant)
+    check_gain(n, gain, discordant)
     a, b = (discordant + gain) / 2, (discordant - gain) / 2
     wins = np.arange(binom.ppf(5e-10, n, a), binom.isf(5e-10, n, a) + 1)[:, None]
     losses = np.arange(max(0, binom.ppf(5e-10, n, b)), binom.isf(5e-10, n, b) + 1)[None, :]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import statsmodels.api as sm
-from scipy.stats import bootstrap, norm, t
+from scipy.stats import binom, bootstrap, norm, t
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
@@ -100,6 +100,49 @@ def compare(a: Bools, b: Bools, seed: int = 0) -> Comparison:
     low, high = bootstrap_interval(difference, seed)
     p = float(mcnemar(table, exact=True).pvalue)
     return Comparison(float(difference.mean()), low, high, only_a, only_b, p, int(a.size))
+
+
+def paired_power(n: int, gain: float, discordant: float, alpha: float = 0.05) -> float:
+    """Probability that the exact two-sided McNemar test on n rows finds a true difference `gain`.
+
+    `discordant` is the share of rows where just one of the two is right. Exact, summed over every
+    number of such rows; libraries have only the large-sample formula, which is wrong for few rows.
+    Raises CourseError when the gain is larger than the discordant share, which cannot be.
+    """
+    check_gain(n, gain, discordant)
+    differing = np.arange(n + 1)
+    # the largest count on the losing side that still gives p <= alpha
+    edge = binom.ppf(alpha / 2, differing, 0.5) - 1
+    edge += binom.cdf(edge + 1, differing, 0.5) <= alpha / 2
+    win = min(1.0, (discordant + gain) / (2 * discordant))
+    rejected = binom.cdf(edge, differing, win) + binom.sf(differing - edge - 1, differing, win)
+    weight = binom.pmf(differing, n, discordant)
+    return float(np.sum(weight * np.where(edge < 0, 0.0, rejected)))
+
+
+def check_gain(n: int, gain: float, discordant: float) -> None:
+    """Raises CourseError for a difference that so many differing rows cannot have."""
+    if not 0 < discordant <= 1 or abs(gain) > discordant or n < 1:
+        what = "needs at least as large a share of rows that differ"
+        raise CourseError(f"A difference of {gain:g} {what}, not {discordant:g}.")
+
+
+def rows_needed(gain: float, discordant: float, power: float = 0.8, alpha: float = 0.05) -> int:
+    """The first n with which the exact McNemar test finds `gain` with this power."""
+    high = 8
+    while paired_power(high, gain, discordant, alpha) < power:
+        high *= 2
+        if high > 1_000_000:
+            what = f"A difference of {gain:g} at {discordant:g} discordant rows"
+            raise CourseError(f"{what} needs more than a million rows.")
+    low = high // 2  # halve what lies between until the two are neighbours
+    while high - low > 1:
+        middle = (low + high) // 2
+        if paired_power(middle, gain, discordant, alpha) >= power:
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 def highest_rate(errors: int, n: int, confidence: float = 0.95) -> float:

@@ -3,15 +3,13 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-from scipy.stats import norm
-
+from helpers import CourseError
 from helpers.core.pilot import Pilot
 from helpers.measure.baselines import Rows, by_field, folds, out_of_fold
-from helpers.measure.intervals import Comparison, compare
+from helpers.measure.intervals import Comparison, compare, rows_needed
 from helpers.measure.scoring import Scored, same_value, score
 
-ALPHA, POWER = 0.05, 0.8
+ALPHA = 0.05
 
 
 def _verdict(gap: Comparison) -> str:
@@ -40,7 +38,7 @@ def next_steps(
     kept = []
     for field, way in way_of.items():
         mine, theirs = tuned.right[field].mean(), cheap.right[field].mean()
-        if theirs >= mine:
+        if theirs >= mine and theirs > 0:
             kept.append(f"{field} ({way} {theirs:.1%}, tuned {mine:.1%})")
     if kept:
         named = ", ".join(kept)
@@ -66,13 +64,13 @@ def next_steps(
 
 
 def _rows_to_settle(gap: Comparison) -> str:
-    discordant, gain = (gap.only_a + gap.only_b) / gap.n, abs(gap.difference)
-    if not gain:
-        return "No number of test rows settles a difference of nothing: decide by price."
-    reach = norm.isf(ALPHA / 2) + norm.isf(1 - POWER)
-    rows = int(np.ceil(reach**2 * (discordant - gain**2) / gain**2))
-    # two digits: the difference itself is not known any better
-    rows = int(float(f"{max(rows, gap.n):.2g}"))
+    if gap.only_a == gap.only_b:
+        return "Both are right equally often here: decide by price, or label more test rows."
+    discordant = (gap.only_a + gap.only_b) / gap.n
+    try:
+        rows = rows_needed(abs(gap.difference), discordant)
+    except CourseError:  # more than a million
+        return "So small a difference cannot be shown: decide by price."
     return f"If the difference is real, about {rows:,} test rows show it 8 times of 10."
 
 
