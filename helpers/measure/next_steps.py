@@ -66,9 +66,9 @@ def next_steps(
 def _rows_to_settle(gap: Comparison) -> str:
     if gap.only_a == gap.only_b:
         return "Both are right equally often here: decide by price, or label more test rows."
-    discordant = (gap.only_a + gap.only_b) / gap.n
+    gain, discordant = abs(gap.only_a - gap.only_b) / gap.n, (gap.only_a + gap.only_b) / gap.n
     try:
-        rows = rows_needed(abs(gap.difference), discordant)
+        rows = rows_needed(gain, discordant)
     except CourseError:  # more than a million
         return "So small a difference cannot be shown: decide by price."
     return f"If the difference is real, about {rows:,} test rows show it 8 times of 10."
