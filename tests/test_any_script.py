@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import llguidance
 import pytest
+from conftest import ROOT
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher
@@ -73,6 +74,27 @@ def test_every_row_that_loads_can_be_answered(tokenizer, pieces, cut, number, wh
     longer = dict(row, span=row["span"] + "\u2603")
     assert not byte_by_byte(grammar, pilot.answer(longer))
     assert not byte_by_byte(grammar, pilot.answer(dict(row, span="")))
+
+
+@pytest.mark.parametrize("name", ["inbox", "inbox_ja", "clinc150"])
+def test_every_bundled_row_can_be_answered(tokenizer, name):
+    pilot = Pilot.load(ROOT / "data" / name)
+    try:
+        loaded = rows.load(pilot)
+    except CourseError as problem:
+        pytest.skip(str(problem))  # a public set that is not on this machine
+    for row in [*loaded.train, *list(loaded.test)[:150]]:
+        answer = pilot.answer(row)
+        assert answers.accepts(pilot, tokenizer, row[pilot.text], answer), row
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_end_of_a_very_long_message_can_be_answered(tokenizer, whole):
+    pilot = one_pilot(span=SPAN | {"whole_words": whole})
+    text = " ".join(f"word{number}" for number in range(3000)) + " 東京"
+    for span in ("word2999", "東京"):
+        answer = pilot.answer({"k": "注文", "span": span})
+        assert answers.accepts(pilot, tokenizer, text, answer)
 
 
 def test_whole_words_are_what_the_loader_says(tokenizer):
@@ -143,6 +165,22 @@ def test_the_loss_mask_shows_whole_characters(tokenizer):
 )
 def test_what_is_the_same_message(one, other, same):
     assert (same_message(one) == same_message(other)) is same
+
+
+@pytest.mark.parametrize(
+    "regex, value, text, right",
+    [
+        (r"\d+", "234", "no 12345", False),  # stands there, matches, and is never found
+        (r"\d+", "12345", "no 12345", True),
+        (r"(?<=#)\d+", "47", "no #47", True),  # matches in its place only
+        (r"\d*", "", "no", False),
+    ],
+)
+def test_a_pattern_value_is_what_the_regex_finds(tokenizer, regex, value, text, right):
+    pilot = one_pilot(number={"type": "pattern", "regex": regex})
+    loads = rows.wrong_value("number", pilot.fields["number"], value, text) is None
+    answer = pilot.answer({"k": "注文", "number": value})
+    assert loads is right is answers.accepts(pilot, tokenizer, text, answer)
 
 
 def special_ids(tokenizer, text):
