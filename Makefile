@@ -12,12 +12,13 @@ course: ready
 bar: ready
 	@$(PY) -m helpers.course --pilot "$(PILOT)" --only 02 $(if $(PROFILE),--profile $(PROFILE))
 
+# Two at a time, one thread each: with two threads each they would wait for one another.
 test: ready
-	@COURSE_QUIET=1 $(PY) -m pytest
+	@COURSE_QUIET=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 # The tests without the slow ones (training, whole chapters): a few minutes.
 fast: ready
-	@COURSE_QUIET=1 $(PY) -m pytest tests -m "not slow"
+	@COURSE_QUIET=1 OMP_NUM_THREADS=1 $(PY) -m pytest tests -n 2 --dist loadfile -m "not slow"
 
 # Style, arrows between folders, types of the public face, spelling.
 lint: $(VENV)/installed

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import NamedTuple
 
-from helpers import CourseError, colab
+from helpers import CourseError, colab, probe
 from helpers.choose import models
 from helpers.core import runtime
 
@@ -32,7 +32,10 @@ def check() -> list[Requirement]:
         "install Python 3.11+ and run 'make clean' once",
     )
     place = Requirement(True, "machine of", colab.host() or "your own")
-    return [python, *_packages(), *_room(), *_number_format(), place]
+    requirements = [python, *_packages(), *_room(), *_number_format(), place]
+    if all(requirement.ok is not False for requirement in requirements):
+        requirements.append(_known_answers())  # only where everything that it needs is there
+    return requirements
 
 
 def _packages() -> Iterator[Requirement]:
@@ -102,6 +105,15 @@ def _number_format() -> Iterator[Requirement]:
         "real" if half else "bf16 emulated",
         "nothing to do: float32 is used, about 1.5 times slower",
     )
+
+
+def _known_answers() -> Requirement:
+    wanted = "known answers of the model"
+    try:
+        probe.check_environment(runtime.detect())
+    except CourseError as problem:
+        return Requirement(False, wanted, str(problem), "see the message")
+    return Requirement(True, wanted, "given")
 
 
 def _main() -> int:
