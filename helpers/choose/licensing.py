@@ -68,7 +68,7 @@ def _region_code(place: str) -> str:
     union = ("EU", "European Union", *members, *members.values(), *known["parts"])
     if place.casefold() in map(str.casefold, union):
         return "EU"
-    # a code that no country has may be a slip for one of the Union: UE, SP, SW
+    # a code that no country has may be a slip for one of its members: SP, SW
     if place and place.upper() not in known["others"].split():
         cure = "write a country code of two letters such as JP, US or DE, or EU"
         raise CourseError(f"The region {place!r} cannot be read; {cure}.")
