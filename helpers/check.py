@@ -51,7 +51,7 @@ def _packages() -> Iterator[Requirement]:
 def _packages_of_a_host(host: str) -> Iterator[Requirement]:
     """Colab's own torch, numpy and so on stay, which is a note; the first cell does the rest."""
     installed = {each.metadata["Name"]: each.version for each in metadata.distributions()}
-    wanted, stays = colab.plan(installed)
+    wanted, stays = colab.packages_to_install(installed)
     tried = colab.tried()
     for name, version in colab.pinned().items():
         cure = f"{host}'s own stays; tried with {version} and {tried.get(name)}"

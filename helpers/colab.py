@@ -46,7 +46,7 @@ def tried() -> dict[str, str]:
     return pinned((ROOT / "data/colab/versions.txt").read_text(encoding="utf-8"))
 
 
-def plan(installed: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+def packages_to_install(installed: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """(what to install, what stays), {package: version} each, where `installed` is there."""
     here = {_plain(name): version for name, version in installed.items()}
     requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
@@ -68,7 +68,7 @@ def prepare(run: Callable = subprocess.run) -> None:
     if not host():
         return
     before = _installed()
-    wanted, stays = plan(before)
+    wanted, stays = packages_to_install(before)
     pip = [sys.executable, "-m", "pip"]
     if "torchao" in before:  # its old version makes PEFT refuse a plain LoRA
         run([*pip, "uninstall", "-q", "-y", "torchao"], check=True)

@@ -30,7 +30,7 @@ LESSON = [
 ]
 
 
-def check(pilot: Pilot, data: Rows, here: Runtime) -> str:
+def check_parts(pilot: Pilot, data: Rows, here: Runtime) -> str:
     """Check the environment and the pilot, each once for its parts; returns one line to print.
 
     Raises CourseError naming the part that differs, and the cure.

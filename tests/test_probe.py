@@ -41,7 +41,7 @@ def test_it_passes_here_and_asks_each_set_of_parts_once(inbox, embedded, monkeyp
     runtime.set_seeds(0)
     wanted = [torch.rand(1).item(), random.random(), np.random.rand()]
     runtime.set_seeds(0)
-    assert probe.check(pilot, data, here).startswith("probe: known answers given, 24 right")
+    assert probe.check_parts(pilot, data, here).startswith("probe: known answers given, 24 right")
 
     assert wanted == [torch.rand(1).item(), random.random(), np.random.rand()]
 
@@ -50,11 +50,11 @@ def test_it_passes_here_and_asks_each_set_of_parts_once(inbox, embedded, monkeyp
 
     monkeypatch.setattr(probe, "check_environment", again)
     monkeypatch.setattr(probe, "check_pilot", again)
-    assert "known answers" in probe.check(pilot, data, here)
+    assert "known answers" in probe.check_parts(pilot, data, here)
     # another library is another environment
     monkeypatch.setattr(probe, "versions", lambda: {"transformers": "5.17.0"})
     with pytest.raises(AssertionError, match="asked twice"):
-        probe.check(pilot, data, here)
+        probe.check_parts(pilot, data, here)
 
 
 def test_another_end_token(embedded, tokenizer):
