@@ -39,7 +39,7 @@ PIP = ["-m", "pip", "--disable-pip-version-check", "-q"]
 
 def inputs() -> str:
     """Twelve digits of what a run depends on: what is installed on Colab and what stays there."""
-    return fingerprint(*colab.plan(colab.tried()))
+    return fingerprint(*colab.packages_to_install(colab.tried()))
 
 
 def build_machine(python: str, place: Path) -> Path:
@@ -195,7 +195,7 @@ def _compare_runs(chapters: list[str], copy: Path, place: Path) -> tuple[list[st
             room = place / f"{chapter}-{'content' if on_colab else 'pins'}"
             runs.append((chapter, run_alone(chapter, its, room, repository, on_colab)))
     after = packages(python)
-    wanted, stays = colab.plan(colab.tried())
+    wanted, stays = colab.packages_to_install(colab.tried())
     lines = [f"# inputs {inputs()} · {time.strftime('%Y-%m-%d')} · profile smoke, empty runs/"]
     lines += ["# A run of benchmarks/colab_run.py: `make colab` makes it again.", ""]
     lines += ["The first cell installs: " + ", ".join(f"{n} {v}" for n, v in wanted.items())]
