@@ -1,9 +1,9 @@
 """The Japanese pilot in figures, cheap ways and two bases: `python -m benchmarks.japanese`.
 
 One seed, 60 rows to learn from, 100 to be tested on, no choice made on the test rows. The embedded
-model gets chapter 00's recipe beside the dense base, which trains several times faster on a
-processor than four bits. Qwen2.5-Coder-0.5B gets the one that was written down for it on the
-English inbox before: the same, with the loss on the answers and half the rate.
+model gets chapter 00's recipe, but beside the dense base instead of four bits. Qwen2.5-Coder-0.5B
+gets the one that was written down for it on the English inbox before: the same, with the loss on
+the answers and half the rate.
 """
 
 import argparse
