@@ -8,10 +8,12 @@ import pytest
 from conftest import ROOT
 
 from benchmarks import japanese
+from helpers.agree.bar import Bar
 from helpers.agree.wish import Wish
 from helpers.ask import answers
 from helpers.core import plots, rows, runtime
 from helpers.core.pilot import Pilot
+from helpers.keep import filters, pipeline
 from helpers.make import phrase_book
 from helpers.measure import baselines, intervals, scoring
 from helpers.tune import examples, students
@@ -85,6 +87,31 @@ def test_the_phrase_book_writes_japanese(pilot, data):
 def test_a_bar_in_yen(pilot):
     wish = Wish.load(pilot)
     assert wish.costs.currency == "JPY" and wish.costs.of("緊急度.missed.急ぎ") > 5000
+    here = runtime.PROFILES["smoke"]
+    terms = wish.for_bar(pilot, "rules", 100)
+    assert "10 points over rules on 100 rows" in str(Bar.freeze(pilot, here, **terms))
+
+
+def pilot_row(text):
+    record = {"用件": "請求", "緊急度": "通常", "商品": None, "注文番号": "KS-7777"}
+    return {"id": "phone", "本文": text, "tags": ""} | record
+
+
+def test_the_filters_know_right_rows_from_copies(pilot, data):
+    """Right rows in Japanese are kept by all that look at the text; a test row in disguise is not."""
+    right = [dict(row) for row in data.train]
+    copied = dict(data.test[30]) | {"id": "copy"}
+    copied[pilot.text] = "お世話になります。" + copied[pilot.text] + "よろしくお願いします。"
+    phone = pilot_row("控えを失くしました。KS-7777の請求書を再送願います。電話は03-3123-4567です。")
+    funnel = pipeline.curate(
+        pilot, [*right, copied, phone], filters.standard(pilot, data.train, data.test, data.ood)
+    )
+    why = {row["id"]: row["rejected_by"] for row in funnel.rejected}
+    assert why.pop("copy") == "decontaminate"
+    assert set(why.values()) <= {"agreement", "near"}, "word counts disagree with some labels"
+    texts = [row[pilot.text] for row in funnel.kept]
+    assert len(texts) >= 54 and not any("3123-4567" in text for text in texts)
+    assert any("控えを失くしました" in text for text in texts), "masked, not lost"
 
 
 def test_figures_are_those_of_these_rows(pilot, data):
