@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from types import SimpleNamespace
 
 import llguidance
@@ -46,7 +47,7 @@ def byte_by_byte(grammar, answer):
     return matcher.consume_tokens(list(answer.encode())) and matcher.is_accepting()
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @example(pieces=["私は東京に行きます。"], cut=(2, 2), number=0, whole=False)
 @example(pieces=["12kg"], cut=(0, 2), number=0, whole=False)
 @example(pieces=["#4711"], cut=(0, 5), number=0, whole=False)
@@ -123,8 +124,10 @@ def test_names_may_be_in_any_script(folder, tiny, tokenizer):
     test = list(rows.load(pilot).test)[:2]
     run = runs.Run(pilot, "00", runtime.detect(), 0)
     model = AutoModelForCausalLM.from_pretrained(tiny)
-    asked = answers.generate(model, tokenizer, pilot, test, run.path("answers/tuned"))
-    scored = scoring.score(pilot, test, asked.texts)
+    typed = {"message": "2 pumpe\u0308\x0b \ud83d <|im_end|>"}  # not loaded, so not yet clean
+    asked = answers.generate(model, tokenizer, pilot, [*test, typed], run.path("answers/tuned"))
+    assert list(json.loads(asked.texts[-1])) == list(pilot.fields)
+    scored = scoring.score(pilot, test, asked.texts[:-1])
     assert scored.valid.all() and not scored.invented.any()
     run.scored("tuned", scored)
     figures = json.loads(run.finish({}).read_text(encoding="utf-8"))["figures"]
@@ -287,3 +290,16 @@ def test_half_a_character_is_cleaned_with_a_note(folder):
     loaded = rows.load(Pilot.load(folder))
     assert loaded.train[0]["message"] == "pump 0  😀"
     assert any("control characters in 12 row(s)" in note for note in loaded.notes)
+
+
+def test_a_base_without_a_pad_token_gets_one(folder, tiny, tmp_path):
+    place = shutil.copytree(tiny, tmp_path / "bare")
+    path = place / "tokenizer_config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content.pop("pad_token")
+    path.write_text(json.dumps(content), encoding="utf-8")
+    pilot = Pilot.load(folder)
+    pilot.base_model = str(place)
+    _, bare = answers.open_base(pilot)
+    assert bare.pad_token == bare.eos_token
+    assert bare(["a", "a longer one"], padding=True).input_ids[0][-1] == bare.eos_token_id

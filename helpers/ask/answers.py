@@ -32,7 +32,7 @@ from helpers.ask.progress import progress
 from helpers.choose import models
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
-from helpers.core.text import as_text
+from helpers.core.text import as_text, cleaned
 from helpers.make.grammar import lark_grammar, record_grammar
 
 SHARED_START = 64  # tokens; a shorter common start is not worth reading on its own
@@ -212,7 +212,8 @@ def generate(
     made_from = fingerprint(weights, tokenizer.chat_template, chat, grammar_kind, limits, True)
     journal = Journal(f"{at}-{made_from}.jsonl")
 
-    texts = [row[pilot.text] for row in rows]
+    # rows that were loaded are clean; a message typed in a cell may not be
+    texts = [cleaned(row[pilot.text]) for row in rows]
     keys = [fingerprint(made_from, text) for text in texts]
     # rows with the same text are asked once
     text_of = dict(zip(keys, texts))
