@@ -34,6 +34,14 @@ from helpers.core.files import fingerprint, write_text
 LOG = ROOT / "data/colab/log.txt"
 # google.colab imports these before the first cell (its __init__ and _reprs; matplotlib: inline)
 AT_START = "import IPython, matplotlib.pyplot, numpy, PIL.Image, psutil, requests, tornado"
+ARITHMETIC = """
+import hashlib, torch
+torch.manual_seed(0)
+rows, weights = torch.randn(200, 576), torch.randn(1536, 576)
+for kind in (torch.bfloat16, torch.float32):
+    product = torch.nn.functional.linear(rows.to(kind), weights.to(kind))
+    print(kind, hashlib.sha256(product.float().numpy().tobytes()).hexdigest())
+"""
 PIP = ["-m", "pip", "--disable-pip-version-check", "-q"]
 
 
@@ -67,7 +75,17 @@ def build_machine(python: str, place: Path) -> Path:
 def packages(python: Path) -> dict[str, str]:
     """{package: version} of that Python."""
     done = subprocess.run([python, "-m", "pip", "freeze", "--all"], capture_output=True, text=True)
-    return colab.pinned(done.stdout)
+    return {_plain(name): version for name, version in colab.pinned(done.stdout).items()}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def unmet(python: Path) -> set[str]:
+    """What `pip check` finds in that Python, a line each."""
+    done = subprocess.run([python, "-m", "pip", "check"], capture_output=True, text=True)
+    return {line for line in done.stdout.splitlines() if " requirement " in line}
 
 
 def run_alone(chapter: str, python: Path, room: Path, repository: Path, on_colab: bool) -> dict:
@@ -155,6 +173,19 @@ def compare(here: dict, there: dict) -> tuple[int, int]:
     return same, total
 
 
+def arithmetic(there: Path, here: Path) -> str:
+    """In a sentence: is a matrix product of two Pythons' torch the same, bit by bit?"""
+    said = []
+    for python in (there, here):
+        command = [python, "-c", ARITHMETIC]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        said.append(done.stdout.splitlines())
+    words = []
+    for one, other in zip(*said, strict=True):
+        words.append(f"{one.split()[0]} {'the same' if one == other else 'other last bits'}")
+    return f"-- a matrix product of the two versions of torch on this processor: {', '.join(words)}"
+
+
 def main() -> int:
     """Build, run, compare, write; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -187,7 +218,7 @@ def _compare_runs(chapters: list[str], copy: Path, place: Path) -> tuple[list[st
     python, repository = copy / "bin/python", place / "repository"
     # one state for all runs, and for the cell an address to clone like any other
     subprocess.run(["git", "clone", "-q", ROOT, repository], check=True)
-    before = packages(python)
+    before, unmet_before = packages(python), unmet(python)
     runs = []
     for chapter in chapters:
         for on_colab, its in ((True, python), (False, Path(sys.executable))):
@@ -205,12 +236,15 @@ def _compare_runs(chapters: list[str], copy: Path, place: Path) -> tuple[list[st
         if old != new and old != "none":
             changed.append(f"{name} {old} -> {new}")
     lines += ["What was there and changed: " + ", ".join(changed)]
+    broken = sorted(unmet(python) - unmet_before)
+    lines += ["Other packages that now miss a version: " + "; ".join(broken or ["none"])]
+    kept = []
     for name in stays:
-        if before.get(name) != after.get(name):
-            raise CourseError(f"{name} should stay, and is {after.get(name)} after the setup cell.")
-    lines += [
-        "What stays: " + ", ".join(f"{name} {after[name]}" for name in stays if name in after)
-    ]
+        version = after[_plain(name)]
+        if version != before[_plain(name)]:
+            raise CourseError(f"{name} should stay, and is {version} after the first cell.")
+        kept.append(f"{name} {version}")
+    lines += [f"What stays: {', '.join(kept)}"]
     figures = []
     for (chapter, there), (_, here) in zip(runs[::2], runs[1::2], strict=True):
         lines += ["", f"== chapter {chapter}, alone, Colab's packages: {there['seconds']:.0f} s =="]
@@ -219,6 +253,7 @@ def _compare_runs(chapters: list[str], copy: Path, place: Path) -> tuple[list[st
         alike = f"{same} of {total} answers are letter by letter those of the pins"
         lines += [f"-- the same chapter on the pins: {here['seconds']:.0f} s; {alike}"]
         figures += _figures(chapter, there, here, same, total, lines)
+    lines += ["", arithmetic(python, Path(sys.executable))]
     return lines, figures, runs[0][1]["results"]["versions"]
 
 
