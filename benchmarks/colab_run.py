@@ -85,7 +85,7 @@ def _plain(name: str) -> str:
 def unmet(python: Path) -> set[str]:
     """What `pip check` finds in that Python, a line each."""
     done = subprocess.run([python, "-m", "pip", "check"], capture_output=True, text=True)
-    return {line for line in done.stdout.splitlines() if " requirement " in line}
+    return {*done.stdout.splitlines()} - {"No broken requirements found."}
 
 
 def run_alone(chapter: str, python: Path, room: Path, repository: Path, on_colab: bool) -> dict:
@@ -156,7 +156,8 @@ def _said(notebook: nbformat.NotebookNode, room: Path) -> list[str]:
         for output in cell.outputs:
             text = output.get("text") or output.get("data", {}).get("text/plain", "")
             lines += re.sub(r"\x1b\[[0-9;]*m", "", text).replace(str(room), "/content").splitlines()
-        lines = [line for line in lines if line.strip() and "is ignored" not in line]
+        noise = ("it/s]", "?it/s", "is ignored")  # progress bars, pip on folders of this machine
+        lines = [line for line in lines if line.strip() and not any(n in line for n in noise)]
         kept = lines[-8:] if "colab.prepare" in cell.source else lines[-2:]
         for line in kept:
             said.append(f"[{number:2}] {line.rstrip()[:200]}")
