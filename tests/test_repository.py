@@ -171,3 +171,13 @@ def test_nothing_of_one_machine_and_no_pickles_in_the_tree():
         text = (ROOT / name).read_bytes().decode("utf-8", errors="ignore")
         assert "trust_remote_" + "code=True" not in text, name
         assert not re.search("/" + r"(work|farm|root)/[a-z]", text), name
+
+
+def test_every_kind_of_input_names_a_test_that_exists():
+    page = (ROOT / "tests/KINDS.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if re.match(r"\| (\d+ )?[a-z]", line)][1:]
+    numbers = [int(n) for n in re.findall(r"^\| (\d+) ", page, re.M)]
+    assert numbers == list(range(1, 29)) and len(lines) > 28
+    for line in lines:
+        file, name = re.search(r"(test_\w+\.py)::(test_\w+)", line).groups()
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), line
