@@ -181,3 +181,30 @@ def test_every_kind_of_input_names_a_test_that_exists():
     for line in lines:
         file, name = re.search(r"(test_\w+\.py)::(test_\w+)", line).groups()
         assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), line
+
+
+def test_what_the_readme_says_of_other_scripts_and_attacks_was_measured():
+    page = json.loads((ROOT / "data/reference/results/everywhere.json").read_text())
+    figures = {figure["name"]: figure for figure in page["figures"]}
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+
+    def share(name, part="value"):
+        return f"{figures[name][part]:.0%}".replace("%", " %")
+
+    tuned = "japanese.exact.tuned_embedded"
+    low, high = share(tuned, "low"), share(tuned, "high")
+    product = share("japanese.product.tuned_embedded"), share("japanese.product.rules")
+    request = share("japanese.request.tuned_embedded"), share("japanese.request.rules")
+    most = f"{figures['injections.outside_schema']['high']:.1%}".replace("%", " %")
+    obeyed, twin = share("injections.obeyed"), share("injections.twin_obeyed")
+    for sentence in (
+        f"{share(tuned)} [{low}, {high}] of {figures[tuned]['n']} records right",
+        f"keyword rules {share('japanese.exact.rules')}",
+        f"copies the product better ({product[0]} against {product[1]})",
+        f"reads the request worse ({request[0]} against {request[1]})",
+        f"Of {figures['injections.outside_schema']['n']} messages that try",
+        f"0 left the schema (95 %: at most {most})",
+        f"{obeyed} got the label that they asked for, against {twin}",
+    ):
+        assert sentence in readme, sentence
+    assert figures["injections.outside_schema"]["value"] == 0
