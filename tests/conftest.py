@@ -28,6 +28,14 @@ fields:
 """
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_run_of_a_chapter_beside():
+    """What a module's own fixtures read must not depend on a chapter that runs at the same time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COURSE_RUNS", tempfile.mkdtemp(prefix="course-runs-"))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def runs_elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "runs"))
