@@ -4,6 +4,7 @@ No library: lm-eval has one inside, but only for whole multiple-choice tasks. Ch
 one against it.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -104,3 +105,79 @@ def _read(model, rows: list[list[int]], last: int, pad: int) -> np.ndarray:
     # the scores at one place are about the token at the next
     logs = torch.log_softmax(output.logits[:, :-1].float(), -1)
     return logs.gather(-1, tokens[:, longest - last :, None])[..., 0].cpu().numpy()
+
+
+def choice_log_likelihoods(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    choices: Sequence[Sequence[str]],
+    most_sequences: int = 128,
+) -> list[np.ndarray]:
+    """For each prompt: log p of each of its `choices`, shape (choices,), natural logarithms.
+
+    The same figures as `log_likelihoods` of every pair, but each prompt is read once: its keys and
+    values are copied to its choices, of which about `most_sequences` are read at a time.
+    """
+    marks, shared, rests = control_tokens(tokenizer), [], []
+    for prompt, texts in zip(prompts, choices, strict=True):
+        whole = [prompt + as_text(text, marks) for text in texts]
+        rows = tokenizer(whole, add_special_tokens=False).input_ids
+        border = len(tokenizer(prompt, add_special_tokens=False).input_ids)
+        same = min(border, len(os.path.commonprefix(rows)))
+        shared.append(rows[0][:same])
+        rests.append([row[same:] for row in rows])
+    order = sorted(range(len(rests)), key=lambda number: (len(rests[number]), len(shared[number])))
+    results: list = [None] * len(rests)
+    with evaluating(model), half_precision(model):
+        while order:
+            number_of_choices = len(rests[order[0]])
+            same_number = [n for n in order if len(rests[n]) == number_of_choices]
+            batch = same_number[: max(1, most_sequences // number_of_choices)]
+            order = order[len(batch) :]
+            starts, ends = [shared[n] for n in batch], [rests[n] for n in batch]
+            for number, logs in zip(batch, _read_choices(model, starts, ends, tokenizer)):
+                results[number] = logs
+    return results
+
+
+def _read_choices(
+    model: Any, starts: list[list[int]], ends: list[list[list[int]]], tokenizer: Any
+) -> np.ndarray:
+    """log p of each row of `ends` behind its start, shape (starts, choices)."""
+    pad, number, longest = pad_token(tokenizer), len(ends[0]), max(map(len, starts))
+    # starts are filled up on the left, so that all end together; ends on the right
+    ids = torch.tensor([[pad] * (longest - len(row)) + row for row in starts]).to(model.device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in starts])
+    mask = mask.to(model.device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    read = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    first = torch.log_softmax(read.logits[:, -1].float(), -1).repeat_interleave(number, 0)
+    rows = [row for choice in ends for row in choice]
+    most = max(map(len, rows))
+    tokens = torch.tensor([row + [pad] * (most - len(row)) for row in rows]).to(model.device)
+    real = torch.tensor([[1] * len(row) + [0] * (most - len(row)) for row in rows])
+    real = real.to(model.device)
+    total = first.gather(1, tokens[:, :1])[:, 0]
+    if most > 1:
+        cache = read.past_key_values
+        cache.batch_repeat_interleave(number)
+        after = positions[:, -1:].repeat_interleave(number, 0) + torch.arange(
+            1, most, device=model.device
+        )
+        logits = model(
+            input_ids=tokens[:, :-1],
+            attention_mask=torch.cat([mask.repeat_interleave(number, 0), real[:, :-1]], 1),
+            position_ids=after,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits
+        logs = torch.log_softmax(logits.float(), -1).gather(-1, tokens[:, 1:, None])[..., 0]
+        total = total + (logs * real[:, 1:]).sum(1)
+    return total.reshape(len(starts), number).cpu().numpy().astype(float)

@@ -120,13 +120,13 @@ def _keyword_shares(pilot: Pilot, field: str, train: Rows, truth: np.ndarray, te
     gave and for the commonest label where none did. The rest goes by the shares in training.
     """
     shares = _class_shares(pilot, field, train, truth, [""])[0]
-    tests = list(keywords(pilot)[field].values())
+    classes, tests = label_classes(pilot, field), keywords(pilot)[field]
     commonest = int(shares.argmax())
 
     def given(text: str) -> tuple[int, bool]:
-        for label, test in enumerate(tests):
+        for label, test in tests.items():  # in the order of rules.yaml, not of the classes
             if test.search(text):
-                return label, True
+                return classes.index(label), True
         return commonest, False
 
     right, count = Counter[tuple[int, bool]](), Counter[tuple[int, bool]]()

@@ -23,7 +23,7 @@ from helpers.core import runtime
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
-from helpers.measure import intervals, scoring
+from helpers.measure import intervals, scoring, system
 from helpers.tune import examples, training
 
 SETTINGS: dict[str, Any] = {
@@ -155,7 +155,12 @@ def load_student(
 
 
 def job_of_epochs(
-    pilot: Pilot, rows: Sequence[Mapping[str, Any]], seed: int, epochs: int, test: Any
+    pilot: Pilot,
+    rows: Sequence[Mapping[str, Any]],
+    seed: int,
+    epochs: int,
+    test: Any,
+    settings: Mapping[str, Any] | None = None,
 ) -> StudentJob:
     """Chapter 00's student with another seed: as many steps as its packs of rows make epochs."""
     _, tokenizer = answers.open_base(pilot)
@@ -166,7 +171,8 @@ def job_of_epochs(
         ids.append(tokenizer(text).input_ids + [tokenizer.eos_token_id])
     longest = max(SETTINGS["max_length"], *map(len, ids))
     packs = pack_dataset(Dataset.from_dict({"input_ids": ids}), longest, "bfd")
-    return StudentJob("chapter 00", rows, seed, epochs * len(packs), {"test": test})
+    steps = epochs * len(packs)
+    return StudentJob("chapter 00", rows, seed, steps, {"test": test}, dict(settings or {}))
 
 
 def stored_or_trained(
@@ -190,6 +196,38 @@ def stored_or_trained(
     limits: dict[str, Any] = {"max_length": here.profile.max_length, "max_new_tokens": room}
     at = run.path(f"answers/{name}")
     return answers.generate(model, tokenizer, pilot, rows, at, **limits).texts
+
+
+def student_reading(
+    pilot: Pilot,
+    train: Sequence[Mapping[str, Any]],
+    texts: Sequence[str],
+    here: runtime.Runtime,
+    folder: str | Path,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> system.Reading:
+    """What a student of `train` makes of `texts`: its records, and how sure it is of each label.
+
+    Adapter and answers are kept in `folder` under what made them. `settings` differ from SETTINGS.
+    """
+    rows = [{pilot.text: text} for text in texts]
+    job = job_of_epochs(pilot, train, seed, here.profile.epochs, rows, settings)
+    place = Path(folder) / job.key(pilot)
+    if (place / "adapter/adapter_model.safetensors").is_file():
+        _, tokenizer, model = load_student(pilot, place / "adapter", here)
+    else:
+        model, tokenizer, _ = train_student(pilot, job, here, place)
+        training.save_adapter(model, place / "adapter")
+    limits = {
+        "max_length": here.profile.max_length,
+        "max_new_tokens": _room_for_an_answer(pilot, tokenizer, job),
+        "batch_size": here.profile.eval_batch_size,
+    }
+    told = answers.generate(model, tokenizer, pilot, rows, place / "answers", **limits)
+    at = place / "labels"
+    length = here.profile.max_length
+    return system.model_reading(model, tokenizer, pilot, rows, told.texts, at, length)
 
 
 def _room_for_an_answer(pilot: Pilot, tokenizer: Any, job: StudentJob) -> int:
