@@ -117,7 +117,8 @@ def choice_log_likelihoods(
     """For each prompt: log p of each of its `choices`, shape (choices,), natural logarithms.
 
     The same figures as `log_likelihoods` of every pair, but each prompt is read once: its keys and
-    values are copied to its choices, of which about `most_sequences` are read at a time.
+    values are copied to its choices, of which about `most_sequences` are read at a time. Where a
+    choice joins the end of the prompt in one token, that token counts.
     """
     marks, shared, rests = control_tokens(tokenizer), [], []
     for prompt, texts in zip(prompts, choices, strict=True):

@@ -4,8 +4,9 @@ Without settings of its own a job has chapter 00's. Students of one comparison t
 of steps, so that rows compete, not work.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -163,16 +164,19 @@ def job_of_epochs(
     settings: Mapping[str, Any] | None = None,
 ) -> StudentJob:
     """Chapter 00's student with another seed: as many steps as its packs of rows make epochs."""
+    job = StudentJob("chapter 00", rows, seed, 0, {"test": test}, dict(settings or {}))
+    own = job.all_settings()
     _, tokenizer = answers.open_base(pilot)
-    taught, _ = examples.training_rows(pilot, rows, tokenizer, SETTINGS["max_prompt_length"])
-    ids = []
-    for row in taught:
-        text = row["prompt"] + row["completion"]
-        ids.append(tokenizer(text).input_ids + [tokenizer.eos_token_id])
-    longest = max(SETTINGS["max_length"], *map(len, ids))
-    packs = pack_dataset(Dataset.from_dict({"input_ids": ids}), longest, "bfd")
-    steps = epochs * len(packs)
-    return StudentJob("chapter 00", rows, seed, steps, {"test": test}, dict(settings or {}))
+    taught, _ = examples.training_rows(pilot, rows, tokenizer, own["max_prompt_length"])
+    packs: Any = taught
+    if own["packing"]:
+        ids = []
+        for row in taught:
+            text = row["prompt"] + row["completion"]
+            ids.append(tokenizer(text).input_ids + [tokenizer.eos_token_id])
+        longest = max(own["max_length"], *map(len, ids))
+        packs = pack_dataset(Dataset.from_dict({"input_ids": ids}), longest, "bfd")
+    return replace(job, steps=epochs * math.ceil(len(packs) / own["batch_size"]))
 
 
 def stored_or_trained(
