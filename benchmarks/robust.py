@@ -41,6 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "epochs_16": {"epochs": 16},
     "half_rate_epochs_16": {"epochs": 16, "learning_rate": 5e-4},
     "double_rate": {"learning_rate": 2e-3},
+    "average_last_half": {"average_last": 0.5},
 }
 
 
@@ -65,10 +66,11 @@ def tables_of(
     folder: Path,
     train: Sequence[Mapping[str, Any]] | None = None,
     asked: Sequence[str] | None = None,
+    greedy: bool = False,
 ) -> dict[str, Any]:
-    """{"probabilities": [...], "seconds", "steps", "greedy"} of one student; kept in a journal.
+    """{"probabilities": [...], "seconds", "steps", ...} of one student; kept in a journal.
 
-    `greedy`: labels as the model writes them under the grammar, of the recipe alone.
+    With `greedy` also the labels as the model writes them under the grammar.
     """
     settings = SHARED | VARIANTS[variant]
     epochs, pilot = settings.pop("epochs", EPOCHS), draw.pilot
@@ -78,7 +80,7 @@ def tables_of(
     texts = list(asked or [row["text"] for row in draw.test])
     rows = [{"id": str(number), "text": text} for number, text in enumerate(texts)]
     job = students.job_of_epochs(pilot, train, seed, epochs, rows, settings)
-    key = fingerprint(job.key(pilot), draw.name)
+    key = fingerprint(job.key(pilot), draw.name, greedy)
     journal = Journal(folder / f"{draw.name}.jsonl", "A student")
     if journal.missing([key]):
         clock = time.perf_counter()
@@ -89,7 +91,7 @@ def tables_of(
         entry = {"variant": variant, "seed": seed, "rows": len(train), "steps": job.steps}
         entry |= {"seconds": facts["seconds"], "loss": facts["loss"]}
         entry["probabilities"] = read.probabilities["intent"].tolist()
-        if variant == "recipe" and asked is None:
+        if greedy:
             told, _ = students.scored_answers(
                 pilot, model, tokenizer, draw.test, folder / key / "greedy", here, 512, 64
             )
@@ -141,7 +143,7 @@ def right_of(draw: Draw, seeds: Sequence[int], here: Any, folder: Path) -> dict[
     right = {way: table.argmax(1) == truth for way, table in tables.items()}
     by_seed = []
     for seed in seeds:
-        found = tables_of(draw, "recipe", seed, here, folder)
+        found = tables_of(draw, "recipe", seed, here, folder, greedy=seed == seeds[0])
         by_seed.append(np.array(found["probabilities"]))
         if seed == seeds[0]:
             said = [baselines.label_classes(pilot, "intent").index(x) for x in found["greedy"]]
@@ -253,7 +255,8 @@ def main() -> None:
                 print(draw.name, shown, flush=True)
         if options.record:
             figures = _unique(judged_figures(rights))
-            settings = {"recipe": SHARED, "epochs": EPOCHS, "folds": 3, "seeds": options.seeds}
+            settings = {"draws": list(rights), "recipe": SHARED, "epochs": EPOCHS, "folds": 3}
+            settings |= {"seeds_of_training": options.seeds}
             add_figures("robust", figures, settings, ROBUST)
 
 

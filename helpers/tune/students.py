@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from transformers import TrainerCallback
 from trl import pack_dataset
 
 from helpers import CourseError
@@ -43,6 +44,8 @@ SETTINGS: dict[str, Any] = {
     "load": None,  # the dtype that the base is loaded in; None is the machine's
     "guards": True,
     "start": None,  # the key of another student, whose adapter this one goes on from
+    "data_seed": None,  # of the order of rows alone; None is the job's seed
+    "average_last": 0.0,  # share of the steps, from the end, whose weights are averaged
 }
 
 
@@ -83,6 +86,9 @@ class StudentJob:
         taught = [[row[name] for name in (pilot.text, *pilot.fields)] for row in self.rows]
         asked = {name: [row[pilot.text] for row in rows] for name, rows in self.sets.items()}
         chat, settings = pilot.chat("", full=False), self.all_settings()
+        for name in ("data_seed", "average_last"):  # newer than the recorded students
+            if settings[name] == SETTINGS[name]:
+                del settings[name]
         run = [self.seed, self.steps, self.free, settings, pilot.base_model]
         return fingerprint(taught, asked, chat, run)
 
@@ -91,6 +97,28 @@ class InventingPilot(Pilot):
     """The same pilot, but a span may be any words: shows what a student invents when it may."""
 
     copies: ClassVar[bool] = False
+
+
+class AverageLast(TrainerCallback):
+    """Puts the mean over the last `share` of the steps in place of the last trained weights."""
+
+    def __init__(self, model: Any, share: float) -> None:
+        self.weights = [p for p in model.parameters() if p.requires_grad]
+        self.share, self.sums, self.count = share, [], 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Add the weights of this step."""
+        if state.global_step > (1 - self.share) * state.max_steps:
+            if not self.sums:
+                self.sums = [torch.zeros_like(weight) for weight in self.weights]
+            for total, weight in zip(self.sums, self.weights):
+                total += weight.detach()
+            self.count += 1
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Put the means in."""
+        for weight, total in zip(self.weights, self.sums):
+            weight.data.copy_(total / self.count)
 
 
 def train_student(
@@ -113,8 +141,9 @@ def train_student(
     arguments = {"max_steps": job.steps, "seed": job.seed, "warmup_steps": 0.05}
     for name in ("packing", "max_length", "learning_rate"):
         arguments[name] = settings[name]
-    if settings["activation_checkpointing"]:
-        arguments["activation_checkpointing"] = True
+    for name in ("activation_checkpointing", "data_seed"):
+        if settings[name]:
+            arguments[name] = settings[name]
     trainer = training.build_trainer(
         model,
         tokenizer,
@@ -129,6 +158,9 @@ def train_student(
     )
     if settings["start"]:
         training.load_adapter(trainer.model, folder.parent / settings["start"] / "adapter")
+    average = AverageLast(trainer.model, settings["average_last"])
+    if settings["average_last"]:
+        trainer.add_callback(average)
     facts = {"seconds": round(training.fit(trainer), 1)}
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     facts |= {"trained": trained, "ship_bytes": 2 * trained}
