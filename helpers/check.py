@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import NamedTuple
 
 from helpers import CourseError, colab, probe
-from helpers.choose import models
+from helpers.choose import encoder, models
 from helpers.core import runtime
 
 GIB = 2**30
@@ -86,9 +86,13 @@ def _room() -> Iterator[Requirement]:
     disk = shutil.disk_usage(place).free / GIB
     cure = "free some space or set COURSE_CACHE to another disk"
     yield Requirement(disk >= 2, "2 GiB of free disk in the cache", f"{disk:.1f} GiB", cure)
-    here = models.is_present()
     cure = "python -m helpers.choose.models"
-    yield Requirement(here, "the embedded model", "present" if here else "absent", cure)
+    at_hand = {
+        "the embedded model": models.is_present(),
+        "the encoder": encoder.encoder_is_present(),
+    }
+    for what, here in at_hand.items():
+        yield Requirement(here, what, "present" if here else "absent", cure)
 
 
 def _number_format() -> Iterator[Requirement]:
@@ -108,8 +112,9 @@ def _number_format() -> Iterator[Requirement]:
 
 
 def _known_answers() -> Requirement:
-    wanted = "known answers of the model"
+    wanted = "known answers of the models"
     try:
+        encoder.encode(["known vectors?"])
         probe.check_environment(runtime.detect())
     except CourseError as problem:
         return Requirement(False, wanted, str(problem), "see the message")

@@ -46,8 +46,9 @@ def test_the_environment_check_names_the_fix(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
     assert check._main() == 1
     said = capsys.readouterr().out
-    assert re.search(r"FAIL +the embedded model +absent +-> python -m helpers.choose.models", said)
-    assert re.search(r"OK +Python 3.11 or newer", said) and "1 requirement(s) failed" in said
+    for what in ("the embedded model", "the encoder"):
+        assert re.search(rf"FAIL +{what} +absent +-> python -m helpers.choose.models", said)
+    assert re.search(r"OK +Python 3.11 or newer", said) and "2 requirement(s) failed" in said
 
 
 def test_the_readme_table_is_generated():

@@ -283,7 +283,7 @@ def _main() -> None:
         base = resolve(name)
         if name == "embedded":
             print("Embedded model ready: SmolLM2-135M-Instruct, hashes checked.")
-            if not encoder.is_fetched():
+            if not encoder.encoder_is_present():
                 print("Fetching the encoder (83 MB, once) ...", file=sys.stderr)
             encoder.encoder_folder()
             print("Encoder ready: all-MiniLM-L6-v2, hashes checked.")

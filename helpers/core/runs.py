@@ -183,7 +183,7 @@ class Run:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[- ]", "_", name).lower()
+    return re.sub(r"[ +]+|-", "_", name).lower()
 
 
 def _rounded(value: float | None) -> float | None:
