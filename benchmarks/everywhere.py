@@ -24,7 +24,9 @@ EMPTY = {"low": None, "high": None, "n": None, "unit": "share", "seeds": [0]}
 def add_figures(
     part: str, figures: list[dict], settings: dict, results: str | Path = RESULTS
 ) -> Path:
-    """Replace the figures of `part` in everywhere.json and leave those of other parts alone.
+    """Replace the figures of `part` in everywhere.json, or in another file of the same shape.
+
+    Those of other parts are left alone.
 
     A figure needs `name`, `value` and `how`; `low`, `high`, `n`, `unit`, `seeds` are filled in.
     `settings` says how they were made, with `seconds`; machine and versions are added where it
@@ -60,5 +62,5 @@ def add_figures(
 def _read(results: Path) -> dict:
     if results.is_file():
         return json.loads(results.read_text(encoding="utf-8"))
-    empty: dict = {"chapter": "everywhere", "pilot": "several", "profile": "several", "seconds": 0}
+    empty: dict = {"chapter": results.stem, "pilot": "several", "profile": "several", "seconds": 0}
     return empty | {"figures": [], "settings": {}}

@@ -1,10 +1,16 @@
 """The small package behind the course. Importing it changes nothing on the machine."""
 
+import os
 import sys
 from pathlib import Path
 
 __version__ = "0.1.0"
 ROOT = Path(__file__).resolve().parent.parent  # the folder of the course
+
+# OpenMP's threads wait for each other in a loop; beside a busy process that is all they do. Here
+# they soon go to sleep. OpenMP reads this once, with torch: so it stands before every import.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # GNU's OpenMP, in turns of the loop
+os.environ.setdefault("KMP_BLOCKTIME", "1")  # Intel's and LLVM's, in milliseconds
 
 
 class CourseError(Exception):

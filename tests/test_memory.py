@@ -81,6 +81,46 @@ def test_odd_questions_in_a_sentence():
         assert memory.shape_of_row(catalog.find(name)) is None
 
 
+def test_answers_at_once(embedded, monkeypatch):
+    """The chapters' batches of 32 stay whole where 8 GB are; less memory, fewer rows."""
+    from transformers import AutoConfig
+
+    def free(gib):
+        one = type("Memory", (), {"available": gib * memory.GIB})
+        monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: one)
+
+    config = AutoConfig.from_pretrained(embedded.path)
+    free(6)
+    for dtype, tokens in (("float32", 1250), ("bfloat16", 1250), ("float32", 600)):
+        assert memory.answers_at_once(config, dtype, tokens, 32) == 32
+    few = memory.answers_at_once(config, "float32", 4096, 32)
+    assert 8 <= few < 32, "a long prompt in 32 bits"
+    assert memory.answers_at_once(config, "bfloat16", 4096, 99) > few
+    free(1)
+    assert 1 <= memory.answers_at_once(config, "float32", 4096, 32) < few
+    assert memory.answers_at_once(config, "float32", 10**6, 32) == 1, "never none"
+    assert memory.answers_at_once(MixtralConfig(), "float32", 4096, 32) == 32, "no estimate"
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (15 * memory.GIB, 16 * memory.GIB))
+    assert memory.answers_at_once(config, "float16", 4096, 32, cuda=True) == 32
+
+
+def test_threads_that_wait_let_others_work():
+    """OpenMP reads it once, with torch; what a user has set stays."""
+    import os
+    import subprocess
+    import sys
+
+    from helpers import ROOT
+
+    code = "import os, sys, helpers; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    bare = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
+    for environment, wanted in ((bare, "10000"), (bare | {"GOMP_SPINCOUNT": "7"}, "7")):
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.stdout.split() == [wanted, "False"], done.stderr
+    assert os.environ["GOMP_SPINCOUNT"], "the tests have it too"
+
+
 @pytest.mark.slow
 def test_a_measurement_is_near_the_estimate():
     seen = memory.measure_peak("qlora", 64, 1, "float32")

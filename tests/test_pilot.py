@@ -169,6 +169,29 @@ def test_a_shared_start_read_once_gives_the_same_answers(folder, tiny, tokenizer
     assert torch.equal(first, second) and not torch.equal(first, third)
 
 
+def test_a_place_for_keys_that_has_room(monkeypatch):
+    """What is kept is what transformers would keep; nothing is copied until the room is used up."""
+    import torch
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    start = DynamicCache()
+    start.layers = [DynamicLayer()]
+    start.layers[0].update(torch.randn(1, 2, 5, 4), torch.randn(1, 2, 5, 4))
+    [ours] = answers._copied(start, 3, room=4).layers
+    theirs = DynamicLayer()
+    theirs.update(
+        *(kept.repeat(3, 1, 1, 1) for kept in (start.layers[0].keys, start.layers[0].values))
+    )
+    first = ours.keys.data_ptr()
+    for tokens in (2, 1, 1, 1, 7):
+        new = torch.randn(3, 2, tokens, 4), torch.randn(3, 2, tokens, 4)
+        for mine, wanted in zip(ours.update(*new), theirs.update(*new), strict=True):
+            assert torch.equal(mine, wanted)
+        assert ours.get_seq_length() == theirs.get_seq_length()
+        assert (ours.keys.data_ptr() == first) == (ours.get_seq_length() <= 9)
+    assert start.layers[0].keys.shape == (1, 2, 5, 4), "the start itself does not grow"
+
+
 @pytest.fixture
 def answering(folder, tiny, tokenizer):
     """(pilot, rows, model, ask): `ask(rows, **settings)` answers with a model of random weights."""
@@ -182,6 +205,23 @@ def answering(folder, tiny, tokenizer):
         return answers.generate(model, tokenizer, pilot, these, folder / "answers/a", **settings)
 
     return pilot, [dict(row) for row in rows.load(pilot).test], model, ask
+
+
+def test_batches_are_as_large_as_memory_allows(answering, monkeypatch):
+    """Less memory makes smaller batches, never other answers."""
+    from helpers.choose import memory
+
+    _, test, model, ask = answering
+    sizes, real = [], answers._greedy
+    monkeypatch.setattr(answers, "_greedy", lambda *args: sizes.append(len(args[3])) or real(*args))
+    plenty = ask(test, batch_size=5).texts
+    assert sizes == [5, 5, 2]
+    sizes.clear()
+    one = memory.estimate(memory.shape_of(model.config), "inference", 150, 1, "float32")
+    least = type("Memory", (), {"available": (one.total - one.weights) * 2.5 / 0.8})
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: least)
+    assert ask(test, batch_size=5, max_new_tokens=81).texts == plenty
+    assert 1 <= max(sizes) < 5 and sum(sizes) == 12
 
 
 def test_a_held_answer_is_always_a_whole_record(answering):

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from jinja2 import TemplateError
 from llguidance import LLMatcher
-from transformers import AutoTokenizer, LogitsProcessor
+from transformers import AutoTokenizer, DynamicCache, LogitsProcessor
+from transformers.cache_utils import DynamicLayer
 
 from helpers import CourseError
 from helpers.ask.likelihood import (
@@ -29,7 +30,7 @@ from helpers.ask.likelihood import (
     pad_token,
 )
 from helpers.ask.progress import progress
-from helpers.choose import models
+from helpers.choose import memory, models
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
 from helpers.core.text import as_text, cleaned
@@ -200,6 +201,8 @@ def generate(
 ) -> Answers:
     """Greedy answers of a transformers model to `rows`, shortest first, batch by batch.
 
+    A batch has `batch_size` rows, or fewer where memory is short.
+
     Every answer is held to the pilot's grammar. The answers lie in `<at>-<made from>.jsonl` (`made
     from`: a hash of all that shapes them but the text), each under its text: another model, example
     or setting never finds them, another row number always does.
@@ -219,6 +222,12 @@ def generate(
     text_of = dict(zip(keys, texts))
     # like lengths share a batch, so that little is padded
     todo = sorted(journal.missing(keys), key=lambda key: len(text_of[key]))
+    if todo:
+        # fewer at once where a batch of the longest would not fit into memory
+        last = prompt(pilot, tokenizer, text_of[todo[-1]], shots, full, max_length)
+        tokens = len(tokenizer(last, add_special_tokens=False).input_ids) + max_new_tokens
+        dtype, on_card = str(model.dtype).removeprefix("torch."), model.device.type == "cuda"
+        batch_size = memory.answers_at_once(model.config, dtype, tokens, batch_size, on_card)
     start = None  # what all prompts begin with, as the model has read it
     try:
         with evaluating(model):
@@ -229,7 +238,7 @@ def generate(
                     message = text_of[key]
                     prompts.append(prompt(pilot, tokenizer, message, shots, full, max_length))
                     grammars.append(record_grammar(pilot, message))
-                inputs, start = _inputs(model, tokenizer, prompts, start)
+                inputs, start = _inputs(model, tokenizer, prompts, start, max_new_tokens)
                 answers = _greedy(model, tokenizer, inputs, grammars, max_new_tokens)
                 journal.add(dict(zip(batch, answers)), time.perf_counter() - clock)
     except KeyboardInterrupt:
@@ -276,8 +285,58 @@ def hash_of_weights(model) -> str:
     return digest.hexdigest()
 
 
+class _Room(DynamicLayer):
+    """The keys and values of one layer, in a place that is large enough from the beginning.
+
+    A DynamicLayer copies all of them for every new token. That takes time, and on a CPU most of the
+    memory: the next size, a little larger, never fits into the gap that the last one left.
+    """
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room, self.length = room, 0  # both in tokens
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """All keys and values, shape (rows, heads, tokens, width), with the new ones at the end."""
+        begin, end = self.length, self.length + key_states.shape[-2]
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.places = [_place(new, end + self.room) for new in (key_states, value_states)]
+        elif end > self.places[0].shape[-2]:  # more than was asked for: another place
+            old = self.keys, self.values
+            self.places = [_place(new, end + self.room) for new in (key_states, value_states)]
+            for place, kept in zip(self.places, old):
+                place[..., :begin, :] = kept
+        for place, new in zip(self.places, (key_states, value_states)):
+            place[..., begin:end, :] = new
+        self.length = end
+        self.keys, self.values = (place[..., :end, :] for place in self.places)
+        return self.keys, self.values
+
+
+def _place(like: torch.Tensor, tokens: int) -> torch.Tensor:
+    return like.new_empty((*like.shape[:2], tokens, like.shape[3]))
+
+
+def _copied(start: DynamicCache, rows: int, room: int) -> DynamicCache:
+    """The start for so many rows, with room for so many tokens behind it."""
+    cache = copy.copy(start)
+    cache.layers = []
+    for layer in start.layers:
+        if type(layer) is DynamicLayer:
+            own = _Room(room)
+            own.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1))
+        else:  # of a model that keeps something else
+            own = copy.deepcopy(layer)
+            own.batch_repeat_interleave(rows)
+        cache.layers.append(own)
+    return cache
+
+
 def _inputs(
-    model, tokenizer, texts: list[str], start: tuple | None = None
+    model, tokenizer, texts: list[str], start: tuple | None = None, room: int = 16
 ) -> tuple[dict, tuple | None]:
     """(arguments of model.generate for a batch of prompts, the start to hand in with the next one).
 
@@ -308,8 +367,7 @@ def _inputs(
         "attention_mask": torch.tensor(mask, device=model.device),
     }
     if start:
-        inputs["past_key_values"] = copy.deepcopy(start[1])  # generating would grow it
-        inputs["past_key_values"].batch_repeat_interleave(len(rows))
+        inputs["past_key_values"] = _copied(start[1], len(rows), longest - same + room)
     return inputs, start
 
 

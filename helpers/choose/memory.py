@@ -27,6 +27,8 @@ TILE = 32768  # columns of the vocabulary that TRL's loss handles at a time
 NEW_TOKENS = 16  # of an answer, in inference
 RANK = 16  # of the course's adapters
 GIB = 2**30
+PROMISED = 7 * GIB  # what a chapter takes at its peak, 8 with the system's own
+BESIDE = 2 * GIB  # libraries, rows, a trainer: what a chapter holds beside weights and answers
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,28 @@ def estimate(
     head = 6 * 4 * tokens * tile + 4 * tile * hidden
     optimizer, gradients = 2 * state * trained, state * trained
     return Estimate(mode, weights, 4 * adapter, optimizer, gradients, activations, head=head)
+
+
+def answers_at_once(config: Any, dtype: str, tokens: int, most: int, cuda: bool = False) -> int:
+    """How many rows of so many tokens, prompt and answer, a batch may have: 1 to `most`.
+
+    On a CPU they share PROMISED less what a chapter holds beside them, or less where less is free.
+    A model that the estimate does not cover gets `most`.
+    """
+    try:
+        shape = shape_of(config)
+    except CourseError:
+        return most
+    if cuda:
+        import torch
+
+        free = 0.8 * torch.cuda.mem_get_info()[0]
+    else:
+        weights = BYTES.get(dtype, 4) * shape.parameters
+        left = max(PROMISED - BESIDE - weights, PROMISED / 4)  # a large base breaks the promise
+        free = min(left, 0.8 * psutil.virtual_memory().available)
+    one = estimate(shape, "inference", tokens, 1, dtype if dtype in BYTES else "float32")
+    return max(1, min(most, int(free / (one.total - one.weights))))
 
 
 def trials_of(profile: Profile) -> list[tuple[str, int, int]]:
