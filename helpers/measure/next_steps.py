@@ -26,15 +26,19 @@ def next_steps(
     cheap: Scored,
     way_of: Mapping[str, str],
     seed: int = 0,
+    system: Scored | None = None,
 ) -> list[str]:
     """Sentences: the verdict, and what it asks for.
 
-    `tuned` and `cheap` are scored on the same test rows, `way_of` is that of best_per_field. Which
-    rows to label and to read comes from training rows alone, each answered out of its own fold.
+    `tuned`, `cheap` and `system` are scored on the same test rows, `way_of` is that of
+    best_per_field. Which rows to label and to read comes from training rows alone, each answered
+    out of its own fold.
     """
     gap = compare(tuned.exact, cheap.exact, seed)
     words = _verdict(gap)
     steps = [f"The tuned model is {words} the best cheap way: {gap}."]
+    if system is not None:
+        steps.append(_what_to_use(system, tuned, cheap, seed))
     kept = []
     for field, way in way_of.items():
         mine, theirs = tuned.right[field].mean(), cheap.right[field].mean()
@@ -61,6 +65,20 @@ def next_steps(
     few = score(pilot, train, out_of_fold(pilot, train, half, fold))
     steps.append(_rows_to_label(score(pilot, train, records), few))
     return [*steps, *_to_read(pilot, train, records)]
+
+
+def _what_to_use(system: Scored, tuned: Scored, cheap: Scored, seed: int) -> str:
+    """The system, where neither of the two is better; else the better one."""
+    said = []
+    for name, other in (("the tuned model alone", tuned), ("the best cheap way", cheap)):
+        words = _verdict(compare(system.exact, other.exact, seed))
+        if words == "worse than":
+            return f"The system is worse than {name}, which is simpler: use that."
+        said.append(f"{words} {name}")
+    sentence = f"The system is {said[0]} and {said[1]}"
+    if said[1].startswith("better"):
+        return f"{sentence}: use the system."
+    return f"{sentence}: use the best cheap way, which is simpler."
 
 
 def _rows_to_settle(gap: Comparison) -> str:
