@@ -47,6 +47,8 @@ DEFAULT = {
     "max_length": 1024,
     "guards": False,
     "answer_only": False,
+    "share_start": False,
+    "fused": False,
     "casts": True,  # PEFT's way through float32 before each adapter, see training.fit
 }
 LADDER = {  # each rung keeps what stands above it
@@ -55,7 +57,9 @@ LADDER = {  # each rung keeps what stands above it
     "no_checkpointing": {"activation_checkpointing": False},
     "packed_512": {"packing": True, "batch_size": 1, "max_length": 512},
     "answer_loss": {"answer_only": True},
-    "fast": {"casts": False, "guards": True},
+    "guarded": {"casts": False, "guards": True},
+    "shared_start": {"share_start": True},
+    "fast": {"fused": True},
 }
 BESIDE = {  # the fast cell with one thing changed
     "packed_256": {"max_length": 256},
@@ -104,6 +108,8 @@ def rung_trainer(
         training.lora_config(),
         guards=choices["guards"],
         answer_only=choices["answer_only"],
+        share_start=choices["share_start"],
+        fused=choices["fused"],
         packing=choices["packing"],
         max_length=choices["max_length"],
         per_device_train_batch_size=choices["batch_size"],

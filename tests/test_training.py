@@ -24,7 +24,7 @@ from helpers import CourseError
 from helpers.ask import answers
 from helpers.core import rows, runtime
 from helpers.core.pilot import Pilot
-from helpers.tune import examples, training
+from helpers.tune import examples, fused, training
 
 
 def four_bit(path, dtype=torch.bfloat16):
@@ -51,7 +51,9 @@ class Impatient(TrainerCallback):
             raise KeyboardInterrupt
 
 
-def trainer_for(path, tokenizer, rows, out, held_out=None, answer_only=False, **kw):
+def trainer_for(
+    path, tokenizer, rows, out, held_out=None, answer_only=False, fast=False, dense=None, **kw
+):
     here = runtime.detect("cpu")
     settings = dict(
         output_dir=str(out),
@@ -71,13 +73,15 @@ def trainer_for(path, tokenizer, rows, out, held_out=None, answer_only=False, **
     settings.update(kw)
     torch.manual_seed(0)
     return training.AnswerSFTTrainer(
-        model=four_bit(path),
+        model=dense or four_bit(path),
         args=SFTConfig(**settings),
         train_dataset=rows,
         eval_dataset=held_out,
         processing_class=tokenizer,
         peft_config=lora(),
-        answer_only=answer_only,
+        answer_only=answer_only or fast,
+        share_start=fast,
+        fused=fast,
     )
 
 
@@ -571,6 +575,133 @@ def test_skipping_the_way_through_float32_changes_no_bit(tiny, tokenizer, tmp_pa
             n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad
         }
     assert all(torch.equal(weights["fit"][n], p) for n, p in weights["plain"].items())
+
+
+def step_gradients(trainer, batch):
+    """(loss, {name: gradient}) of one training step, with adapters that are not at zero."""
+    with torch.no_grad():
+        for name, p in trainer.model.named_parameters():
+            if "lora_B" in name:
+                p.normal_(0, 0.05, generator=torch.Generator().manual_seed(len(name)))
+    trainer.optimizer = trainer.create_optimizer()
+    loss = trainer.training_step(trainer.model, dict(batch), torch.tensor(40))
+    named = trainer.model.named_parameters()
+    return loss.item(), {name: p.grad.clone() for name, p in named if p.requires_grad}
+
+
+@pytest.mark.parametrize("base", ["nf4", "dense", "biased"])
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-4), ("bfloat16", 0.05)])
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_fast_step_has_the_gradients_of_the_plain_one(
+    tiny, tokenizer, tmp_path, base, dtype, tolerance, packing
+):
+    """Relative distance of each adapter weight's gradient, and of the loss."""
+    found = {}
+    for fast in (False, True):
+        model, kind = None, getattr(torch, dtype)
+        if base == "dense":
+            model = AutoModelForCausalLM.from_pretrained(tiny, dtype=kind)
+        if base == "biased":  # Qwen2 has a bias in three of its layers
+            model = tiny_qwen(tokenizer).to(kind)
+        if base == "nf4":
+            model = four_bit(tiny, kind)
+        trainer = guard(
+            trainer_for(
+                tiny,
+                tokenizer,
+                toy_rows(tokenizer),
+                tmp_path / str(fast),
+                answer_only=True,
+                fast=fast,
+                dense=model,
+                packing=packing,
+                per_device_train_batch_size=1 if packing else 4,
+                max_length=256,
+                bf16=dtype == "bfloat16",
+            )
+        )
+        batch = next(iter(trainer.get_train_dataloader()))
+        found[fast] = step_gradients(trainer, batch)
+        shared = training.share_start(dict(batch), kind)
+        assert shared["input_ids"].numel() < batch["input_ids"].numel()
+        layers = [m for m in trainer.model.modules() if hasattr(m, "fused_plan")]
+        assert len(layers) == (2 if fast else 0)
+    (plain_loss, plain), (loss, gradients) = found[False], found[True]
+    assert loss == pytest.approx(plain_loss, rel=tolerance / 10)
+    for name, gradient in plain.items():
+        assert gradient.norm() > 0
+        assert (gradients[name] - gradient).norm() <= tolerance * gradient.norm(), name
+
+
+def tiny_qwen(tokenizer):
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=2,
+    )
+    model = Qwen2ForCausalLM(config)
+    for name, p in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(p, 0, 0.2)
+    return model
+
+
+def test_a_layer_that_computes_something_else_trains_the_plain_way(
+    tiny, tokenizer, tmp_path, monkeypatch, capsys
+):
+    """Another version of the library might scale a residual: seen by trying, not by its name."""
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    real = LlamaMLP.forward
+    monkeypatch.setattr(LlamaMLP, "forward", lambda self, x: real(self, x) * 1.5)
+    trainer = guard(
+        trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path, fast=True, max_steps=2)
+    )
+    before = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if "lora_" in n}
+    batch = dict(next(iter(trainer.get_train_dataloader())))
+    trainer.training_step(trainer.model, batch, torch.tensor(40))
+    assert "train unfused" in capsys.readouterr().out
+    assert not any(hasattr(module, "fused_plan") for module in trainer.model.modules())
+    after = dict(trainer.model.named_parameters())
+    assert all(torch.equal(after[n], p) for n, p in before.items()), "trying leaves no trace"
+
+
+def test_a_fused_model_answers_saves_and_merges_as_any(tiny, tokenizer, tmp_path):
+    from copy import deepcopy
+
+    trainer = guard(
+        trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path, fast=True, max_steps=4)
+    )
+    training.fit(trainer)
+    model, ids = trainer.model, torch.arange(3, 67)[None]
+    layers = [module for module in model.modules() if hasattr(module, "fused_plan")]
+    trained = model.train()(input_ids=ids).logits
+    assert all(layer.fused_plan.groups[0].matrix is not None for layer in layers)
+    copied = deepcopy(layers[0]).train()
+    assert copied.fused_plan.linears == fused.linear_layers(copied), "a copy is its own"
+    assert copied.forward.__self__ is copied
+    with torch.no_grad():
+        answered = model.eval()(input_ids=ids).logits
+    assert all(layer.fused_plan.groups[0].matrix is None for layer in layers), "memory is free"
+    assert (trained - answered).norm() < 0.05 * answered.norm()
+    training.save_adapter(model, tmp_path / "adapter")
+    dense = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    from peft import PeftModel
+
+    merged = PeftModel.from_pretrained(dense, tmp_path / "adapter").merge_and_unload()
+    half = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    apart = PeftModel.from_pretrained(half, tmp_path / "adapter").eval()
+    assert torch.allclose(merged(input_ids=ids).logits, apart(input_ids=ids).logits, atol=1e-4)
+    unloaded = model.merge_and_unload().train()  # its adapters are gone, so is the fused way
+    assert unloaded(input_ids=ids).logits.isfinite().all()
+    assert all(layer.fused_plan.groups[0].matrix is None for layer in layers)
 
 
 @pytest.mark.parametrize("float32", [False, True])

@@ -22,6 +22,7 @@ from helpers import CourseError
 from helpers.core.files import write_text
 from helpers.core.runtime import Runtime
 from helpers.tune import examples
+from helpers.tune import fused as fusing
 
 # arguments of a Trainer that change what comes out; folders, logging and devices do not
 # fmt: off
@@ -35,16 +36,28 @@ SHAPING = (
 
 
 class AnswerSFTTrainer(SFTTrainer):
-    """An SFTTrainer that computes logits only where a token is trained, and refuses a NaN loss.
+    """An SFTTrainer that leaves out work on a CPU and refuses a NaN loss.
 
-    `answer_only=False` leaves the loss to TRL, which on a CPU runs the output layer over every
-    token of the prompt too and throws the result away: the same loss and gradients, more work.
+    Each of the three gives the same loss and gradients, up to rounding, for less work; on a GPU
+    they do nothing. `answer_only` computes logits only where a token is trained; TRL runs the
+    output layer over the prompts too and throws that away. `share_start` reads the beginning that
+    all rows of a step have in common once, where all of them see it. `fused` is fused.fuse.
     """
 
-    def __init__(self, *args: Any, answer_only: bool = True, **more: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        answer_only: bool = True,
+        share_start: bool = True,
+        fused: bool = True,
+        **more: Any,
+    ) -> None:
         super().__init__(*args, **more)
+        on_cpu = self.args.device.type == "cpu"
         # on a GPU, TRL 1.16 skips the masked positions itself
-        self.answer_only = answer_only and self.args.device.type == "cpu"
+        self.answer_only = answer_only and on_cpu
+        self.share_start = share_start and self.answer_only and fusing.sees_all(self.model)
+        self.to_fuse = fused and on_cpu and isinstance(self.model, PeftModel)
         self.tokens_read = 0
 
     def compute_loss(
@@ -53,6 +66,8 @@ class AnswerSFTTrainer(SFTTrainer):
         """Mean cross-entropy in nats over the trained tokens, as a scalar tensor."""
         if not self.answer_only:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self.share_start and not self.args.neftune_noise_alpha:
+            inputs = share_start(inputs, next(model.parameters()).dtype)
         labels = inputs["labels"][:, 1:]
         # the position before a trained token predicts it
         kept = (labels >= 0).any(0).nonzero()[:, 0]
@@ -72,6 +87,11 @@ class AnswerSFTTrainer(SFTTrainer):
         The Trainer's own log never shows it: `logging_nan_inf_filter` puts the average of earlier
         steps in its place. It stops here before the optimizer moves a weight.
         """
+        if self.to_fuse:
+            self.to_fuse = False
+            dtype = torch.bfloat16 if self.args.bf16 else torch.float32
+            if not fusing.fuse(self.model, dtype):
+                print("The layers of this model train unfused: the same result, more slowly.")
         step_inputs = dict(inputs)
         mask = inputs.get("attention_mask")  # a pack has none: nothing in it is padding
         self.tokens_read += inputs["input_ids"].numel() if mask is None else int(mask.sum())
@@ -96,20 +116,62 @@ class AnswerSFTTrainer(SFTTrainer):
 
     def rows_of_step(self, inputs: Mapping[str, torch.Tensor]) -> list[str]:
         """The first 70 characters of each row of a step, without the beginning all rows share."""
-        packs = inputs["input_ids"].tolist()
-        rows = []
-        for number, ids in enumerate(packs):
-            starts = [0]
-            if "position_ids" in inputs:  # in a pack every row begins again at position 0
-                positions = inputs["position_ids"][number].tolist()
-                starts = [place for place, position in enumerate(positions) if position == 0]
-            rows += [ids[a:b] for a, b in zip(starts, [*starts[1:], len(ids)])]
+        rows = [ids for ids, _ in rows_apart(inputs)]
         others = self.train_dataset.select(range(min(50, len(self.train_dataset))))["input_ids"]
         decode = self.processing_class.batch_decode
         texts = decode(rows, skip_special_tokens=True)
         all_texts = texts + decode(list(others), skip_special_tokens=True)
         shared = len(os.path.commonprefix(all_texts)) if len(all_texts) > 1 else 0
         return [" ".join(text[shared:].split())[:70] for text in texts]
+
+
+def rows_apart(inputs: Mapping[str, torch.Tensor]) -> list[tuple[list[int], list[int]]]:
+    """(token ids, labels) of each row of a step, whether packed or padded."""
+    mask, rows = inputs.get("attention_mask"), []
+    for number, ids in enumerate(inputs["input_ids"].tolist()):
+        labels = inputs["labels"][number].tolist()
+        starts = [0]
+        if "position_ids" in inputs:  # in a pack every row begins again at position 0
+            positions = inputs["position_ids"][number].tolist()
+            starts = [place for place, position in enumerate(positions) if position == 0]
+        elif mask is not None:
+            real = mask[number].tolist()
+            ids = [token for token, kept in zip(ids, real) if kept]
+            labels = [label for label, kept in zip(labels, real) if kept]
+        for start, end in zip(starts, [*starts[1:], len(ids)]):
+            rows.append((ids[start:end], labels[start:end]))
+    return rows
+
+
+def share_start(inputs: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The rows of a step as one sequence in which the beginning they all have stands once.
+
+    Every row sees the beginning and itself, and goes on from the position after it: the logits
+    of its tokens are what they were. `inputs` come back as they are where that saves nothing.
+    """
+    rows = rows_apart(inputs)
+    shared = len(os.path.commonprefix([ids for ids, _ in rows]))
+    for _, labels in rows:  # what stands before a trained token differs from row to row
+        trained = [place for place, label in enumerate(labels) if label >= 0]
+        shared = min([shared, *(place - 1 for place in trained[:1])])
+    if len(rows) < 2 or shared < 1:
+        return inputs
+    ids, labels, positions = rows[0][0][:shared], [-100] * shared, list(range(shared))
+    owners = [0] * shared
+    for number, (row, row_labels) in enumerate(rows, start=1):
+        ids = ids + row[shared:]
+        labels += row_labels[shared:]
+        positions += range(shared, len(row))
+        owners += [number] * (len(row) - shared)
+    owner = torch.tensor(owners)
+    seen = (owner[:, None] == owner[None]) | (owner[None] == 0)
+    mask = torch.zeros(len(ids), len(ids), dtype=dtype).masked_fill_(~seen.tril(), -torch.inf)
+    return {
+        "input_ids": torch.tensor([ids]),
+        "labels": torch.tensor([labels]),
+        "position_ids": torch.tensor([positions]),
+        "attention_mask": mask[None, None],
+    }
 
 
 # Building a trainer ---------------------------------------------------------------------------
@@ -163,6 +225,8 @@ def build_trainer(
     adapter: LoraConfig | None,
     guards: bool = True,
     answer_only: bool = True,
+    share_start: bool = True,
+    fused: bool = True,
     **arguments: Any,
 ) -> AnswerSFTTrainer:
     """A silent trainer over `rows` ({"prompt", "completion"} or {"input_ids"}), guarded.
@@ -182,6 +246,8 @@ def build_trainer(
         processing_class=tokenizer,
         peft_config=adapter,
         answer_only=answer_only,
+        share_start=share_start,
+        fused=fused,
     )
     trainer.remove_callback(PrinterCallback)
     if guards:  # as chapters 00 and 05 write them out
