@@ -305,10 +305,10 @@ class _Room(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
             self.places = [_place(new, end + self.room) for new in (key_states, value_states)]
         elif end > self.places[0].shape[-2]:  # more than was asked for: another place
-            old = self.keys, self.values
+            old = self.places
             self.places = [_place(new, end + self.room) for new in (key_states, value_states)]
             for place, kept in zip(self.places, old):
-                place[..., :begin, :] = kept
+                place[..., :begin, :] = kept[..., :begin, :]
         for place, new in zip(self.places, (key_states, value_states)):
             place[..., begin:end, :] = new
         self.length = end

@@ -129,12 +129,19 @@ class Estimate:
 
 
 def estimate(
-    shape: Shape, mode: str, max_length: int = 256, batch_size: int = 1, dtype: str = "bfloat16"
+    shape: Shape,
+    mode: str,
+    max_length: int = 256,
+    batch_size: int = 1,
+    dtype: str = "bfloat16",
+    recompute: bool = False,
 ) -> Estimate:
     """Estimate the peak for `batch_size` rows of `max_length` tokens (inference: prompts at once).
 
     LoRA on all linear layers, adapter and AdamW states in float32; full tuning has all in `dtype`.
-    The loss in tiles, as TRL does it; no checkpointing. CourseError for an unknown mode or dtype.
+    The loss in tiles, as TRL does it. `recompute`: with activation checkpointing, which keeps what
+    goes into each block and makes the rest of one block at a time. CourseError for an unknown mode
+    or dtype.
     """
     if mode not in MODES or dtype not in BYTES:
         known = f"mode can be {', '.join(MODES)} and dtype {', '.join(BYTES)}"
@@ -164,6 +171,8 @@ def estimate(
     block += 2 * size * shape.head_dim * (shape.heads + shape.kv_heads) + 4 * shape.heads
     block += 3 * size * mlp
     activations = tokens * shape.layers * block
+    if recompute:
+        activations = tokens * (shape.layers * size * hidden + block)
     if size < 4:
         activations += size * adapter  # autocast's copy of the adapter
     tile = min(shape.vocab, TILE)
@@ -193,6 +202,19 @@ def answers_at_once(config: Any, dtype: str, tokens: int, most: int, cuda: bool 
         free = min(left, 0.8 * psutil.virtual_memory().available)
     one = estimate(shape, "inference", tokens, 1, dtype if dtype in BYTES else "float32")
     return max(1, min(most, int(free / (one.total - one.weights))))
+
+
+def fits_on_card(config: Any, mode: str, tokens: int, dtype: str, recompute: bool = False) -> bool:
+    """Whether steps of so many tokens fit into the card's memory; False where nothing tells."""
+    import torch
+
+    try:
+        shape = shape_of(config)
+    except CourseError:
+        return False
+    needed = estimate(shape, mode, tokens, 1, dtype, recompute).total
+    # the rest is for the driver, for scores of attention and for what the estimate leaves out
+    return needed < 0.85 * torch.cuda.get_device_properties(0).total_memory
 
 
 def trials_of(profile: Profile) -> list[tuple[str, int, int]]:

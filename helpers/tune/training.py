@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PrinterCallba
 from trl import SFTConfig, SFTTrainer
 
 from helpers import CourseError
+from helpers.choose import memory
 from helpers.core.files import write_text
 from helpers.core.runtime import Runtime
 from helpers.tune import examples
@@ -174,22 +176,52 @@ def share_start(inputs: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str
     }
 
 
+LARGE_PACK = 8192  # tokens; 2,048 keep a fast card waiting for the next kernel
+UPDATES_AN_EPOCH = 20  # about what 60 rows in packs of 256 give
+
 # Building a trainer ---------------------------------------------------------------------------
 
 
-def hardware_arguments(here: Runtime) -> dict[str, bool]:
-    """SFTConfig arguments that depend on the machine and on nothing else.
+def hardware_arguments(here: Runtime, config: Any = None, tokens: int = 0) -> dict[str, bool]:
+    """SFTConfig arguments that depend on the machine, and on a card on the model's size as well.
 
-    bf16 only where it is real (a T4 gets fp16), use_cpu on a CPU (SFTConfig raises without it).
+    bf16 only where it is real (a T4 gets fp16), use_cpu on a CPU (SFTConfig raises without it). On
+    a card activations are recomputed, unless steps of `tokens` tokens of a model of this `config`
+    fit without; and Liger's kernels are used where they are installed.
     """
-    on_card = here.device == "cuda"
-    return {
+    on_card, mode = here.device == "cuda", "lora"
+    if getattr(config, "quantization_config", None):
+        mode = "qlora"
+    fits = on_card and bool(tokens) and memory.fits_on_card(config, mode, tokens, here.dtype)
+    arguments = {
         "bf16": here.bf16,
         "fp16": here.fp16,
         "use_cpu": here.device == "cpu",
         "dataloader_pin_memory": on_card,
-        "activation_checkpointing": on_card,
+        "activation_checkpointing": on_card and not fits,
     }
+    # its kernels are written for cards with bfloat16
+    if on_card and here.bf16 and importlib.util.find_spec("liger_kernel"):
+        arguments["use_liger_kernel"] = True
+    return arguments
+
+
+def pack_length(here: Runtime, config: Any, lengths: Sequence[int], least: int = 256) -> int:
+    """Tokens a pack, for rows of these lengths: as many as they need, and at least `least`.
+
+    On a card up to LARGE_PACK, which keep it busy: as far as its memory allows, first without
+    recomputing, and as an epoch keeps the updates that the recipe needs.
+    """
+    short = max(least, *lengths)
+    if here.device == "cpu":
+        return short
+    mode = "qlora" if getattr(config, "quantization_config", None) else "lora"
+    for recompute in (False, True):
+        for tokens in (LARGE_PACK, LARGE_PACK // 2, LARGE_PACK // 4):
+            enough = short < tokens <= sum(lengths) / UPDATES_AN_EPOCH
+            if enough and memory.fits_on_card(config, mode, tokens, here.dtype, recompute):
+                return tokens
+    return short
 
 
 def load_base(
