@@ -244,7 +244,8 @@ def train_on_shape(
 
     Keys: tokens_per_second, peak_gib (None on a CPU), first_loss, last_loss, device. The base is
     random, so the loss only shows that something is learnt: the same rows of random tokens again
-    and again. `cap_gib` caps the memory of the card, as a smaller one would.
+    and again. `cap_gib` caps the memory of the card, as a smaller one would. rows_a_step=0 takes as
+    many rows as fit, up to a large pack.
     """
     here = runtime.detect()
     cuda = here.device == "cuda"
@@ -260,6 +261,8 @@ def train_on_shape(
         random_model.save_pretrained(f"{scratch}/random")
         del random_model
         model = training.load_base(f"{scratch}/random", here, four_bit=True)
+        if not rows_a_step:
+            rows_a_step = training.pack_length(here, model.config, [length] * 1000) // length
         ids = torch.randint(3, min(1000, shape.vocab_size), (rows_a_step, length)).tolist()
         trainer = training.build_trainer(
             model,
@@ -314,7 +317,7 @@ def measure_shapes(here: runtime.Runtime, folder: Path) -> dict[str, dict[str, A
             continue
         shape.save_pretrained(folder / f"shape_{name}")
         cap = None if here.bf16 else 15
-        measured[name] = train_on_shape(folder / f"shape_{name}", cap_gib=cap)
+        measured[name] = train_on_shape(folder / f"shape_{name}", 0, cap_gib=cap)
     return measured
 
 

@@ -267,9 +267,11 @@ def build_trainer(
     longest row, so that no answer is cut off.
     """
     quiet = {"save_strategy": "no", "logging_steps": 20, "report_to": "none", "disable_tqdm": True}
-    settings = {**hardware_arguments(here), **quiet, "seed": 0, **arguments}
+    settings = {**quiet, "seed": 0, **arguments}
     longest = max(examples.row_length(tokenizer, row) for row in rows)
     settings["max_length"] = max(settings.get("max_length", longest), longest)
+    tokens = settings["max_length"] * settings.get("per_device_train_batch_size", 8)
+    settings = {**hardware_arguments(here, model.config, tokens), **settings}
     torch.manual_seed(settings["seed"])  # the adapter's first values come from here
     trainer = AnswerSFTTrainer(
         model=model,
