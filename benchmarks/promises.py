@@ -116,7 +116,7 @@ def busy_process() -> Iterator[None]:
     plain = {name: value for name, value in os.environ.items() if name not in own}
     process = subprocess.Popen([sys.executable, "-c", BUSY], env=plain)
     try:
-        while psutil.Process(process.pid).cpu_times().user < 5:  # torch is loaded, the loop runs
+        while psutil.Process(process.pid).cpu_times().user < 4:  # torch is loaded, the loop runs
             time.sleep(0.2)
         yield
     finally:
