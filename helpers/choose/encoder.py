@@ -2,8 +2,9 @@
 
 all-MiniLM-L6-v2 has 22 million parameters and writes nothing. With a logistic regression on its
 vectors it is the cheap way to beat for labels. It was made for English; other languages in Latin
-letters get vectors of some use. For other scripts there is no encoder here: on Japanese training
-rows neither it nor the hidden states of the course's language models beat counted characters.
+letters get vectors of some use. For other scripts no encoder is always at hand: on Japanese
+training rows neither this one nor the embedded model's hidden states beat counted characters by
+more than noise. Those of qwen2.5-coder-0.5b do, at 50 times the cost.
 """
 
 import json
