@@ -23,6 +23,7 @@ from helpers.core.public_sets import local_copy
 from helpers.core.text import cleaned, same_message
 
 Pair = tuple[str, str]  # (text, intent)
+MOST = 200  # test rows of a draw
 SNIPS = "nlu-benchmark/2017-06-custom-intent-engines"
 HWU64 = (
     "NLU-Evaluation-Data/CrossValidation/autoGeneFromRealAnno/"
@@ -118,7 +119,7 @@ def _corpus(clones: Path, name: str) -> dict[str, list[Pair]]:
 def _draw(
     name: str, splits: dict[str, list[Pair]], labels: Sequence[str], seed: int, each: int
 ) -> Draw:
-    """`each` rows of every label to learn from, at most 300 to be tested on."""
+    """`each` rows of every label to learn from, at most MOST to be tested on."""
     chance, train, test = random.Random(seed), [], []
     labels = sorted(labels)
     for label in labels:
@@ -132,7 +133,7 @@ def _draw(
     chance.shuffle(test)
     spec = FieldSpec(type="label", values=labels)
     pilot = Pilot(name=name, text="text", fields={"intent": spec})
-    return Draw(name, pilot, _rows(train, "train"), _rows(test[:300], "test"))
+    return Draw(name, pilot, _rows(train, "train"), _rows(test[:MOST], "test"))
 
 
 def _rows(pairs: Sequence[Pair], split: str) -> list[dict]:

@@ -24,7 +24,7 @@ from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
 from helpers.core.runs import runs_folder
 from helpers.measure import baselines, intervals, system
-from helpers.tune import students
+from helpers.tune import students, training
 
 ROBUST = RESULTS.with_name("robust.json")
 CHEAP = ["rules", "TF-IDF", "embeddings"]
@@ -91,6 +91,9 @@ def tables_of(
             return None
         clock = time.perf_counter()
         model, tokenizer, facts = students.train_student(pilot, job, here, folder / key)
+        training.save_adapter(model, folder / key / "adapter")
+        del model
+        _, tokenizer, model = students.load_student(pilot, folder / key / "adapter", here)
         # the record has one field, so nothing that the model writes stands before its label
         blank = [pilot.answer({"intent": None})] * len(rows)
         read = system.model_reading(model, tokenizer, pilot, rows, blank, folder / key / "labels")

@@ -225,6 +225,20 @@ def test_a_won_comparison_names_only_what_the_cheap_way_reads_as_well(folder):
     assert len(better) == 2 and "intent" not in better[1] and "order_id (rules" in better[1]
 
 
+def test_what_to_use_is_the_simplest_of_what_is_best(folder):
+    pilot, made = half_empty(folder)
+    good, bad = scored_with(pilot, made, range(2)), scored_with(pilot, made, range(16))
+    way_of = {"intent": "TF-IDF", "product": "majority", "order_id": "rules"}
+
+    def said(tuned, cheap, system):
+        return next_steps.next_steps(pilot, made, tuned, cheap, way_of, system=system)[1]
+
+    assert said(bad, bad, good).endswith("better than the best cheap way: use the system.")
+    assert "worse than the tuned model alone, which is simpler: use that" in said(good, bad, bad)
+    assert "worse than the best cheap way" in said(bad, good, bad)
+    assert said(good, good, good).endswith("use the best cheap way, which is simpler.")
+
+
 def test_without_labels_the_field_that_is_wrong_most_often_is_named(folder):
     pilot, made = half_empty(folder)
     for i, row in enumerate(made):

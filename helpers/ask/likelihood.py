@@ -100,8 +100,10 @@ def _read(model, rows: list[list[int]], last: int, pad: int) -> np.ndarray:
     tokens = torch.tensor(ids, device=model.device)
     attended = torch.tensor(mask, device=model.device)
     # scores over the whole vocabulary are large: only those of the texts are kept
+    # places, not a number: of a slice torch would copy the output layer once for every row
+    kept = torch.arange(longest - last - 1, longest, device=model.device)
     with half_precision(model):
-        output = model(input_ids=tokens, attention_mask=attended, logits_to_keep=last + 1)
+        output = model(input_ids=tokens, attention_mask=attended, logits_to_keep=kept)
     # the scores at one place are about the token at the next
     logs = torch.log_softmax(output.logits[:, :-1].float(), -1)
     return logs.gather(-1, tokens[:, longest - last :, None])[..., 0].cpu().numpy()
@@ -157,7 +159,7 @@ def _read_choices(
         attention_mask=mask,
         position_ids=positions,
         use_cache=True,
-        logits_to_keep=1,
+        logits_to_keep=torch.tensor([longest - 1], device=model.device),  # see _read
     )
     first = torch.log_softmax(read.logits[:, -1].float(), -1).repeat_interleave(number, 0)
     rows = [row for choice in ends for row in choice]

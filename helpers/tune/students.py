@@ -250,11 +250,11 @@ def student_reading(
     rows = [{pilot.text: text} for text in texts]
     job = job_of_epochs(pilot, train, seed, here.profile.epochs, rows, settings)
     place = Path(folder) / job.key(pilot)
-    if (place / "adapter/adapter_model.safetensors").is_file():
-        _, tokenizer, model = load_student(pilot, place / "adapter", here)
-    else:
-        model, tokenizer, _ = train_student(pilot, job, here, place)
-        training.save_adapter(model, place / "adapter")
+    if not (place / "adapter/adapter_model.safetensors").is_file():
+        trained, _, _ = train_student(pilot, job, here, place)
+        training.save_adapter(trained, place / "adapter")
+        del trained
+    _, tokenizer, model = load_student(pilot, place / "adapter", here)
     limits = {
         "max_length": here.profile.max_length,
         "max_new_tokens": _room_for_an_answer(pilot, tokenizer, job),
