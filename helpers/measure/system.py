@@ -210,7 +210,7 @@ def choose_system(pilot: Pilot, rows: baselines.Rows, readings: Mapping[str, Rea
     for field in pilot.fields:
         if field in pilot.labels:
             place = {name: i for i, name in enumerate(baselines.label_classes(pilot, field))}
-            truth = np.array([place[row[field]] for row in rows])
+            truth = np.array([place[row[field] or None] for row in rows])  # an empty text is None
             tables = {way: reading.probabilities[field] for way, reading in readings.items()}
             weights[field] = pool_weights(tables, truth)
         else:
