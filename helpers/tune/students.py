@@ -104,7 +104,8 @@ class AverageLast(TrainerCallback):
 
     def __init__(self, model: Any, share: float) -> None:
         self.weights = [p for p in model.parameters() if p.requires_grad]
-        self.share, self.sums, self.count = share, [], 0
+        self.sums: list[torch.Tensor] = []
+        self.share, self.count = share, 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Add the weights of this step."""
@@ -138,7 +139,7 @@ def train_student(
     # the words of LoraConfig and of SFTConfig, as the settings have them
     names = ("r", "lora_alpha", "target_modules")
     adapter = training.lora_config(**{name: settings[name] for name in names})
-    arguments = {"max_steps": job.steps, "seed": job.seed, "warmup_steps": 0.05}
+    arguments: dict[str, Any] = {"max_steps": job.steps, "seed": job.seed, "warmup_steps": 0.05}
     for name in ("packing", "max_length", "learning_rate"):
         arguments[name] = settings[name]
     for name in ("activation_checkpointing", "data_seed"):
@@ -255,7 +256,7 @@ def student_reading(
         training.save_adapter(trained, place / "adapter")
         del trained
     _, tokenizer, model = load_student(pilot, place / "adapter", here)
-    limits = {
+    limits: dict[str, Any] = {
         "max_length": here.profile.max_length,
         "max_new_tokens": _room_for_an_answer(pilot, tokenizer, job),
         "batch_size": here.profile.eval_batch_size,
