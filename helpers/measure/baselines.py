@@ -102,7 +102,7 @@ def label_probabilities(
     tables = {}
     for field in pilot.labels:
         place = {name: i for i, name in enumerate(label_classes(pilot, field))}
-        truth = np.array([place[row[field]] for row in train])
+        truth = np.array([place[row[field] or None] for row in train])  # an empty text is None
         tables[field] = PROBABILITIES[way](pilot, field, train, truth, texts)
     return tables
 
