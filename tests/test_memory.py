@@ -1,5 +1,7 @@
 """The estimate counts what is there; bad configs are named; the measurement runs the real thing."""
 
+import sys
+
 import pytest
 from transformers import Gemma3Config, GPT2Config, LlamaConfig, MixtralConfig
 
@@ -108,7 +110,6 @@ def test_threads_that_wait_let_others_work():
     """OpenMP reads it once, with torch; what a user has set stays."""
     import os
     import subprocess
-    import sys
 
     from helpers import ROOT
 
@@ -119,6 +120,19 @@ def test_threads_that_wait_let_others_work():
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.stdout.split() == [wanted, "False"], done.stderr
     assert os.environ["GOMP_SPINCOUNT"], "the tests have it too"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's way")
+def test_freed_memory_goes_back():
+    """Between pieces that are still in use, too: the pages of those in between are given up."""
+    from helpers.core.runtime import give_back_memory
+
+    pieces = [b"x" * 100_000 for _ in range(2000)]
+    kept = pieces[::100]
+    before = memory.own_bytes()
+    del pieces
+    give_back_memory()
+    assert before - memory.own_bytes() > 150_000_000 and len(kept) == 20
 
 
 @pytest.mark.slow

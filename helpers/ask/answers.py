@@ -33,6 +33,7 @@ from helpers.ask.progress import progress
 from helpers.choose import memory, models
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
+from helpers.core.runtime import give_back_memory
 from helpers.core.text import as_text, cleaned
 from helpers.make.grammar import lark_grammar, record_grammar
 
@@ -249,6 +250,7 @@ def generate(
         cure = f"Lower batch_size (now {batch_size}) and run the cell again"
         what = f"The GPU ran out of memory while answering; {kept}. {cure}."
         raise CourseError(what) from None
+    give_back_memory()
     return Answers(journal.of(keys), journal.seconds, journal.path)
 
 

@@ -1,6 +1,7 @@
 """What this machine can do and how much a chapter does on it: device, number format, profile."""
 
 import contextlib
+import ctypes
 import logging
 import os
 import platform
@@ -123,6 +124,16 @@ def set_seeds(seed: int = 0) -> int:
     return seed
 
 
+def give_back_memory() -> None:
+    """Give freed memory back to the system, where glibc would keep it for later.
+
+    It keeps it in pieces, none of which fits the next tensor that is a little larger.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library has no such call
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def make_folders_absolute() -> None:
     """Resolve relative COURSE_RUNS, COURSE_CACHE and their like once, where the user stands.
 
@@ -144,7 +155,8 @@ def make_folders_absolute() -> None:
 def quiet() -> None:
     """Prepare a notebook or a command: folders, one GPU, no progress bars, no advice acted on.
 
-    Call it before torch is imported: the choice of the GPU works only then.
+    Call it before torch is imported: the choice of the GPU works only then. How OpenMP's threads
+    wait is settled even earlier, in helpers/__init__.py.
     """
     make_folders_absolute()
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # the course trains on one GPU

@@ -22,7 +22,7 @@ from trl import SFTConfig, SFTTrainer
 from helpers import CourseError
 from helpers.choose import memory
 from helpers.core.files import write_text
-from helpers.core.runtime import Runtime
+from helpers.core.runtime import Runtime, give_back_memory
 from helpers.tune import examples
 from helpers.tune import fused as fusing
 
@@ -420,6 +420,7 @@ def fit(trainer: AnswerSFTTrainer) -> float:
         raise
     finally:
         trainer.remove_callback(clock)
+        give_back_memory()
     return clock.seconds()
 
 
