@@ -1,3 +1,5 @@
 """Measurements of speed and scale, and rows made wrong on purpose; helpers need none of them."""
 
-import helpers  # before torch: how its threads wait is settled there  # noqa: F401
+from helpers import share_processor
+
+share_processor()  # before a benchmark imports torch

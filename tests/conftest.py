@@ -12,8 +12,11 @@ os.environ.setdefault("COURSE_RUNS", tempfile.mkdtemp(prefix="course-runs-"))
 
 import pytest
 
+from helpers import share_processor
 from helpers.choose import models
 from helpers.core import runtime
+
+share_processor()  # before a test imports torch
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_DATA = ROOT.parent / "shared/real_data"

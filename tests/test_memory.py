@@ -113,11 +113,20 @@ def test_threads_that_wait_let_others_work():
 
     from helpers import ROOT
 
-    code = "import os, sys, helpers; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
     bare = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
-    for environment, wanted in ((bare, "10000"), (bare | {"GOMP_SPINCOUNT": "7"}, "7")):
-        command = [sys.executable, "-c", code]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    say = "print(os.environ['GOMP_SPINCOUNT'], torch_was_there)"
+    told = "import os, sys\nfrom helpers.core import runtime\n"
+    told += "torch_was_there = 'torch' in sys.modules\nruntime.quiet()\n" + say
+    command = "import sys; sys.argv = ['-m']; import os, benchmarks\n"
+    command += "torch_was_there = 'torch' in sys.modules\n" + say
+    own = bare | {"GOMP_SPINCOUNT": "7"}
+    for code, environment, wanted in (
+        (told, bare, "10000"),
+        (command, bare, "10000"),
+        (command, own, "7"),
+    ):
+        asked = [sys.executable, "-c", code]
+        done = subprocess.run(asked, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.stdout.split() == [wanted, "False"], done.stderr
     assert os.environ["GOMP_SPINCOUNT"], "the tests have it too"
 

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from helpers import CourseError
+from helpers import CourseError, share_processor
 
 # what a user may set to a folder or file of their own
 FOLDERS = (
@@ -155,10 +155,11 @@ def make_folders_absolute() -> None:
 def quiet() -> None:
     """Prepare a notebook or a command: folders, one GPU, no progress bars, no advice acted on.
 
-    Call it before torch is imported: the choice of the GPU works only then. How OpenMP's threads
-    wait is settled even earlier, in helpers/__init__.py.
+    Call it before torch is imported: the choice of the GPU, and of how threads wait, works only
+    then.
     """
     make_folders_absolute()
+    share_processor()
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # the course trains on one GPU
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("BITSANDBYTES_NOWELCOME", "1")
