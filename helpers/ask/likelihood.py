@@ -16,6 +16,8 @@ import torch
 
 from helpers.core.text import as_text
 
+MOST_SCORES = 2**27  # of choices that are read at a time: half a GiB in 32 bits, held three times
+
 
 @contextmanager
 def evaluating(model) -> Iterator[None]:
@@ -136,7 +138,10 @@ def choice_log_likelihoods(
         while order:
             number_of_choices = len(rests[order[0]])
             same_number = [n for n in order if len(rests[n]) == number_of_choices]
-            batch = same_number[: max(1, most_sequences // number_of_choices)]
+            # scores over the whole vocabulary are large, most of all in 32 bits
+            longest = max(len(row) for number in same_number for row in rests[number])
+            sequences = min(most_sequences, MOST_SCORES // (longest * len(tokenizer)))
+            batch = same_number[: max(1, sequences // number_of_choices)]
             order = order[len(batch) :]
             starts, ends = [shared[n] for n in batch], [rests[n] for n in batch]
             for number, logs in zip(batch, _read_choices(model, starts, ends, tokenizer)):
