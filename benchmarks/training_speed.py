@@ -1,11 +1,14 @@
 """Useful tokens a second: the course's training cell against the tutorial default, side by side.
 
     python -m benchmarks.training_speed [--rows 60] [--rounds 2] [--memory] [--out file.json]
+    python -m benchmarks.training_speed --float32  # the two ends on a processor without bfloat16
+    python -m benchmarks.training_speed --profile  # where a step's time goes, before and after
 
 The default is TRL's: a base named by string (float32), NF4, padding, checkpointing, batches
 of 8, the loss as TRL computes it. The ladder switches the course's choices on one after another.
 Every rung trains one epoch of the same rows, the rungs take turns, and the first step of each is
-not counted. A useful token is one that is not padding.
+not counted. A useful token is one of a row that is taught, and not padding: the beginning that all
+rows share counts in each of them, also where it is computed once.
 """
 
 import argparse
@@ -184,6 +187,92 @@ def measure_speed(
     return speeds
 
 
+# of the loss in nats a token, or of one nat where it is smaller, after the same steps
+LOSS_TOLERANCE = {"bfloat16": 0.05, "float32": 0.005}
+
+
+def loss_difference(speeds: Mapping[str, Mapping[str, float]]) -> float:
+    """Last loss of fast against that of the same packs trained the plain way, in nats a token.
+
+    Raises CourseError above LOSS_TOLERANCE: then the fast way computes something else.
+    """
+    plain = speeds["guarded"]["loss"]
+    apart = abs(speeds["fast"]["loss"] - plain)
+    allowed = LOSS_TOLERANCE[runtime.detect("cpu").dtype] * max(1, plain)
+    if not apart <= allowed:
+        raise CourseError(
+            f"The fast training ends at a loss {apart:.3f} away from the plain one; {allowed:.3f} "
+            "is allowed. Train with fused=False and share_start=False, and report it."
+        )
+    return apart
+
+
+def measure_float32(
+    number: int = 24, rounds: int = 2, packs: int = 3, pilot: Pilot | None = None
+) -> dict[str, Any]:
+    """{rung: speed} of default, guarded and fast in a fresh process without bfloat16.
+
+    Raises CourseError when that process fails, so also when its losses are apart.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        out = Path(folder) / "speeds.json"
+        command = [sys.executable, "-m", "benchmarks.training_speed", "--out", str(out)]
+        command += ["--rows", str(number), "--rounds", str(rounds), "--packs", str(packs)]
+        command += ["--only", "default", "guarded", "fast"]
+        command += ["--pilot", str((pilot or Pilot.load(ROOT / "data/inbox")).folder)]
+        environment = {**os.environ, "COURSE_FLOAT32": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["it was killed"])[-1][:300]
+            raise CourseError(f"Measuring the training in float32 stopped: {last}")
+        return json.loads(out.read_text(encoding="utf-8"))["rungs"]
+
+
+KINDS = {  # of operators, by a piece of the name; the first that fits
+    "attention": ("scaled_dot_product",),
+    "four bits unpacked": ("4bit", "4Bit", "dequantize", "bitsandbytes"),
+    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::linear"),
+    "element by element": ("aten::",),
+}
+
+
+def step_profile(name: str, pilot: Pilot | None = None, number: int = 24) -> dict[str, float]:
+    """Milliseconds of one training step of a rung by kind of operator; the rest is Python's."""
+    pilot = pilot or Pilot.load(ROOT / "data/inbox")
+    base, choices = models.resolve(pilot.base_model, pilot.folder), speed_rungs([name])[name]
+    taught = benchmark_rows(pilot, base, number, packs=2)
+    step = _ProfiledStep()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        trainer = rung_trainer(choices, base, taught, folder)
+        trainer.add_callback(step)
+        timed_training(trainer, choices["casts"])
+    spent = dict.fromkeys(KINDS, 0.0)
+    for event in step.profiler.key_averages():
+        for kind, pieces in KINDS.items():
+            if any(piece in event.key for piece in pieces):
+                spent[kind] += event.self_cpu_time_total / 1000
+                break
+    return spent | {"between them": 1000 * step.seconds - sum(spent.values())}
+
+
+class _ProfiledStep(TrainerCallback):
+    """Profiles the second step of a training."""
+
+    def __init__(self) -> None:
+        self.profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
+        self.seconds = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 1:
+            self.profiler.start()
+            self.seconds -= time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 2:
+            self.seconds += time.perf_counter()
+            self.profiler.stop()
+
+
 def speedup_of(speeds: Mapping[str, Mapping[str, float]]) -> float:
     """Useful tokens a second of the fast cell over those of the default."""
     return speeds["fast"]["tokens_per_second"] / speeds["default"]["tokens_per_second"]
@@ -197,7 +286,7 @@ def compare_cells(pilot: Pilot, here: runtime.Runtime) -> dict[str, dict[str, fl
     if here.device != "cpu":
         return {}
     if here.profile.name == "smoke":
-        return measure_speed(11, 1, ["default", "fast"], pilot, packs=2)
+        return measure_speed(11, 1, ["default", "guarded", "fast"], pilot, packs=2)
     ends = ["default", "fast"]
     between = [name for name in speed_rungs() if name not in (*ends, "packed_1024")]
     speeds = measure_speed(24, 1, between, pilot, packs=3)
@@ -339,6 +428,10 @@ def _main() -> None:
     parser.add_argument("--rows", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", nargs="+", choices=list(speed_rungs()))
+    parser.add_argument("--pilot", default=str(ROOT / "data/inbox"))
+    parser.add_argument("--packs", type=int, default=4, help="of 512 tokens, at least")
+    parser.add_argument("--float32", action="store_true", help="without bfloat16: the two ends")
+    parser.add_argument("--profile", action="store_true", help="a step's time by operator")
     parser.add_argument("--memory", action="store_true", help="also each rung's peak memory")
     parser.add_argument("--peak", choices=list(speed_rungs()), help=argparse.SUPPRESS)
     parser.add_argument("--out")
@@ -347,7 +440,20 @@ def _main() -> None:
     if options.peak:
         _print_peak(options.peak, options.rows)
         return
-    speeds = measure_speed(options.rows, options.rounds, options.only, say=print)
+    pilot = Pilot.load(options.pilot)
+    if options.profile:
+        for name in ("guarded", "fast"):
+            times = step_profile(name, pilot).items()
+            print(name, ", ".join(f"{kind} {spent:.0f} ms" for kind, spent in times))
+        return
+    if options.float32:
+        speeds = measure_float32(options.rows, options.rounds, options.packs, pilot)
+        print("\n".join(speed_lines(speeds)))
+        print(f"training.speedup.float32 {speedup_of(speeds):.2f}")
+        return
+    speeds = measure_speed(
+        options.rows, options.rounds, options.only, pilot, say=print, packs=options.packs
+    )
     used = {name: rung_memory(name) for name in speeds} if options.memory else {}
     print("\n".join(speed_lines(speeds, used)))
     figures = {}
@@ -358,6 +464,9 @@ def _main() -> None:
     if {"fast", "default"} <= set(speeds):
         figures["training.speedup"] = speedup_of(speeds)
         print(f"training.speedup {figures['training.speedup']:.2f}")
+    if {"fast", "guarded"} <= set(speeds):
+        figures["training.loss_difference"] = loss_difference(speeds)
+        print(f"training.loss_difference {figures['training.loss_difference']:.5f}")
     if options.out:
         result = {"figures": figures, "rungs": speeds, "machine": runtime.machine()}
         write_text(options.out, json.dumps(result, indent=1))

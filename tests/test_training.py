@@ -711,10 +711,15 @@ def test_the_benchmark_compares_the_same_work(folder, tiny, monkeypatch, float32
         monkeypatch.setenv("COURSE_FLOAT32", "1")
     pilot = Pilot.load(folder)
     pilot.base_model = str(tiny)
-    speeds = training_speed.measure_speed(12, 1, ["default", "fast"], pilot, packs=2)
+    names = ["default", "guarded", "fast"]
+    speeds = training_speed.measure_speed(12, 1, names, pilot, packs=2)
     assert training_speed.speedup_of(speeds) > 0
+    assert training_speed.loss_difference(speeds) < 0.05, "of a loss above ten"
+    speeds["fast"]["loss"] += 1
+    with pytest.raises(CourseError, match="away from the plain one"):
+        training_speed.loss_difference(speeds)
     assert all(f["loss"] == f["loss"] and f["tokens"] > 200 for f in speeds.values())
-    assert len(list(training_speed.speed_lines(speeds, dict.fromkeys(speeds, 2**30)))) == 2
+    assert len(list(training_speed.speed_lines(speeds, dict.fromkeys(speeds, 2**30)))) == 3
     rungs = training_speed.speed_rungs()
     if runtime.detect("cpu").dtype == "float32":
         assert "load_bf16" not in rungs
@@ -722,6 +727,14 @@ def test_the_benchmark_compares_the_same_work(folder, tiny, monkeypatch, float32
     steps = [name for name in training_speed.LADDER if name in rungs]
     for above, below in zip(steps, steps[1:]):
         assert rungs[above] != rungs[below], f"{below} changes nothing"
+
+
+def test_a_step_is_profiled_by_kind_of_operator(folder, tiny):
+    pilot = Pilot.load(folder)
+    pilot.base_model = str(tiny)
+    plain, fast = (training_speed.step_profile(name, pilot, 12) for name in ("guarded", "fast"))
+    assert plain["matrix products"] > 0 and plain["attention"] > 0
+    assert plain["four bits unpacked"] > fast["four bits unpacked"] == 0, "unpacked once, before"
 
 
 def test_random_weights_of_a_shape_learn(tiny):

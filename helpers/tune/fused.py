@@ -35,7 +35,8 @@ class Group:
     """
 
     def __init__(self, linears: Sequence[torch.nn.Module], dtype: torch.dtype) -> None:
-        self.dtype, self.bases, self.places, self.matrix = dtype, [], [], None
+        self.dtype, self.bases, self.places = dtype, [], []
+        self.matrix: torch.Tensor | None = None
         self.outputs = self.ranks = 0
         for linear in linears:
             base = linear.base_layer if isinstance(linear, LoraLayer) else linear
@@ -63,25 +64,26 @@ class Group:
         """Make `matrix` from the frozen weights, unless it is kept."""
         if self.matrix is not None:
             return
-        self.matrix = torch.empty(self.outputs + self.ranks, self.inputs, dtype=self.dtype)
+        matrix = torch.empty(self.outputs + self.ranks, self.inputs, dtype=self.dtype)
         self.spread = torch.zeros(self.ranks, self.outputs, dtype=self.dtype)
-        self.bias = None
-        if any(base.bias is not None for base in self.bases):
-            self.bias = torch.zeros(self.outputs, dtype=self.dtype)
+        bias = torch.zeros(self.outputs, dtype=self.dtype)
+        with_bias = any(base.bias is not None for base in self.bases)
         row = 0
         for base in self.bases:
             rows = slice(row, row + base.out_features)
-            self.matrix[rows] = dequantize_module_weight(base)
+            matrix[rows] = dequantize_module_weight(base)
             if base.bias is not None:
-                self.bias[rows] = base.bias.detach()
+                bias[rows] = base.bias.detach()
             row += base.out_features
+        self.matrix, self.bias = matrix, bias if with_bias else None
 
     def room(self, tokens: int) -> torch.Tensor:
         """Uninitialised (tokens, outputs + ranks), see `backward`."""
         return torch.empty(tokens, self.outputs + self.ranks, dtype=self.dtype)
 
     def take_adapters(self) -> None:
-        """Copy the adapters' present values in."""
+        """Copy the adapters' present values in, after `unpack`."""
+        assert self.matrix is not None
         for linear, name, row, rank, column in self.places:
             a, b = linear.lora_A[name].weight, linear.lora_B[name].weight
             self.matrix[self.outputs + row : self.outputs + row + rank] = a
@@ -166,9 +168,16 @@ class _Layer(torch.autograd.Function):
         turn(heads[:, :, : plan.turned], cos, sin, turned)
         parts = [turned[:, :, : plan.heads], turned[:, :, plan.heads :], heads[:, :, plan.turned :]]
         parts = [part.transpose(1, 2).detach().requires_grad_() for part in parts]
+        query, key, value = parts
         with torch.enable_grad():  # the gradient of attention is torch's own
             seen = functional.scaled_dot_product_attention(
-                *parts, mask, is_causal=mask is None, scale=plan.scale, enable_gqa=True
+                query,
+                key,
+                value,
+                mask,
+                is_causal=mask is None,
+                scale=plan.scale,
+                enable_gqa=True,
             )
         attended = seen.detach().transpose(1, 2).reshape(x.shape[0], -1)
         out, low_2 = onto.forward(attended)
