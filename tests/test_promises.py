@@ -1,5 +1,6 @@
 """What depends on a card's size, chosen by its memory; and the measurements of two promises."""
 
+import contextlib
 import importlib.util
 from types import SimpleNamespace
 
@@ -129,3 +130,24 @@ def test_a_busy_process_is_busy_and_ends():
         assert one.cpu_times().user > 3
         assert "GOMP_SPINCOUNT" not in one.environ()
     assert not busy()
+
+
+def test_work_is_timed_alone_and_beside(tiny, monkeypatch):
+    """The whole measurement, on a model of random weights: what it finds means nothing here."""
+    from benchmarks import promises
+    from helpers.choose import models
+
+    base = SimpleNamespace(path=tiny)
+    monkeypatch.setattr(models, "resolve", lambda *_: base)
+    beside = []
+
+    @contextlib.contextmanager
+    def busy():
+        beside.append("begins")
+        yield
+        beside.append("ends")
+
+    monkeypatch.setattr(promises, "busy_process", busy)
+    ratios = promises.measure_slowdown(rounds=1, steps=1, rows=2)
+    assert set(ratios) == {"training", "answering", "both"} and min(ratios["both"]) > 0
+    assert beside == ["begins", "ends"]
