@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,19 @@ def step_profile(name: str, pilot: Pilot | None = None, number: int = 24) -> dic
     return spent | {"between them": 1000 * step.seconds - sum(spent.values())}
 
 
+@contextmanager
+def _no_notes() -> Iterator[None]:
+    """Without what the profiler's own library writes to the process's second stream."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 class _ProfiledStep(TrainerCallback):
     """Profiles the second step of a training."""
 
@@ -264,13 +278,15 @@ class _ProfiledStep(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 1:
-            self.profiler.start()
+            with _no_notes():
+                self.profiler.start()
             self.seconds -= time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 2:
             self.seconds += time.perf_counter()
-            self.profiler.stop()
+            with _no_notes():
+                self.profiler.stop()
 
 
 def speedup_of(speeds: Mapping[str, Mapping[str, float]]) -> float:
