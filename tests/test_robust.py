@@ -56,3 +56,28 @@ def test_stored_figures_agree_with_each_other():
     for one, other in (("tuned", "tfidf"), ("system", "embeddings")):
         gaps = [value[f"robust.{draw}.{one}"] - value[f"robust.{draw}.{other}"] for draw in draws]
         assert value[f"robust.{one}_minus_{other}"] == pytest.approx(np.mean(gaps), abs=1e-6)
+
+
+def test_the_readme_says_what_was_measured():
+    stored = json.loads(STORED.read_text(encoding="utf-8"))
+    figures = {figure["name"]: figure for figure in stored["figures"]}
+    words = (ROOT / "README.md").read_text(encoding="utf-8").split("## Never worse")[1]
+    words = " ".join(words.split("\n## ")[0].split())
+    for name, sentence in (
+        ("tuned_minus_tfidf", "the tuned model is {:.1f} points [{:.1f}, {:.1f}] better than"),
+        ("system_minus_embeddings", "The *system* is {:.1f} points [{:.1f}, {:.1f}] better than"),
+        ("system_minus_tuned", "and {:.1f} [{:.1f}, {:.1f}] better than the tuned model"),
+    ):
+        figure = figures[f"robust.{name}"]
+        shown = [100 * figure[key] for key in ("value", "low", "high")]
+        assert sentence.format(*shown) in words, name
+    figure = figures["robust.tuned_minus_embeddings"]
+    shown = [-100 * figure["value"], 100 * figure["low"], 100 * figure["high"]]
+    assert "{:.1f} points worse [{:+.1f}, {:+.1f}]".format(*shown) in words
+    below = []
+    for draw in stored["settings"]["robust"]["draws"]:
+        gap = 100 * figures[f"robust.{draw}.system_minus_best_single"]["value"]
+        if gap < -1:
+            below.append(-gap)
+    assert f"on two it is {min(below):.1f} and {max(below):.1f} points below" in words
+    assert len(below) == 2
