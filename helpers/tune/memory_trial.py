@@ -85,7 +85,10 @@ def _train(
         folder,
         adapter=None if full else training.lora_config(),
         guards=not full,  # they would put all weights of a full tuning into float32
-        answer_only=False,  # the estimate is about TRL's own loss
+        # the estimate is about the plain way: on a CPU the fused one keeps the four bits unpacked
+        answer_only=False,
+        share_start=False,
+        fused=False,
         max_length=trial.max_length,
         per_device_train_batch_size=trial.batch_size,
         max_steps=3,
