@@ -225,9 +225,12 @@ def judged_figures(rights: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict]
             name = f"robust.{draw}.{way}"
             figures.append({"name": name, **vars(share), "how": "right labels on test rows"})
         best = max(single, key=lambda way: right[way].mean())
-        for one, other in (("tuned", "tfidf"), ("system", "embeddings"), ("system", best)):
+        for one, other, named in (
+            ("tuned", "tfidf", "tfidf"),
+            ("system", "embeddings", "embeddings"),
+            ("system", best, "best_single"),
+        ):
             gap = intervals.compare(right[one], right[other])
-            named = "best_single" if other == best and one == "system" else other
             figures.append(
                 {
                     "name": f"robust.{draw}.{one}_minus_{named}",
@@ -295,7 +298,12 @@ def main() -> None:
         if options.record:
             figures = _unique(judged_figures(rights))
             figures += tried_figures(draws_to_choose_by(options.sets), folder, here)
-            settings = {"draws": list(rights), "recipe": SHARED, "epochs": EPOCHS, "folds": 3}
+            settings = {
+                "draws": list(rights),
+                "recipe": students.SETTINGS | SHARED,
+                "epochs": EPOCHS,
+                "folds": 3,
+            }
             settings |= {"seeds_of_training": options.seeds}
             add_figures("robust", figures, settings, ROBUST)
 

@@ -53,6 +53,8 @@ def test_stored_figures_agree_with_each_other():
         best = max(share[way] for way in WAYS if way != "system")
         gap = value[f"robust.{draw}.system_minus_best_single"]
         assert gap == pytest.approx(share["system"] - best, abs=1e-6), draw
+        gap = value[f"robust.{draw}.system_minus_embeddings"]
+        assert gap == pytest.approx(share["system"] - share["embeddings"], abs=1e-6), draw
     for one, other in (("tuned", "tfidf"), ("system", "embeddings")):
         gaps = [value[f"robust.{draw}.{one}"] - value[f"robust.{draw}.{other}"] for draw in draws]
         assert value[f"robust.{one}_minus_{other}"] == pytest.approx(np.mean(gaps), abs=1e-6)
