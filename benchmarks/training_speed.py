@@ -12,6 +12,7 @@ rows share counts in each of them, also where it is computed once.
 """
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -177,6 +178,9 @@ def measure_speed(
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
                 trainer = rung_trainer(choices, base, taught, folder)
                 tokens, seconds, losses = timed_training(trainer, choices["casts"])
+            del trainer
+            gc.collect()  # a trainer holds itself: without this two models lie in memory
+            runtime.give_back_memory()
             timings[name].append((tokens / seconds, tokens, seconds, losses[-1]))
             say(f"{name:18}{tokens / seconds:7.1f} tokens/s")
     speeds = {}
@@ -247,6 +251,9 @@ def step_profile(name: str, pilot: Pilot | None = None, number: int = 24) -> dic
         trainer = rung_trainer(choices, base, taught, folder)
         trainer.add_callback(step)
         timed_training(trainer, choices["casts"])
+    del trainer
+    gc.collect()
+    runtime.give_back_memory()
     spent = dict.fromkeys(KINDS, 0.0)
     for event in step.profiler.key_averages():
         for kind, pieces in KINDS.items():

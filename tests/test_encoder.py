@@ -230,6 +230,37 @@ def test_other_scripts_are_left_to_counted_characters(at_hand):
     assert np.isfinite(vectors).all()
 
 
+def test_a_larger_base_reads_other_scripts_itself(at_hand, monkeypatch):
+    """The embedded model stands in for the larger one, which no test fetches."""
+    plain = Pilot.load(ROOT / "data/inbox_ja")
+    train = list(rows.load(plain).train)
+    texts = [row[plain.text] for row in train]
+    pilot = plain.model_copy(update={"base_model": "qwen2.5-coder-0.5b"})
+    assert encoder.encoder_for(plain, texts) is None
+    assert encoder.encoder_for(pilot, texts) == "qwen2.5-coder-0.5b"
+    assert encoder.encoder_for(pilot, ["Where is my order?"]) == encoder.MINI
+    assert list(baselines.ways_for(pilot, train)) == list(baselines.WAYS)
+
+    folder = models.embedded_folder() / "model"
+    monkeypatch.setattr(encoder, "_larger", lambda name: folder)
+    vectors = encoder.encode(texts, "qwen2.5-coder-0.5b")
+    assert vectors.shape == (len(texts), 576) and vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    alone = encoder.encode([texts[3] + "。"], "qwen2.5-coder-0.5b")  # no padding beside it
+    beside = encoder.encode([texts[3] + "。。", texts[4] * 3], "qwen2.5-coder-0.5b")
+    assert alone[0] @ beside[0] > 0.9
+    assert not encoder._loaded.cache_info().currsize, "a gigabyte is not kept"
+    for table in baselines.label_probabilities(pilot, train, texts[:9], "embeddings").values():
+        assert np.allclose(table.sum(1), 1)
+
+
+def test_a_larger_base_that_stayed_a_gguf_says_so(monkeypatch, tmp_path):
+    gone = models.Base("qwen2.5-coder-1.5b", str(tmp_path / "model"), None, "apache-2.0")
+    monkeypatch.setattr(models, "resolve", lambda name: gone)
+    with pytest.raises(CourseError, match="stayed a GGUF"):
+        encoder.encode(["注文"], "qwen2.5-coder-1.5b")
+
+
 def test_each_text_is_encoded_once(folder, at_hand, monkeypatch):
     """Cross-validation asks for the same texts many times."""
     pilot, train = optional(folder)

