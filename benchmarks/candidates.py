@@ -28,10 +28,15 @@ from helpers.core import rows, runtime
 from helpers.core.files import fingerprint, write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runs import runs_folder
+from helpers.pay import prices
 from helpers.tune import training
 
 # provider and model of genai-prices, and the day whose list prices are meant
-HOSTED = {"gpt-5-mini": ("openai", "2026-11-22"), "gemini-2.5-flash": ("google", "2026-11-22")}
+HOSTED = {
+    "gpt-6.1-sol": ("openai", "2026-11-22"),
+    "claude-haiku-5-5": ("anthropic", "2026-11-22"),
+    "gemini-3.5-flash-lite": ("google", "2026-11-22"),
+}
 LADDER = ("embedded", *gguf_parts.PARCELS)
 RECORDED = ROOT / "data/reference/inbox/01/candidates.json"
 
@@ -57,9 +62,10 @@ def measure(name: str, pilot: Pilot, here: runtime.Runtime, folder: Path) -> dic
     """Answer the test rows in a process of its own; {"texts", "seconds", "bytes", ...}.
 
     `seconds` a message, `bytes` of memory at its peak while answering, `file_bytes` on disk,
-    `parameters`, `bits` a character of the right answers of training rows, `tokens` of twelve
-    parallel messages by language, `asked`: see `asked_with`. Raises CourseError with the process's
-    own words when it fails, also for a model that cannot be had.
+    `parameters`, `prompt_tokens` and `answer_tokens` of the first row, `bits` a character of the
+    right answers of training rows, `tokens` of twelve parallel messages by language, `asked`: see
+    `asked_with`. Raises CourseError with the process's own words when it fails, also for a model
+    that cannot be had.
     """
     out = folder / f"{name}.json"
     command = [sys.executable, "-m", "benchmarks.candidates", "--one", name, "--out", str(out)]
@@ -95,6 +101,9 @@ def measured_here(
             max_length=8 * here.profile.max_length,
             max_new_tokens=longest + 16,
         )
+    first = answers.prompt(pilot, tokenizer, texts[0], shots, True)
+    prompt_tokens = len(tokenizer(first, add_special_tokens=False).input_ids)
+    answer_tokens = len(tokenizer(told.texts[0], add_special_tokens=False).input_ids)
     shown = {shot["id"] for shot in shots}
     unseen = [dict(row) for row in data.train if row["id"] not in shown]
     bits = answers.surprise(model, tokenizer, pilot, unseen, max_length=1024)
@@ -113,11 +122,23 @@ def measured_here(
         "texts": told.texts,
         "seconds": told.seconds / len(set(texts)),
         "bytes": peak.top - (0 if here.device == "cuda" else before),
+        "prompt_tokens": prompt_tokens,
+        "answer_tokens": answer_tokens,
         "bits": bits.round(4).tolist(),
         "tokens": tokens,
         "machine": runtime.machine(),
         "dtype": here.dtype,
     }
+
+
+def hosted(tokens_in: float, tokens_out: float) -> dict[str, dict[str, Any]]:
+    """{model: {"usd", "source"}} of 1,000 messages at the list prices of HOSTED, not measured."""
+    priced = {}
+    for model, (provider, day) in HOSTED.items():
+        price = prices.hosted(provider, model, day)
+        usd = (tokens_in * price["usd_in"] + tokens_out * price["usd_out"]) / 1000
+        priced[model] = {"usd": usd, "source": price["source"], "date": day}
+    return priced
 
 
 def recorded(pilot: Pilot, asked: str) -> dict[str, dict[str, Any]]:

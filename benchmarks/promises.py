@@ -1,7 +1,7 @@
 """Two promises of the README, measured: memory of each chapter, speed beside a busy process.
 
     python -m benchmarks.promises --slowdown
-    python -m benchmarks.promises --peaks [--chapters 00 02] [--float32]
+    python -m benchmarks.promises --peaks [--chapters 00 02] [--float32] [--beside]
 
 Both write into data/reference/results/robust.json. A chapter runs whole, in profile cpu, from
 nothing but data/reference/. Its memory does not depend on what runs beside, its minutes do.
@@ -88,8 +88,11 @@ def peak_of_chapter(
     return peak.top, minutes
 
 
-def record_peaks(numbers: list[str], float32: bool) -> None:
-    """Run the chapters one after another; each one's two figures are written as it ends."""
+def record_peaks(numbers: list[str], float32: bool, beside: bool = False) -> None:
+    """Run the chapters one after another; each one's two figures are written as it ends.
+
+    With `beside` other work runs on the machine, and the minutes are left out.
+    """
     from helpers import course
 
     environment = {"COURSE_PROFILE": "cpu", "COURSE_PILOT": str(ROOT / "data/inbox")}
@@ -107,8 +110,8 @@ def record_peaks(numbers: list[str], float32: bool) -> None:
         ]
         figures[0]["how"] = f"{how}: largest resident memory of the kernel and its children"
         figures[1]["how"] = how
-        settings = {"seconds": 60 * minutes}
-        add_figures(f"peaks.{number}.{dtype}", figures, settings, ROBUST)
+        settings = {"seconds": 60 * minutes, "threads": os.environ.get("OMP_NUM_THREADS", "all")}
+        add_figures(f"peaks.{number}.{dtype}", figures[: 1 if beside else 2], settings, ROBUST)
         print(f"{number} {dtype}: {top / 2**30:.2f} GiB, {minutes:.1f} minutes", flush=True)
 
 
@@ -259,6 +262,7 @@ def _main() -> None:
     parser.add_argument("--peaks", action="store_true")
     parser.add_argument("--chapters", nargs="+", default=["00", "08", "03", "05", "04"])
     parser.add_argument("--float32", action="store_true")
+    parser.add_argument("--beside", action="store_true", help="other work runs: no minutes")
     options = parser.parse_args()
     runtime.quiet()
     if options.spinning:
@@ -266,7 +270,7 @@ def _main() -> None:
     if options.slowdown:
         record_slowdown(options.rounds)
     if options.peaks:
-        record_peaks(options.chapters, options.float32)
+        record_peaks(options.chapters, options.float32, options.beside)
 
 
 if __name__ == "__main__":

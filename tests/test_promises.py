@@ -151,3 +151,34 @@ def test_work_is_timed_alone_and_beside(tiny, monkeypatch):
     ratios = promises.measure_slowdown(rounds=1, steps=1, rows=2)
     assert set(ratios) == {"training", "answering", "both"} and min(ratios["both"]) > 0
     assert beside == ["begins", "ends"]
+
+
+def test_a_busy_process_ends_with_a_parent_that_is_killed():
+    """It would slow down whatever is measured next, and nobody would know."""
+    import subprocess
+    import sys
+    import time
+
+    import psutil
+    from conftest import ROOT
+
+    code = (
+        "import psutil, time\n"
+        "from benchmarks.promises import busy_process\n"
+        "with busy_process():\n"
+        "    print(psutil.Process().children()[0].pid, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        busy = psutil.Process(int(parent.stdout.readline()))
+        assert busy.is_running()
+        parent.kill()
+    for _ in range(100):
+        if not busy.is_running() or busy.status() == psutil.STATUS_ZOMBIE:
+            break
+        time.sleep(0.1)
+    else:
+        busy.kill()
+        pytest.fail("it went on without its parent")
