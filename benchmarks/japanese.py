@@ -11,7 +11,8 @@ import time
 
 import numpy as np
 
-from benchmarks.everywhere import add_figures
+from benchmarks.everywhere import RESULTS, add_figures
+from benchmarks.promises import ROBUST
 from helpers import ROOT
 from helpers.ask import answers
 from helpers.choose import models
@@ -100,6 +101,26 @@ def tuned(pilot: Pilot, data: rows.Rows, name: str, here: runtime.Runtime) -> li
     return [*figures, {"name": f"japanese.training_seconds.{name}", **took}]
 
 
+def label_ways(pilot: Pilot, data: rows.Rows, seeds: int = 10) -> list[dict]:
+    """Labels by word counts, by the vectors of the larger base, and by both; training rows only."""
+    pilot = pilot.model_copy(update={"base_model": "qwen2.5-coder-0.5b"})
+    train, figures = list(data.train), []
+    for way in ("TF-IDF", *baselines.BY_ENCODER):
+        right: dict[str, list[bool]] = {field: [] for field in pilot.labels}
+        for seed in range(seeds):
+            fold = baselines.folds(pilot, train, 5, seed)
+            records = baselines.out_of_fold(pilot, train, baselines.WAYS[way], fold)
+            for field, values in right.items():
+                values += [record[field] == row[field] for record, row in zip(records, train)]
+        for field, values in right.items():
+            slug = way.lower().replace(" + ", "_and_").replace("-", "_")
+            figure = {"name": f"labels.{NAMES[field]}.{slug}", "value": float(np.mean(values))}
+            how = f"{len(train)} training rows, 5 folds, mean of {seeds} seeds of folds"
+            figures.append(figure | {"n": len(train), "how": f"{how}; {pilot.base_model} reads"})
+            print(figure, flush=True)
+    return figures
+
+
 def characters_per_token(pilot: Pilot, data: rows.Rows, name: str) -> list[dict]:
     """How many characters of a message one token of this base carries, and tokens of a record."""
     _, tokenizer = answers.open_base(pilot)
@@ -123,7 +144,9 @@ def characters_per_token(pilot: Pilot, data: rows.Rows, name: str) -> list[dict]
 def main() -> None:
     """Measure what is asked for and write it down; finished students are not trained again."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.japanese", description=__doc__)
-    parser.add_argument("--only", nargs="*", choices=[*BASES, "cheap"], help="these parts")
+    parser.add_argument(
+        "--only", nargs="*", choices=[*BASES, "cheap", "labels"], help="these parts"
+    )
     parser.add_argument("--few-shot", action="store_true", help="the untuned bases as well")
     parser.add_argument("--dry", action="store_true", help="smoke profile, nothing is written down")
     options = parser.parse_args()
@@ -133,7 +156,9 @@ def main() -> None:
     data = rows.load(pilot, here.profile)
     for part in options.only or ["cheap", *BASES]:
         figures = cheap(pilot, data) if part == "cheap" else []
-        if part != "cheap":
+        if part == "labels":
+            figures = label_ways(pilot, data)
+        elif part != "cheap":
             pilot.base_model = BASES[part][0]
             figures += characters_per_token(pilot, data, part)
             figures += tuned(pilot, data, part, here)
@@ -142,7 +167,8 @@ def main() -> None:
         seconds = round(time.perf_counter() - started, 1)
         about = {"seconds": seconds, "profile": here.profile.name, "dtype": here.dtype}
         if not options.dry:
-            add_figures(f"japanese.{part}", figures, about)
+            results = ROBUST if part == "labels" else RESULTS
+            add_figures(part if part == "labels" else f"japanese.{part}", figures, about, results)
 
 
 if __name__ == "__main__":
