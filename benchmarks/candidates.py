@@ -11,6 +11,7 @@ into data/reference/inbox/01/candidates.json, where chapter 01 finds them.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,13 +20,13 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import AutoConfig
 
+from benchmarks.promises import ChildrenPeak
 from helpers import ROOT, CourseError
 from helpers.ask import answers
-from helpers.choose import gguf_parts, memory, models
+from helpers.choose import gguf_parts, models
 from helpers.core import rows, runtime
-from helpers.core.files import fingerprint, write_text
+from helpers.core.files import Journal, fingerprint, write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runs import runs_folder
 from helpers.pay import prices
@@ -63,22 +64,25 @@ def asked_with(pilot: Pilot, shots: Sequence[Mapping], texts: Sequence[str]) -> 
 def measure(name: str, pilot: Pilot, here: runtime.Runtime, folder: Path) -> dict[str, Any]:
     """Answer the test rows in a process of its own; {"texts", "seconds", "bytes", ...}.
 
-    `seconds` a message, `bytes` of memory at its peak while answering, `file_bytes` on disk,
+    `seconds` a message, `bytes` of memory at its peak (on a processor of the whole process with
+    its libraries, and what a start that goes on after a kill takes), `file_bytes` on disk,
     `parameters`, `prompt_tokens` and `answer_tokens` of the first row, `bits` a character of the
     right answers of training rows, `tokens` of twelve parallel messages by language, `asked`: see
     `asked_with`. Raises CourseError with the process's own words when it fails, also for a model
     that cannot be had.
     """
-    out = folder / f"{name}.json"
+    out = folder / f"{re.sub('[^A-Za-z0-9.-]+', '_', name)[-80:]}.json"
     command = [sys.executable, "-m", "benchmarks.candidates", "--one", name, "--out", str(out)]
     command += ["--pilot", str(pilot.folder), "--profile", here.profile.name]
     threshold = {"MALLOC_MMAP_THRESHOLD_": "131072", "COURSE_QUIET": "1"}
     environment = {**os.environ, **threshold}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    with ChildrenPeak(0.05) as peak:
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it was killed, short of memory"])[-1]
         raise CourseError(f"{name} could not be measured: {last[:300]}")
-    return json.loads(out.read_text(encoding="utf-8"))
+    facts = json.loads(out.read_text(encoding="utf-8"))
+    return {"bytes": peak.top} | facts  # on a card the process itself says what it took there
 
 
 def measured_here(
@@ -86,23 +90,20 @@ def measured_here(
 ) -> dict[str, Any]:
     """The measurement behind `measure`, in this process."""
     shots, texts = worked_examples(pilot, data, here), data.test[pilot.text][:]
-    torch.randn(64, 64) @ torch.randn(64, 64)  # the library's own buffers are not the model's
-    before = memory.own_bytes()
-    with memory.PeakMemory(here.device == "cuda", every=0.05) as peak:
-        base, tokenizer = answers.open_base(pilot.model_copy(update={"base_model": name}))
-        model = training.load_base(base.path, here, four_bit=False)
-        longest = max(len(tokenizer(pilot.answer(row)).input_ids) for row in data.train)
-        told = answers.generate(
-            model,
-            tokenizer,
-            pilot,
-            data.test,
-            out.with_suffix(""),
-            shots=shots,
-            full=True,
-            max_length=8 * here.profile.max_length,
-            max_new_tokens=longest + 16,
-        )
+    base, tokenizer = answers.open_base(pilot.model_copy(update={"base_model": name}))
+    model = training.load_base(base.path, here, four_bit=False)
+    longest = max(len(tokenizer(pilot.answer(row)).input_ids) for row in data.train)
+    told = answers.generate(
+        model,
+        tokenizer,
+        pilot,
+        data.test,
+        out.with_suffix(""),
+        shots=shots,
+        full=True,
+        max_length=8 * here.profile.max_length,
+        max_new_tokens=longest + 16,
+    )
     first = answers.prompt(pilot, tokenizer, texts[0], shots, True)
     prompt_tokens = len(tokenizer(first, add_special_tokens=False).input_ids)
     answer_tokens = len(tokenizer(told.texts[0], add_special_tokens=False).input_ids)
@@ -118,18 +119,18 @@ def measured_here(
         "name": name,
         "model": base.name,
         "licence": base.licence,
-        "parameters": memory.shape_of(AutoConfig.from_pretrained(base.path)).parameters,
+        "parameters": models.shape_of_model(name, pilot.folder).parameters,
         "file_bytes": Path(base.gguf).stat().st_size if base.gguf else None,
         "asked": asked_with(pilot, shots, texts),
         "texts": told.texts,
         "seconds": told.seconds / len(set(texts)),
-        "bytes": peak.top - (0 if here.device == "cuda" else before),
         "prompt_tokens": prompt_tokens,
         "answer_tokens": answer_tokens,
         "bits": bits.round(4).tolist(),
         "tokens": tokens,
         "machine": runtime.machine(),
         "dtype": here.dtype,
+        **({"bytes": torch.cuda.max_memory_allocated()} if here.device == "cuda" else {}),
     }
 
 
@@ -149,6 +150,21 @@ def recorded(pilot: Pilot, asked: str) -> dict[str, dict[str, Any]]:
         return {}
     found = json.loads(RECORDED.read_text(encoding="utf-8"))
     return {name: facts for name, facts in found.items() if facts["asked"] == asked}
+
+
+def tuned_embedded(pilot: Pilot, texts: Sequence[str]) -> dict[str, Any] | None:
+    """{"texts", "seconds"}: what chapter 00's recorded model answered to these messages, or None.
+
+    Of the bundled inbox alone: another pilot has no recorded answers.
+    """
+    stored = sorted((ROOT / "data/reference/inbox/00/answers").glob("tuned-*.jsonl"))
+    if pilot.folder.resolve() != ROOT / "data/inbox" or not stored:
+        return None
+    journal, made_from = Journal(stored[0]), stored[0].stem.partition("-")[2]
+    keys = [fingerprint(made_from, text) for text in texts]
+    if journal.missing(keys):
+        return None
+    return {"texts": journal.of(keys), "seconds": journal.seconds / len(journal.entries)}
 
 
 def _main() -> None:
