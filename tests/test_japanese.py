@@ -138,3 +138,12 @@ def test_pictures_have_the_letters(tmp_path, recwarn):
     figure = plots.shares({"緊急度": intervals.share([True, False])}, "商品")
     figure.savefig(tmp_path / "picture.png")
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+
+
+def test_the_readme_says_what_was_measured_of_a_larger_base_that_reads():
+    content = json.loads((ROOT / "data/reference/results/robust.json").read_text("utf-8"))
+    value = {figure["name"]: figure["value"] for figure in content["figures"]}
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    vectors, counted = (value[f"labels.request.{way}"] for way in ("embeddings", "tf_idf"))
+    assert f"it finds {100 * vectors:.0f} % of the requests" in readme
+    assert f"counted characters {100 * counted:.0f} %" in readme and vectors > counted + 0.1
