@@ -26,7 +26,7 @@ from helpers import ROOT, CourseError
 from helpers.ask import answers
 from helpers.choose import gguf_parts, models
 from helpers.core import rows, runtime
-from helpers.core.files import Journal, fingerprint, write_text
+from helpers.core.files import fingerprint, write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runs import runs_folder
 from helpers.pay import prices
@@ -150,21 +150,6 @@ def recorded(pilot: Pilot, asked: str) -> dict[str, dict[str, Any]]:
         return {}
     found = json.loads(RECORDED.read_text(encoding="utf-8"))
     return {name: facts for name, facts in found.items() if facts["asked"] == asked}
-
-
-def tuned_embedded(pilot: Pilot, texts: Sequence[str]) -> dict[str, Any] | None:
-    """{"texts", "seconds"}: what chapter 00's recorded model answered to these messages, or None.
-
-    Of the bundled inbox alone: another pilot has no recorded answers.
-    """
-    stored = sorted((ROOT / "data/reference/inbox/00/answers").glob("tuned-*.jsonl"))
-    if pilot.folder.resolve() != ROOT / "data/inbox" or not stored:
-        return None
-    journal, made_from = Journal(stored[0]), stored[0].stem.partition("-")[2]
-    keys = [fingerprint(made_from, text) for text in texts]
-    if journal.missing(keys):
-        return None
-    return {"texts": journal.of(keys), "seconds": journal.seconds / len(journal.entries)}
 
 
 def _main() -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import numpy as np
 from helpers import CourseError
 from helpers.ask import teachers
 from helpers.ask.teachers import Teacher
-from helpers.core.files import Journal
+from helpers.choose import gguf_parts, models
+from helpers.core.files import Journal, fingerprint, write_text
 from helpers.core.pilot import Pilot
+from helpers.core.runs import Run
 from helpers.measure.agreement import Agreement, kappa
 from helpers.measure.intervals import Bools, Share, clustered_share, share
 from helpers.measure.pages import render
@@ -97,6 +100,28 @@ def ask_judge(judge: Teacher, requests: Sequence[dict], path: str | Path) -> lis
     # nothing it says is trained on, so the licence gate for teachers does not apply
     with teachers.opened(judge, lambda _: "allowed") as engine:
         return teachers.collect(requests, engine, Journal(path, "The judge's answers")).texts
+
+
+def larger_judge(name: str, requests: Sequence[dict], run: Run) -> list[str | None] | None:
+    """The texts of a larger model by name: as recorded for these very requests, else asked here.
+
+    None where neither can be: nothing is fetched. What was asked is kept as `judge_<name>.json`.
+    """
+    slug = re.sub(r"[^a-z0-9]+", "_", name.lower())
+    file, asked = f"judge_{slug}.json", fingerprint(name, requests)
+    with suppress(CourseError, ValueError):
+        stored = json.loads(run.need("08", file).read_text(encoding="utf-8"))
+        if stored["asked"] == asked:
+            return stored["texts"]
+    if not requests or not gguf_parts.is_fetched(name, models.cache_folder()):
+        return None
+    journal = Journal(run.path(f"judge_{slug}.jsonl"), "The judge's answers")
+    with teachers.opened(Teacher(model=name), lambda _: "allowed") as engine:
+        told = teachers.collect(requests, engine, journal)
+    page = {"judge": name, "asked": asked, "texts": told.texts, "seconds": journal.seconds}
+    write_text(run.path(file), json.dumps(page, indent=1))
+    run.keep(file, {"asked": asked}, journal.seconds)
+    return told.texts
 
 
 def read_pairs(texts: Sequence[str | None]) -> np.ndarray:
