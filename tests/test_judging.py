@@ -211,3 +211,39 @@ def test_skill_is_sensitivity_and_specificity():
     )
     with pytest.raises(CourseError, match="called all of these records right"):
         judging.skill([1, 0], [True, True])
+
+
+class Alphabet(Always):
+    """An engine that says B and A in turns."""
+
+    def answer(self, requests):
+        self.word = "AB"[self.asked % 2 == 0]
+        return super().answer(requests)
+
+
+def test_a_larger_judge_is_recorded_asked_where_it_is_or_left_out(pilot, tmp_path, monkeypatch):
+    from helpers.choose import gguf_parts
+    from helpers.core import runs, runtime
+
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path))
+    run = runs.Run(pilot, "08", runtime.detect("smoke"), 0)
+    requests = [{"prompt": text, "seed": 0} for text in ("one", "two", "three")]
+    at_hand, engine = [], Alphabet("")
+    monkeypatch.setattr(gguf_parts, "is_fetched", lambda name, cache: name in at_hand)
+    monkeypatch.setattr(judging.teachers, "opened", lambda *_: contextlib.nullcontext(engine))
+    assert judging.larger_judge("a-larger-1.5b", requests, run) is None, "nothing is fetched"
+    assert not engine.asked
+
+    at_hand.append("a-larger-1.5b")
+    told = judging.larger_judge("a-larger-1.5b", requests, run)
+    assert told == ["B", "A", "B"] and engine.asked == 3
+    page = json.loads(run.path("judge_a_larger_1_5b.json").read_text())
+    assert page["texts"] == told and page["judge"] == "a-larger-1.5b"
+
+    at_hand.clear()  # the model is gone, its answers to these requests are not
+    assert judging.larger_judge("a-larger-1.5b", requests, run) == told and engine.asked == 3
+    assert judging.larger_judge("a-larger-1.5b", requests[:2], run) is None, "other questions"
+    assert judging.larger_judge("another-0.5b", requests, run) is None, "another judge"
+    run.path("judge_a_larger_1_5b.json").write_text("{")  # a file that somebody cut off
+    assert judging.larger_judge("a-larger-1.5b", requests, run) is None
+    assert judging.larger_judge("a-larger-1.5b", [], run) is None
