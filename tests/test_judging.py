@@ -238,7 +238,7 @@ def test_a_larger_judge_is_recorded_asked_where_it_is_or_left_out(pilot, tmp_pat
     told = judging.larger_judge("a-larger-1.5b", requests, run)
     assert told == ["B", "A", "B"] and engine.asked == 3
     page = json.loads(run.path("judge_a_larger_1_5b.json").read_text())
-    assert page["texts"] == told and page["judge"] == "a-larger-1.5b"
+    assert page["given"] == told and page["judge"] == "a-larger-1.5b"
 
     at_hand.clear()  # the model is gone, its answers to these requests are not
     assert judging.larger_judge("a-larger-1.5b", requests, run) == told and engine.asked == 3
@@ -247,3 +247,30 @@ def test_a_larger_judge_is_recorded_asked_where_it_is_or_left_out(pilot, tmp_pat
     run.path("judge_a_larger_1_5b.json").write_text("{")  # a file that somebody cut off
     assert judging.larger_judge("a-larger-1.5b", requests, run) is None
     assert judging.larger_judge("a-larger-1.5b", [], run) is None
+
+
+def test_a_record_read_alone_has_no_place(pilot, tmp_path, monkeypatch, tiny):
+    from helpers.choose import gguf_parts, models
+    from helpers.core import runs, runtime
+
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path))
+    run = runs.Run(pilot, "08", runtime.detect("smoke"), 0)
+    rows = [{**ROW, "id": str(i), "message": f"pump {i}, PO-1000"} for i in range(3)]
+    made = judging.pairs(pilot, rows, rows, [record()] * 3, [record(intent="quote")] * 3)
+    turned = [{**pair, "records": pair["records"][::-1]} for pair in made]
+    assert judging.read_alone("a-larger-1.5b", pilot, made, run) is None, "nothing is fetched"
+
+    monkeypatch.setattr(gguf_parts, "is_fetched", lambda *_: True)
+    monkeypatch.setattr(models, "resolve", lambda *_: models.Base("tiny", str(tiny), None, "own"))
+    logs = judging.read_alone("a-larger-1.5b", pilot, made, run)
+    assert np.shape(logs) == (3, 2) and np.max(logs) < 0
+    other = judging.read_alone("a-larger-1.5b", pilot, turned, run)
+    assert np.allclose(np.array(other)[:, ::-1], logs, atol=0.2), "each is read alone"
+    monkeypatch.setattr(gguf_parts, "is_fetched", lambda *_: False)
+    assert judging.read_alone("a-larger-1.5b", pilot, turned, run) == other, "kept"
+
+    places = judging.places_of([[-1.0, -9.0], [-9.0, -1.0], [-2.0, -2.0]])
+    assert places.tolist() == [[0, 1], [1, 0], [-1, -1]]
+    found = judging.calibrate(places, [0, 1, 1], [-1, -1, -1])
+    assert found.survives.value == pytest.approx(2 / 3) and found.first.value == 0.5
+    assert judging.places_of([]).shape == (0, 2)

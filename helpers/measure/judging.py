@@ -2,20 +2,23 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from transformers import AutoModelForCausalLM
 
 from helpers import CourseError
-from helpers.ask import teachers
+from helpers.ask import answers, teachers
+from helpers.ask.likelihood import log_likelihoods
 from helpers.ask.teachers import Teacher
 from helpers.choose import gguf_parts, models
 from helpers.core.files import Journal, fingerprint, write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
+from helpers.core.runtime import detect
 from helpers.measure.agreement import Agreement, kappa
 from helpers.measure.intervals import Bools, Share, clustered_share, share
 from helpers.measure.pages import render
@@ -107,21 +110,61 @@ def larger_judge(name: str, requests: Sequence[dict], run: Run) -> list[str | No
 
     None where neither can be: nothing is fetched. What was asked is kept as `judge_<name>.json`.
     """
+
+    def ask(journal: Journal) -> list[str | None]:
+        with teachers.opened(Teacher(model=name), lambda _: "allowed") as engine:
+            return teachers.collect(requests, engine, journal).texts
+
+    return _recorded_or_here("judge", name, requests, ask, run)
+
+
+def read_alone(
+    name: str, pilot: Pilot, pairs: Sequence[dict], run: Run
+) -> list[list[float]] | None:
+    """Log-likelihoods that a larger model gives the two records of each pair, each read alone.
+
+    No record stands first, so no place can decide. Recorded or computed as in `larger_judge`.
+    """
+    asked = [[pair["text"], [_written(record) for record in pair["records"]]] for pair in pairs]
+
+    def ask(_: Journal) -> list[list[float]]:
+        base, tokenizer = answers.open_base(pilot.model_copy(update={"base_model": name}))
+        model = AutoModelForCausalLM.from_pretrained(base.path, dtype=detect("cpu").torch_dtype)
+        logs = []
+        for text, records in asked:
+            prompt = answers.prompt(pilot, tokenizer, text)
+            read = log_likelihoods(model, tokenizer, [prompt] * 2, records)
+            logs.append([round(float(each.sum()), 4) for each, _ in read])
+        return logs
+
+    return _recorded_or_here("read_alone", name, [pilot.instruction(), asked], ask, run)
+
+
+def _recorded_or_here(
+    kind: str, name: str, question: Sequence, ask: Callable[[Journal], list], run: Run
+) -> list | None:
+    """What `ask` gave to this question in a recorded run, else gives here; None without a model."""
     slug = re.sub(r"[^a-z0-9]+", "_", name.lower())
-    file, asked = f"judge_{slug}.json", fingerprint(name, requests)
+    file, asked = f"{kind}_{slug}.json", fingerprint(name, question)
     with suppress(CourseError, ValueError):
         stored = json.loads(run.need("08", file).read_text(encoding="utf-8"))
         if stored["asked"] == asked:
-            return stored["texts"]
-    if not requests or not gguf_parts.is_fetched(name, models.cache_folder()):
+            return stored["given"]
+    if not question or not gguf_parts.is_fetched(name, models.cache_folder()):
         return None
-    journal = Journal(run.path(f"judge_{slug}.jsonl"), "The judge's answers")
-    with teachers.opened(Teacher(model=name), lambda _: "allowed") as engine:
-        told = teachers.collect(requests, engine, journal)
-    page = {"judge": name, "asked": asked, "texts": told.texts, "seconds": journal.seconds}
+    journal = Journal(run.path(f"{kind}_{slug}.jsonl"), "The judge's answers")
+    told = ask(journal)
+    page = {"judge": name, "asked": asked, "given": told}
     write_text(run.path(file), json.dumps(page, indent=1))
     run.keep(file, {"asked": asked}, journal.seconds)
-    return told.texts
+    return told
+
+
+def places_of(logs: Sequence[Sequence[float]]) -> np.ndarray:
+    """Log-likelihoods of read_alone as places, shape (pairs, 2), both orders; -1 for a tie."""
+    first, second = np.asarray(logs, float).reshape(-1, 2).T
+    better = np.where(first == second, -1, (second > first).astype(int))
+    return np.stack([better, np.where(better < 0, -1, 1 - better)], axis=1)
 
 
 def read_pairs(texts: Sequence[str | None]) -> np.ndarray:
