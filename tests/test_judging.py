@@ -226,7 +226,7 @@ def test_a_larger_judge_is_recorded_asked_where_it_is_or_left_out(pilot, tmp_pat
     from helpers.core import runs, runtime
 
     monkeypatch.setenv("COURSE_RUNS", str(tmp_path))
-    run = runs.Run(pilot, "08", runtime.detect("smoke"), 0)
+    run = runs.Run(pilot, "08", runtime.detect("cpu"), 0)
     requests = [{"prompt": text, "seed": 0} for text in ("one", "two", "three")]
     at_hand, engine = [], Alphabet("")
     monkeypatch.setattr(gguf_parts, "is_fetched", lambda name, cache: name in at_hand)
@@ -247,6 +247,9 @@ def test_a_larger_judge_is_recorded_asked_where_it_is_or_left_out(pilot, tmp_pat
     run.path("judge_a_larger_1_5b.json").write_text("{")  # a file that somebody cut off
     assert judging.larger_judge("a-larger-1.5b", requests, run) is None
     assert judging.larger_judge("a-larger-1.5b", [], run) is None
+    at_hand.append("a-larger-1.5b")
+    smoke = runs.Run(pilot, "08", runtime.detect("smoke"), 0)
+    assert judging.larger_judge("a-larger-1.5b", requests[:1], smoke) is None
 
 
 def test_a_record_read_alone_has_no_place(pilot, tmp_path, monkeypatch, tiny):
@@ -254,7 +257,7 @@ def test_a_record_read_alone_has_no_place(pilot, tmp_path, monkeypatch, tiny):
     from helpers.core import runs, runtime
 
     monkeypatch.setenv("COURSE_RUNS", str(tmp_path))
-    run = runs.Run(pilot, "08", runtime.detect("smoke"), 0)
+    run = runs.Run(pilot, "08", runtime.detect("cpu"), 0)
     rows = [{**ROW, "id": str(i), "message": f"pump {i}, PO-1000"} for i in range(3)]
     made = judging.pairs(pilot, rows, rows, [record()] * 3, [record(intent="quote")] * 3)
     turned = [{**pair, "records": pair["records"][::-1]} for pair in made]
