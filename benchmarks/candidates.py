@@ -65,7 +65,7 @@ def measure(name: str, pilot: Pilot, here: runtime.Runtime, folder: Path) -> dic
     """Answer the test rows in a process of its own; {"texts", "seconds", "bytes", ...}.
 
     `seconds` a message, `bytes` of memory at its peak (on a processor of the whole process with
-    its libraries, and what a start that goes on after a kill takes), `file_bytes` on disk,
+    its libraries; the largest of the starts that ended), `file_bytes` on disk,
     `parameters`, `prompt_tokens` and `answer_tokens` of the first row, `bits` a character of the
     right answers of training rows, `tokens` of twelve parallel messages by language, `asked`: see
     `asked_with`. Raises CourseError with the process's own words when it fails, also for a model
@@ -76,13 +76,19 @@ def measure(name: str, pilot: Pilot, here: runtime.Runtime, folder: Path) -> dic
     command += ["--pilot", str(pilot.folder), "--profile", here.profile.name]
     threshold = {"MALLOC_MMAP_THRESHOLD_": "131072", "COURSE_QUIET": "1"}
     environment = {**os.environ, **threshold}
+    known = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
     with ChildrenPeak(0.05) as peak:
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it was killed, short of memory"])[-1]
         raise CourseError(f"{name} could not be measured: {last[:300]}")
     facts = json.loads(out.read_text(encoding="utf-8"))
-    return {"bytes": peak.top} | facts  # on a card the process itself says what it took there
+    top = peak.top
+    if known.get("asked") == facts["asked"]:  # kept answers take no memory the second time
+        top = max(top, known.get("bytes", 0))
+    facts = {"bytes": top} | facts  # on a card the process itself says what it took there
+    write_text(out, json.dumps(facts, ensure_ascii=False))
+    return facts
 
 
 def measured_here(

@@ -116,7 +116,8 @@ def label_ways(pilot: Pilot, data: rows.Rows, seeds: int = 10) -> list[dict]:
             slug = way.lower().replace(" + ", "_and_").replace("-", "_")
             figure = {"name": f"labels.{NAMES[field]}.{slug}", "value": float(np.mean(values))}
             how = f"{len(train)} training rows, 5 folds, mean of {seeds} seeds of folds"
-            figures.append(figure | {"n": len(train), "how": f"{how}; {pilot.base_model} reads"})
+            reader = "characters" if way == "TF-IDF" else f"{pilot.base_model} reads"
+            figures.append(figure | {"n": len(train), "how": f"{how}; {reader}"})
             print(figure, flush=True)
     return figures
 

@@ -111,9 +111,8 @@ def larger_judge(name: str, requests: Sequence[dict], run: Run) -> list[str | No
     None where neither can be: nothing is fetched. What was asked is kept as `judge_<name>.json`.
     """
 
-    def ask(journal: Journal) -> list[str | None]:
-        with teachers.opened(Teacher(model=name), lambda _: "allowed") as engine:
-            return teachers.collect(requests, engine, journal).texts
+    def ask(path: Path) -> list[str | None]:
+        return ask_judge(Teacher(model=name), list(requests), path)
 
     return _recorded_or_here("judge", name, requests, ask, run)
 
@@ -127,21 +126,23 @@ def read_alone(
     """
     asked = [[pair["text"], [_written(record) for record in pair["records"]]] for pair in pairs]
 
-    def ask(_: Journal) -> list[list[float]]:
+    def ask(path: Path) -> list[list[float]]:
         base, tokenizer = answers.open_base(pilot.model_copy(update={"base_model": name}))
         model = AutoModelForCausalLM.from_pretrained(base.path, dtype=detect("cpu").torch_dtype)
-        logs = []
+        journal, keys = Journal(path, "Log-likelihoods"), []
         for text, records in asked:
             prompt = answers.prompt(pilot, tokenizer, text)
-            read = log_likelihoods(model, tokenizer, [prompt] * 2, records)
-            logs.append([round(float(each.sum()), 4) for each, _ in read])
-        return logs
+            keys.append(fingerprint(name, prompt, records))
+            if journal.missing(keys[-1:]):  # a kill loses one pair at most
+                read = log_likelihoods(model, tokenizer, [prompt] * 2, records)
+                journal.add({keys[-1]: [round(float(each.sum()), 4) for each, _ in read]})
+        return journal.of(keys)
 
     return _recorded_or_here("read_alone", name, [pilot.instruction(), asked], ask, run)
 
 
 def _recorded_or_here(
-    kind: str, name: str, question: Sequence, ask: Callable[[Journal], list], run: Run
+    kind: str, name: str, question: Sequence, ask: Callable[[Path], list], run: Run
 ) -> list | None:
     """What `ask` gave to this question in a recorded run, else gives here; None without a model."""
     slug = re.sub(r"[^a-z0-9]+", "_", name.lower())
@@ -153,11 +154,10 @@ def _recorded_or_here(
     smoke = run.runtime.profile.name == "smoke"  # which takes seconds, not minutes
     if smoke or not question or not gguf_parts.is_fetched(name, models.cache_folder()):
         return None
-    journal = Journal(run.path(f"{kind}_{slug}.jsonl"), "The judge's answers")
-    told = ask(journal)
+    told = ask(run.path(f"{kind}_{slug}.jsonl"))
     page = {"judge": name, "asked": asked, "given": told}
     write_text(run.path(file), json.dumps(page, indent=1))
-    run.keep(file, {"asked": asked}, journal.seconds)
+    run.keep(file, {"asked": asked})
     return told
 
 
