@@ -1,45 +1,56 @@
 """Rows a minute: the course's generation against the loop that tutorials show, on the same prompts.
 
-    python -m benchmarks.generation_speed [--rows 64] [--out file.json]
+    python -m benchmarks.generation_speed [--model embedded] [--rows 64] [--out file.json]
 
 The loop calls `model.generate` for one prompt at a time, with the model as `from_pretrained` gives
-it, and once more in float32. The ways take turns within one process; a first, short turn warms them
-up. The speed-up is the smaller of two ratios, rows a minute and tokens a second, so that no way
-wins by writing less.
+it, and once more in float32. The ways take turns within one process, each after a short turn that
+warms it up. The speed-up is the smaller of two ratios, rows a minute and tokens a second, so that
+no way wins by writing less.
 """
 
 import argparse
+import gc
 import json
 import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from helpers import ROOT
-from helpers.ask import teachers
+from helpers.ask import answers, teachers
 from helpers.choose import models
 from helpers.core import rows, runtime
 from helpers.core.files import Journal
 from helpers.core.pilot import Pilot
 from helpers.make import recipes
 
-SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "top_k": 0}
 FIGURES = ("rows_per_minute", "tokens_per_second", "tokens_per_row")
+Way = Callable[[Sequence[dict]], tuple[float, int]]  # requests to (seconds, tokens written)
 
 
-def plain_loop(base, **loading):
+def plain_loop(base: models.Base, **loading: Any) -> Way:
     """A function (requests) -> (seconds, tokens) that generates one prompt after the other."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base.path)
-    model = AutoModelForCausalLM.from_pretrained(base.path, **loading)
+    model: Any = AutoModelForCausalLM.from_pretrained(base.path, **loading)
 
-    def run(requests):
+    def run(requests: Sequence[dict]) -> tuple[float, int]:
         started, tokens = time.perf_counter(), 0
         for request in requests:
-            inputs = tokenizer(request["prompt"], return_tensors="pt")
-            out = model.generate(**inputs, max_new_tokens=request["max_tokens"], **SAMPLING)
+            text = answers.chat_prompt(tokenizer, request["messages"])
+            inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False)
+            out = model.generate(
+                **inputs,
+                max_new_tokens=request["max_tokens"],
+                do_sample=True,
+                temperature=request["temperature"],
+                top_k=request["top_k"],
+                top_p=request["top_p"],
+            )
             new = out[0, inputs.input_ids.shape[1] :]
             tokenizer.decode(new, skip_special_tokens=True)
             tokens += len(new)
@@ -49,10 +60,10 @@ def plain_loop(base, **loading):
     return run
 
 
-def collected(engine):
+def collected(engine: Any) -> Way:
     """The same through `teachers.collect`, journal included."""
 
-    def run(requests):
+    def run(requests: Sequence[dict]) -> tuple[float, int]:
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
             bill = teachers.collect(requests, engine, Journal(Path(folder) / "journal.jsonl"))
@@ -61,33 +72,37 @@ def collected(engine):
     return run
 
 
-def measure(number, rounds=3, tokens=60):
-    """{way: {rows_per_minute, tokens_per_second, tokens_per_row}}, medians over the rounds."""
+def measure(
+    teacher: teachers.Teacher, requests: Sequence[dict], rounds: int = 3, tokens: int = 60
+) -> dict[str, dict[str, float]]:
+    """{way: {rows_per_minute, tokens_per_second, tokens_per_row}}, medians over the rounds.
+
+    `requests` are chats without a grammar, answered with at most `tokens` tokens each.
+    """
     import torch
 
-    pilot, base = Pilot.load(ROOT / "data/inbox"), models.resolve("embedded")
-    requests = []
-    for plan in recipes.lamini(pilot, list(rows.load(pilot).train), number):
-        requests.append({**plan["request"], "max_tokens": tokens, "stop": None})
-    few = max(4, number // 16)  # the slow ways get fewer of the same prompts
-    as_given, exact = plain_loop(base), plain_loop(base, dtype=torch.float32)
-    embedded = teachers.Teacher(licence="Apache-2.0")
-    server = teachers.Teacher(address="embedded", licence="Apache-2.0", parallel=16)
-    with teachers.opened(embedded) as in_process, teachers.opened(server) as llama:
-        ways = {
-            f"plain loop, {as_given.dtype}": (as_given, few),
-            "plain loop, float32": (exact, few),
-            "batches of 32": (collected(in_process), number),
-            "llama.cpp, 16 in parallel": (collected(llama), number),
-        }
-        measured = {name: [] for name in ways}
-        for run, _ in ways.values():
-            run(requests[:2])
-        for _ in range(rounds):
-            for name, (run, count) in ways.items():
-                seconds, written = run(requests[:count])
-                per_round = (60 * count / seconds, written / seconds, written / count)
-                measured[name].append(per_round)
+    asked = [request | {"max_tokens": tokens} for request in requests]
+    base, few = models.resolve(teacher.model), max(4, len(asked) // 16)
+    measured: dict[str, list] = {}
+
+    def turn(name: str, run: Way, count: int) -> None:
+        run([request | {"max_tokens": 4} for request in asked[:2]])  # warms up
+        # the slow ways get fewer of the same prompts, spread over all lengths
+        seconds, written = run(asked[:: max(1, len(asked) // count)][:count])
+        per_round = (60 * count / seconds, written / seconds, written / count)
+        measured.setdefault(name, []).append(per_round)
+
+    for _ in range(rounds):
+        # one model at a time in memory: three of a larger one would not fit
+        for loading in ({}, {"dtype": torch.float32}):
+            loop = plain_loop(base, **loading)
+            turn(f"plain loop, {loop.dtype}", loop, few)
+            del loop
+            gc.collect()
+        with teachers.opened(teacher) as engine:
+            turn("batches of 32", collected(engine), len(asked))
+        del engine
+        gc.collect()
     medians = {}
     for name, per_round in measured.items():
         values = [statistics.median(column) for column in zip(*per_round)]
@@ -95,21 +110,28 @@ def measure(number, rounds=3, tokens=60):
     return medians
 
 
-def speedup(measured, loop=None):
-    """Batches against a plain loop (the one as `from_pretrained` gives it unless named)."""
-    slow, fast = measured[loop or next(iter(measured))], measured["batches of 32"]
+def speedup(measured: dict[str, dict[str, float]], loop: str | None = None) -> float:
+    """Batches against a plain loop; without a name against the faster of the two."""
+    if loop is None:
+        return min(speedup(measured, name) for name in measured if name.startswith("plain loop"))
+    slow, fast = measured[loop], measured["batches of 32"]
     return min(fast[name] / slow[name] for name in ("rows_per_minute", "tokens_per_second"))
 
 
 def _main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="embedded")
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out")
     arguments = parser.parse_args()
     os.environ.setdefault("COURSE_QUIET", "1")
     runtime.quiet()
-    measured = measure(arguments.rows, arguments.rounds)
+    pilot = Pilot.load(ROOT / "data/inbox")
+    plans = recipes.attributes(pilot, list(rows.load(pilot).train), arguments.rows)
+    teacher = teachers.Teacher(model=arguments.model, licence="Apache-2.0")
+    requests = [plan["request"] for plan in plans]
+    measured = measure(teacher, requests, arguments.rounds)
     ratio = speedup(measured)
     for name, figures in measured.items():
         print(

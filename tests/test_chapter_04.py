@@ -19,12 +19,6 @@ def test_without_chapter_03_one_sentence_says_what_to_run(tmp_path, tiny, capsys
 
 def test_chapter_04_on_a_pilot_of_ones_own(tmp_path, tiny, capsys):
     place = label_pilot(tmp_path, tiny)
-    (place / "phrases.yaml").write_text(
-        "request:\n"
-        "  order: [I would like two of the large ones., Please send me the usual set.]\n"
-        "  complaint: [This does not work at all., The box was open and wet.]\n"
-        "close: [Thank you.]\n"
-    )
     raw = tmp_path / "runs/mine/smoke/03/raw.jsonl"
     raw.parent.mkdir(parents=True)
     texts = (
@@ -49,6 +43,27 @@ def test_chapter_04_on_a_pilot_of_ones_own(tmp_path, tiny, capsys):
             + "\n"
             for i, text in enumerate(texts)
         )
+        + "".join(
+            json.dumps(
+                {
+                    "id": f"compose-{i}",
+                    "body": text,
+                    "topic": ("order", "complaint")[i % 2],
+                    "recipe": "compose",
+                    "teacher": "none",
+                    "licence": "as the phrase book",
+                }
+            )
+            + "\n"
+            for i, text in enumerate(
+                (
+                    "I would like two of the large ones. Thank you.",
+                    "This does not work at all. Thank you.",
+                    "Please send me the usual set, the large one.",
+                    "The box was open and wet, and so were the bolts.",
+                )
+            )
+        )
     )
     assert course.main(["--pilot", str(place), "--profile", "smoke", "--only", "04"]) == 0, (
         capsys.readouterr().err
@@ -59,7 +74,7 @@ def test_chapter_04_on_a_pilot_of_ones_own(tmp_path, tiny, capsys):
         "kept.lamini",
         "kept.compose",
         "rows.kept",
-        "kappa.simulated.topic",
+        "agreement.simulated.topic",
     } <= names
     assert not any("study" in line for line in result["settings"]["lead"])
     assert not [name for name in names if name.startswith(("planted", "curation."))]

@@ -9,7 +9,6 @@ from conftest import ROOT
 from helpers import CourseError
 from helpers.ask.teachers import Teacher
 from helpers.core import rows
-from helpers.core.files import fingerprint
 from helpers.core.pilot import Pilot
 from helpers.make import augment, phrase_book, recipes
 
@@ -137,7 +136,10 @@ def test_lamini_rows_get_what_can_be_known_from_the_text(inbox, seeds):
         "PO-7777",
         plan["record"]["intent"],
     )
-    assert plan["request"]["prompt"].endswith("\n-") and plan["request"]["stop"] == ["\n"]
+    turns = plan["request"]["messages"]
+    assert [turn["role"] for turn in turns] == ["system", *["user", "assistant"] * 3, "user"]
+    labels = [next(r for r in seeds if r["id"] == i)["intent"] for i in plan["parents"]]
+    assert set(labels) == {plan["record"]["intent"]}, "three examples of the same label"
 
 
 @pytest.mark.parametrize(
@@ -200,29 +202,38 @@ def test_what_has_no_example_is_named(inbox, seeds):
     )
 
 
-def test_forced_grammars_hold_the_values_and_let_them_through(inbox, seeds, tokenizer):
-    """llguidance accepts a message with the values and refuses one without."""
+def accepts(tokenizer, grammar, text):
+    """Does llguidance let the whole text through, and may it end there?"""
     from llguidance import LLMatcher
     from llguidance.gbnf_to_lark import gbnf_to_lark
     from llguidance.hf import from_tokenizer
 
-    vocabulary = from_tokenizer(tokenizer, n_vocab=len(tokenizer))
+    matcher = LLMatcher(from_tokenizer(tokenizer, n_vocab=len(tokenizer)), gbnf_to_lark(grammar))
+    assert not matcher.get_error()
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
+
+
+def test_forced_grammars_hold_the_values_and_let_them_through(inbox, seeds, tokenizer):
+    """A message with the values in any order may end, one without a value may not."""
     for plan in recipes.attributes(inbox, seeds, 24, force=True):
         values = [v for v in (plan["record"]["product"], plan["record"]["order_id"]) if v]
+        if not values:
+            assert "grammar" not in plan["request"]
+            continue
         grammar = plan["request"]["grammar"]
-        assert all(json.dumps(" " + v) in grammar for v in values)
-        ordered = sorted(values, key=lambda v: grammar.index(json.dumps(" " + v)))
-        for text, good in (
-            (" Where is my " + " and ".join([*ordered, "rest?"]) + "\n", True),
-            (" Where is it?\n", not values),
-        ):
-            matcher = LLMatcher(vocabulary, gbnf_to_lark(grammar))
-            assert not matcher.get_error()
-            taken = matcher.try_consume_tokens(tokenizer(text, add_special_tokens=False).input_ids)
-            assert (taken == len(tokenizer(text, add_special_tokens=False).input_ids)) == good, (
-                text,
-                grammar,
-            )
+        for order in (values, values[::-1]):
+            assert accepts(tokenizer, grammar, "Where is my " + ", and ".join(order) + "? Thanks.")
+        assert not accepts(tokenizer, grammar, "Where is it?")
+        for value in values[1:]:
+            assert not accepts(tokenizer, grammar, f"Where is my {value}?")
+
+
+def test_a_forced_message_in_japanese_has_no_spaces_to_fill(tokenizer):
+    grammar = recipes._grammar_with(["油圧ポンプ", "KS-1234"], wide=True)
+    for text in ("KS-1234の油圧ポンプが届きません。", "油圧ポンプ（KS-1234）を二台お願いします。"):
+        assert accepts(tokenizer, grammar, text), text
+    assert not accepts(tokenizer, grammar, "油圧ポンプが届きません。")
 
 
 def test_substituted_rows_keep_exact_labels(inbox, seeds):
@@ -245,27 +256,80 @@ def test_substituted_rows_keep_exact_labels(inbox, seeds):
 
 
 def test_a_changed_template_is_asked_and_named(inbox, seeds):
-    own = recipes.TEMPLATES["lamini"].replace("Messages", "Mails")
-    for name, template in (("lamini", own), ("attributes", "{record}, {tone}:")):
+    own = recipes.TEMPLATES["lamini"] | {"ask": "Write a mail. {kind}."}
+    short = recipes.TEMPLATES["attributes"] | {"ask": "{record}, {tone}:"}
+    for name, template in (("lamini", own), ("attributes", short)):
         usual, changed = (
             getattr(recipes, name)(inbox, seeds, 4, template=wording)
             for wording in (recipes.TEMPLATES[name], template)
         )
-        assert changed[0]["request"]["prompt"] != usual[0]["request"]["prompt"]
+        assert changed[0]["request"]["messages"] != usual[0]["request"]["messages"]
         old, new = (
             recipes.rows_of(inbox, plans[:1], ["Where is it?"], TEACHER, seeds)[0]["prompt_version"]
             for plans in (usual, changed)
         )
-        assert old == f"{name}-1" and new.startswith(f"{name}-") and new != old
+        assert old == f"{name}-{augment.VERSION}" and new.startswith(f"{name}-") and new != old
 
 
-def test_the_recorded_rows_are_what_the_plans_of_today_ask_for(inbox, seeds):
-    """Requests of chapter 03, character by character: the ids of its recorded rows are made of them."""
-    recorded = {row["id"] for row in rows.read(ROOT / "data/reference/inbox/03/raw.jsonl")}
-    asked = set()
-    for plans in all_plans(inbox, seeds, 64).values():
-        asked |= {f"{plan['recipe']}-{fingerprint(plan)}" for plan in plans}
-    assert len(recorded) > 200 and recorded <= asked
+@pytest.mark.parametrize("name", ["lamini", "evolve", "attributes", "explain", "forced"])
+def test_the_recorded_answers_are_those_to_the_prompts_of_today(inbox, seeds, name, tmp_path):
+    """Chapter 03 finds them without the model: character by character the same requests."""
+    from helpers.ask import engines, teachers
+    from helpers.choose import gguf_parts
+    from helpers.core.files import Journal
+
+    model = "qwen2.5-coder-1.5b"
+    teacher = teachers.of(inbox)
+    assert teacher.model == model
+    recorded = ROOT / f"data/reference/inbox/03/teacher/qwen2_5_coder_1_5b/{name}.jsonl"
+    copy = tmp_path / "journal.jsonl"
+    copy.write_bytes(recorded.read_bytes())
+    fresh = augment.substitute(inbox, seeds, 120, 0)
+    plans = {
+        "lamini": lambda: recipes.lamini(inbox, seeds, 120, 0),
+        "evolve": lambda: recipes.evolve(inbox, fresh, 120, 0),
+        "attributes": lambda: recipes.attributes(inbox, seeds, 120, 0),
+        "explain": lambda: recipes.explain(inbox, seeds[:30], 0, seeds[-2:]),
+        "forced": lambda: recipes.attributes(inbox, seeds, 30, 0, force=True),
+    }[name]()
+    engine = engines.Absent(teacher)
+    assert engine.identity == engines.identity_of(gguf_parts.PARCELS[model])
+    bill = teachers.collect([plan["request"] for plan in plans], engine, Journal(copy))
+    made = recipes.rows_of(inbox, plans, bill.texts, teacher, [*seeds, *fresh])
+    assert len(made) > 0.9 * len(plans)
+    if name != "forced":
+        stored = {row["id"]: row for row in rows.read(recorded.parents[2] / "raw.jsonl")}
+        for row in made:
+            assert stored[row["id"]]["message"] == row["message"]
+    # what was not recorded cannot be asked for, and nothing is fetched
+    other = plans[0]["request"] | {"seed": 1}
+    with pytest.raises(CourseError, match="is not on this machine"):
+        teachers.collect([other], engine, Journal(copy))
+
+
+LONG = {
+    "English": "The pump leaks again and nobody answers. " * 500,
+    "Japanese": "ポンプが壊れました。至急ご連絡ください。" * 1000,
+    "mixed": "PO-1234 の pump が止まった。Bitte sofort! 🙏 " * 600,
+}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+def test_a_message_of_20_000_characters_fits_into_every_prompt(inbox, seeds, text):
+    """Shown shortened; the record's values are still asked for, and the grammar is still read."""
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
+    long = [row | {"message": text + row["message"]} for row in seeds]
+    assert len(long[0]["message"]) >= 20_000
+    for name, plans in all_plans(inbox, long, 8).items():
+        assert len(plans) == 8
+        for plan in plans:
+            turns = plan["request"]["messages"]
+            assert max(len(turn["content"]) for turn in turns) < 1500, name
+            if plan["request"].get("grammar"):
+                assert gbnf_to_lark(plan["request"]["grammar"])
+    made = recipes.rows_of(inbox, plans, [text] * 8, TEACHER, long)
+    assert len(made) == 8
 
 
 def test_a_pilot_with_one_label_is_enough():
@@ -451,4 +515,5 @@ def test_a_teacher_is_told_the_language_of_the_pilot(folder, language, named):
     for recipe in (recipes.lamini, recipes.evolve, recipes.attributes):
         said = recipes.first_prompt(recipe(pilot, seeds, 2))
         assert "A shop." in said
-        assert ("written in" in said) is bool(named) and (not named or named in said)
+        told = [line for line in said.splitlines() if f"Write in {named}." in line]
+        assert ("written in" in said) is bool(named) and bool(told) is bool(named)

@@ -198,10 +198,9 @@ def test_a_student_starts_from_the_adapter_of_another(pilot, tmp_path):
 
 @pytest.fixture
 def curation(monkeypatch):
-    """Study 04 on the inbox with a pool that needs no teacher; students answer by a coin."""
+    """Study 04 on the inbox with rows that no teacher wrote; students answer by a coin."""
     pilot = Pilot.load(ROOT / "data/inbox")
     data = rows.load(pilot)
-    monkeypatch.setattr(curation_study, "SIZE", 60)
     monkeypatch.setattr(curation_study, "LEAK", 0.03)
 
     def right(job):
@@ -214,30 +213,38 @@ def curation(monkeypatch):
 
     seen = noted_students(monkeypatch, right)
     run = runs.Run(pilot, "studies/04", runtime.detect("smoke"))
-    book, seeds = phrase_book.read_phrase_book(pilot), curation_study.study_seeds(pilot, data)
-    pool = phrase_book.compose(pilot, seeds, 120, book, 4)
+    book, seeds = phrase_book.read_phrase_book(pilot), list(data.train)
+    made = phrase_book.compose(pilot, seeds, 200, book, 2)
+    for row in phrase_book.compose(pilot, seeds, 120, book, 4):
+        made.append(row | {"recipe": "evolve", "teacher": "m"})
     for row in phrase_book.compose(pilot, seeds, 60, book, 9):
-        pool.append(row | {"product": "no such words", "id": row["id"] + "x"})
-    write_text(run.path("study_pool.jsonl"), "".join(json.dumps(row) + "\n" for row in pool))
+        wrong = {"product": "no such words", "id": row["id"] + "x", "teacher": "m"}
+        made.append(row | wrong | {"recipe": "attributes"})
+    made.append(dict(made[0]) | {"recipe": "explain", "teacher": "m", "message": "seed's own"})
+    chapter = run.folder.parent.parent / "03/raw.jsonl"
+    write_text(chapter, "".join(json.dumps(row) + "\n" for row in made))
     return pilot, data, run, seen
 
 
 def test_the_arms_have_equal_size_and_only_the_leak_has_test_rows(curation):
     pilot, data, run, _ = curation
-    seeds, test = curation_study.study_seeds(pilot, data), {row["message"] for row in data.test}
+    test = {row["message"] for row in data.test}
     jobs, sizes = curation_study.curation_jobs(pilot, data, run, quiet), {}
     for one in jobs:
         leaked = sum(row["message"] in test for row in one.rows)
         assert leaked == {"leak": 6, "leak read often": 36}.get(one.arm, 0)
+        assert not any(row["message"] == "seed's own" for row in one.rows)
         sizes.setdefault(one.arm, set()).add(len(one.rows))
         for row in one.rows:
             for field in ("product", "order_id"):
                 missing = row[field] and row[field] not in row["message"]
-                assert not missing or one.arm in ("raw", "no teacher, unfiltered")
-    full = {curation_study.REPEAT * len(seeds) + 60}
-    assert sizes["raw"] == sizes["rules only"] == sizes["curated"] == full
-    assert sizes["seeds only"] == {24} and sizes["all seeds"] == {60}
-    draws = [one.rows for one in jobs if one.arm == "curated"]
+                assert not missing or one.arm == "raw"
+    kept = len(read_entries(run.path("study_curated.jsonl")))
+    assert 60 < kept < 180
+    full = {curation_study.REPEAT * len(data.train) + kept}
+    assert sizes["raw"] == sizes["rules only"] == sizes["curated"] == sizes["phrase book"] == full
+    assert sizes["labelled only"] == {60} and sizes["fewer"] == {max(full) - 6}
+    draws = [one.rows for one in jobs if one.arm == "raw"]
     assert draws[0] != draws[1], "every seed has a draw of its own"
 
 
@@ -257,15 +264,15 @@ def test_study_04_ends_in_figures(curation):
     pilot, data, run, seen = curation
     path = runner.run_study("04", pilot, "smoke", say=quiet)
     total = len(curation_study.curation_jobs(pilot, data, run, quiet))
-    assert len(seen) == total == 21
+    assert len(seen) == total == 23
     result = json.loads(path.read_text())
     assert result["chapter"] == "04" and result["seconds"] == 1.5 * total
     figures = {f["name"]: f for f in result["figures"]}
-    wanted = ["exact.seeds_only", "exact.curated", "invented_span.raw", "invented_span.curated"]
-    wanted += ["exact.noise_40", "exact.leak.on_leaked", "exact.curated_minus_seeds_only"]
+    wanted = ["exact.labelled_only", "exact.all_rows", "invented_span.raw", "invented_span.curated"]
+    wanted += ["exact.noise_40", "exact.leak.on_leaked", "exact.curated_minus_raw", "exact.fewer"]
     assert set(wanted) <= set(figures)
     assert figures["exact.curated"]["seeds"] == [0, 1, 2] and figures["exact.curated"]["n"] == 200
-    assert result["settings"]["seeds"] == 24
+    assert result["settings"]["labelled"] == 60
     runner.run_study("04", pilot, "smoke", say=quiet)
     assert len(seen) == total, "nothing is made twice"
 
@@ -361,6 +368,19 @@ def test_the_recorded_students_give_the_published_figures(number):
     for figure in figures:
         run.figure(**vars(figure))
     assert run.figures == published
+
+
+def test_the_recorded_harm_is_counted_from_its_students():
+    """Wrong labels and leaked rows: chapter 04 shows a study of its own."""
+    pilot = Pilot.load(ROOT / "data/inbox")
+    place = ROOT / "data/reference/inbox/04/harm_cells.jsonl"
+    cells = [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines()]
+    counted = {}
+    for figure in curation_study.curation_figures(pilot, rows.load(pilot), cells):
+        counted[figure.name] = getattr(figure.value, "value", figure.value)
+    result = ROOT / "data/reference/results/04_harm.json"
+    for figure in json.loads(result.read_text(encoding="utf-8"))["figures"]:
+        assert counted[figure["name"]] == pytest.approx(figure["value"], abs=1e-4), figure["name"]
 
 
 def test_fast_and_default_students_differ_in_the_choices_alone():

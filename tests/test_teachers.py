@@ -355,7 +355,7 @@ pilot = Pilot.load(sys.argv[1] + "/data/inbox")
 plans = recipes.attributes(pilot, list(rows.load(pilot).train), 16, 0)
 for plan in plans:
     plan["request"]["max_tokens"] = 8
-teacher = teachers.of(pilot)
+teacher = teachers.Teacher(licence="Apache-2.0")
 engine = engines.Batches(teacher, size=2)
 bill = teachers.collect([plan["request"] for plan in plans], engine, Journal(Path(sys.argv[2])))
 print(json.dumps(recipes.rows_of(pilot, plans, bill.texts, teacher)))

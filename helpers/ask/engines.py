@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, StopStringCriteria
 from helpers import CourseError
 from helpers.ask.answers import HoldToGrammar, chat_prompt, hash_of_weights
 from helpers.ask.likelihood import control_tokens, pad_token
-from helpers.choose import models
+from helpers.choose import gguf_parts, models
 from helpers.core.files import fingerprint
 from helpers.core.runtime import detect
 from helpers.core.text import as_text, cleaned
@@ -86,11 +86,20 @@ class Batches:
         # prompts of a batch have different lengths
         self.tokenizer.pad_token_id = pad_token(self.tokenizer)
         # what shapes the answers, beside the request
+        parcel = gguf_parts.PARCELS.get(teacher.model)
         self.identity = [hash_of_weights(model), self.tokenizer.chat_template]
+        if parcel:  # its file's hash is pinned: no need to read three gigabytes for one
+            self.identity = identity_of(parcel)
 
     def units(self, requests: Sequence[dict]) -> Iterator[list[dict]]:
-        """Lists of up to `size` requests in order, each with the same sampling settings."""
-        for _, group in groupby(requests, _settings):
+        """Lists of up to `size` requests with the same sampling settings, like lengths together."""
+
+        def shape(request: dict) -> tuple:
+            return repr(_settings(request)), bool(request.get("grammar"))
+
+        # in the order of their lengths, so that little is padded
+        ordered = sorted(requests, key=lambda one: (shape(one), estimated_tokens(one)))
+        for _, group in groupby(ordered, shape):
             alike = list(group)
             for start in range(0, len(alike), self.size):
                 yield alike[start : start + self.size]
@@ -140,6 +149,32 @@ class Batches:
         if "prompt" in request:
             return as_text(request["prompt"], control_tokens(self.tokenizer))
         return chat_prompt(self.tokenizer, request["messages"])
+
+
+def identity_of(parcel: gguf_parts.Parcel) -> list[str]:
+    """What the answers of a larger model are kept under, whether it is here or not."""
+    return [parcel.file, parcel.sha256]
+
+
+class Absent:
+    """A larger model that is not on this machine: only its recorded answers can be had."""
+
+    parallel = 1
+
+    def __init__(self, teacher) -> None:
+        self.teacher = teacher
+        self.identity = identity_of(gguf_parts.PARCELS[teacher.model])
+
+    def units(self, requests: Sequence[dict]) -> Iterator[list[dict]]:
+        """Every request on its own."""
+        return ([request] for request in requests)
+
+    def answer(self, requests: Sequence[dict]) -> list[dict]:
+        """Raises CourseError: there is nobody to ask."""
+        megabytes = round(gguf_parts.PARCELS[self.teacher.model].size / 1e6)
+        what = f"{self.teacher.model} is not on this machine, and not all of these requests are"
+        cure = f"fetch it ({megabytes:,} MB): python -m helpers.choose.models {self.teacher.model}"
+        raise CourseError(f"{what} among its recorded answers; {cure}, or name another teacher.")
 
 
 class Server:

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -18,9 +18,10 @@ from helpers import CourseError
 from helpers.ask import engines
 from helpers.ask.progress import progress
 from helpers.ask.server import llama_server
-from helpers.choose import licensing, models
+from helpers.choose import gguf_parts, licensing, models
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
+from helpers.core.runs import Run
 from helpers.core.text import pydantic_sentences
 
 VARIABLE = "[A-Za-z_][A-Za-z0-9_]{0,79}"
@@ -145,10 +146,15 @@ def refuse_unlicensed_teacher(teacher: Teacher, verdict: Callable[[Teacher], str
 @contextmanager
 def opened(
     teacher: Teacher, verdict: Callable[[Teacher], str] = stated
-) -> Iterator[engines.Batches | engines.Server]:
-    """The engine of a teacher, after its licence was checked: this process, llama.cpp, a server."""
+) -> Iterator[engines.Batches | engines.Absent | engines.Server]:
+    """The engine of a teacher, after its licence was checked: this process, llama.cpp, a server.
+
+    A larger model that was not fetched has its recorded answers, and nothing fetches it here.
+    """
     refuse_unlicensed_teacher(teacher, verdict)
-    if teacher.address is None:
+    if not is_here(teacher):
+        yield engines.Absent(teacher)
+    elif teacher.address is None:
         yield engines.Batches(teacher)
     elif teacher.address == "embedded":
         gguf = models.resolve(teacher.model).gguf
@@ -159,6 +165,27 @@ def opened(
             yield engines.Server(teacher, address)
     else:
         yield engines.Server(teacher)
+
+
+def is_here(teacher: Teacher) -> bool:
+    """False for a larger model of `choose.gguf_parts` that nobody has fetched."""
+    known = teacher.address in (None, "embedded") and teacher.model in gguf_parts.PARCELS
+    return not known or gguf_parts.is_fetched(teacher.model, models.cache_folder())
+
+
+def journal(run: Run, teacher: Teacher, name: str) -> Journal:
+    """Where the answers of `teacher` to the requests `name` lie, those of a recorded run first.
+
+    With COURSE_ASK_AGAIN in the environment nothing recorded is taken.
+    """
+    file = f"teacher/{re.sub('[^a-z0-9]+', '_', teacher.name.lower())}/{name}.jsonl"
+    path = run.path(file)
+    if not path.is_file() and not os.environ.get("COURSE_ASK_AGAIN"):
+        with suppress(CourseError):
+            recorded = run.need(run.chapter, file).read_bytes()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(recorded)
+    return Journal(path, "The teacher's answers")
 
 
 @dataclass

@@ -34,12 +34,23 @@ def between_annotators(first: "Labeler", second: "Labeler", pilot: Pilot) -> dic
             "The two sides have different rows; a second annotator labels a blind_copy of the "
             "first one's rows."
         )
+    return agreement_of(pilot, mine, theirs)
+
+
+def agreement_of(
+    pilot: Pilot, mine: Mapping[str, Mapping], theirs: Mapping[str, Mapping]
+) -> dict[str, Agreement]:
+    """{field: Agreement} and "exact record" of two readings, each {id: record}, over shared ids.
+
+    Raises CourseError when they share none.
+    """
     shared = [key for key in mine if key in theirs]
     if not shared:
         raise CourseError("No row is labelled by both annotators yet.")
     result, exact = {}, np.ones(len(shared), bool)
     for name, spec in pilot.fields.items():
-        a, b = [mine[key][name] for key in shared], [theirs[key][name] for key in shared]
+        a = [mine[key][name] or None for key in shared]
+        b = [theirs[key][name] or None for key in shared]
         same = np.array([x == y for x, y in zip(a, b)])
         exact &= same
         if spec.type == "label":

@@ -21,18 +21,14 @@ from threadpoolctl import threadpool_limits
 
 from helpers import CourseError
 from helpers.choose import encoder
-from helpers.core.files import read_yaml
 from helpers.core.pilot import Pilot
-from helpers.core.text import did_you_mean, same_message
-from helpers.keep.privacy import TOUCHING
+from helpers.core.text import same_message
+from helpers.keep.keywords import BORDER, keywords, told_by
 from helpers.keep.word_counts import tf_idf_classifier
 from helpers.measure.scoring import score
 
 Rows = Sequence[dict]
 Way = Callable[[Pilot, Rows, Sequence[str]], list[dict]]
-# not inside a word or a number; in scripts that write words without a gap, anywhere
-LETTER = rf"[^\W{TOUCHING}]"
-BORDER = rf"(?!(?<={LETTER})(?={LETTER}))"
 
 
 def majority(pilot: Pilot, train: Rows, texts: Sequence[str]) -> list[dict]:
@@ -57,9 +53,8 @@ def rules(pilot: Pilot, train: Rows, texts: Sequence[str]) -> list[dict]:
             elif spec.type == "span":
                 record[name] = next((span for span in spans if _stands_in(text, span)), None)
             else:
-                tests = keywords_of[name].items()
-                hits = (value for value, test in tests if test.search(text))
-                record[name] = next(hits, common[name])  # no hit: the commonest value
+                # no hit: the commonest value
+                record[name] = told_by(keywords_of[name], common[name])(text)
     return records
 
 
@@ -206,60 +201,6 @@ def _spans_seen(train: Rows, name: str) -> list[str]:
     # equal lengths by the alphabet: the order of a set differs from process to process
     values = {row[name] for row in train if row[name]}
     return sorted(values, key=lambda value: (-len(value), value))
-
-
-def keywords(pilot: Pilot) -> dict[str, dict[str, re.Pattern]]:
-    """{label field: {label: compiled regex}} from the pilot's rules.yaml, where it has one.
-
-    Raises CourseError naming the field or label that is wrong.
-    """
-    tests: dict[str, dict[str, re.Pattern]] = {}
-    for field in pilot.labels:
-        tests[field] = {}  # a label without keywords is found by its own name
-        for label in pilot.fields[field].values:
-            own_name = re.escape(label.replace("_", " "))
-            tests[field][label] = re.compile(BORDER + own_name + BORDER, re.IGNORECASE)
-    path = pilot.folder / "rules.yaml"
-    if not path.is_file():
-        return tests
-    content = read_yaml(path)
-    if not isinstance(content, dict) or not all(isinstance(x, dict) for x in content.values()):
-        raise CourseError(
-            "rules.yaml needs 'field:' and under it lines of 'label: [words, ...]'; "
-            "data/inbox/rules.yaml is an example."
-        )
-    for field, labels in content.items():
-        if field not in pilot.labels:
-            raise CourseError(
-                f"rules.yaml: {field!r} is no label field of this pilot"
-                f"{did_you_mean(field, pilot.labels)}"
-            )
-        values = pilot.fields[field].values
-        if labels:
-            tests[field] = {}
-        for label, words in labels.items():
-            if label not in values:
-                raise CourseError(
-                    f"rules.yaml: {field} has no value {label!r}{did_you_mean(label, values)}"
-                )
-            tests[field][label] = _one_test(f"{field} > {label}", words)
-    return tests
-
-
-def _one_test(where: str, words: Any) -> re.Pattern:
-    if not isinstance(words, list) or not words or not all(isinstance(w, str) and w for w in words):
-        raise CourseError(
-            f"rules.yaml: {where} must be a list of words or regular expressions, "
-            "such as [late, lost]."
-        )
-    for word in words:
-        try:
-            re.compile(f"(?:{word})")  # as it stands below, where (?i) would be too late
-        except re.error as problem:
-            raise CourseError(
-                f"rules.yaml: {where}: {word!r} does not compile ({problem})."
-            ) from None
-    return re.compile(f"{BORDER}(?:{'|'.join(words)}){BORDER}", re.IGNORECASE)
 
 
 # one more cheap way is one more line here

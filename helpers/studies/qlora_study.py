@@ -15,7 +15,7 @@ from helpers import CourseError
 from helpers.ask import answers
 from helpers.choose import memory
 from helpers.core import rows as labelled_rows
-from helpers.core.files import read_entries, write_text
+from helpers.core.files import write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
 from helpers.make import augment
@@ -47,18 +47,10 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def chapter_rows(run: Run, chapter: str, name: str) -> Rows:
-    """A chapter's JSONL: from this pilot's run of it, or the reference copy; else CourseError."""
-    place = run.folder.parent.parent / chapter / name
-    if not place.is_file():
-        place = run.need(chapter, name)
-    return read_entries(place)
-
-
 def rows_beyond_seeds(pilot: Pilot, data: Any, run: Run) -> tuple[Rows, str]:
     """(rows, "curated" or "substituted"): chapter 04's where they are; never a test row."""
     try:
-        more, source = chapter_rows(run, "04", "curated.jsonl"), "curated"
+        more, source = figures.chapter_rows(run, "04", "curated.jsonl"), "curated"
     except CourseError:
         train = list(data.train)
         more, source = augment.substitute(pilot, train, max(CURVE), 5), "substituted"
@@ -96,7 +88,7 @@ def curve_steps(size: int, labelled: int, packs: int) -> int:
 def stage_rows(run: Run) -> dict[str, Rows]:
     """{stage: chapter 03's raw rows of its recipe}, in order; stages without rows are left out."""
     try:
-        raw = chapter_rows(run, "03", "raw.jsonl")
+        raw = figures.chapter_rows(run, "03", "raw.jsonl")
     except CourseError:
         return {}
     stages = {}

@@ -1,4 +1,7 @@
-"""From finished students to figures: means over seeds, gaps between arms, how far seeds differ."""
+"""What studies share: rows of chapters, and figures of finished students.
+
+Means over seeds, gaps between arms, how far seeds differ.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers import CourseError
+from helpers.core.files import read_entries
+from helpers.core.runs import Run
 from helpers.measure import intervals
 
 Cells = Sequence[Mapping]
@@ -24,6 +29,14 @@ class StudyFigure:
     n: int | None = None
 
 
+def chapter_rows(run: Run, chapter: str, name: str) -> list[dict]:
+    """A chapter's JSONL: from this pilot's run of it, or the reference copy; else CourseError."""
+    place = run.folder.parent.parent / chapter / name
+    if not place.is_file():
+        place = run.need(chapter, name)
+    return read_entries(place)
+
+
 def arm_name(arm: str) -> str:
     """An arm as part of a figure's name: "after LaMini" is after_lamini."""
     return re.sub(r"\W+", "_", arm.lower()).strip("_")
@@ -37,9 +50,9 @@ def cells_of(cells: Cells, arm: str) -> list[Mapping]:
     return own
 
 
-def seeds_of(cells: Cells, arm: str) -> list[int]:
-    """The seeds an arm was trained with, in order."""
-    return sorted({cell["seed"] for cell in cells if cell["arm"] == arm})
+def seeds_of(cells: Cells, arm: str, what: str = "test") -> list[int]:
+    """The seeds whose students of an arm were asked `what`, in order."""
+    return sorted({c["seed"] for c in cells if c["arm"] == arm and what in c["right"]})
 
 
 def mean_share(cells: Cells, arm: str, what: str) -> intervals.Share:
@@ -54,7 +67,8 @@ def mean_gap(cells: Cells, a: str, b: str, what: str) -> intervals.Share:
 
 def _row_means(cells: Cells, arm: str, what: str) -> np.ndarray:
     # one row of numbers for each seed, one column for each test row
-    right = [cell["right"][what] for cell in cells_of(cells, arm)]
+    own = [cell["right"] for cell in cells_of(cells, arm)]
+    right = [each[what] for each in own if what in each]  # some seeds may not have been asked
     return np.mean(np.array(right, float), axis=0)
 
 
