@@ -105,8 +105,11 @@ def test_ligers_kernels_where_they_are(card):
 
 
 def test_a_kernels_peak_is_seen(tmp_path):
+    from joblib.externals.loky import get_reusable_executor
+
     from benchmarks.promises import peak_of_chapter
 
+    get_reusable_executor().shutdown(wait=True)  # processes of a test before would count
     cells = ["held = b'x' * 300_000_000\nimport time; time.sleep(0.5)", "del held"]
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
