@@ -87,9 +87,10 @@ class Batches:
         self.tokenizer.pad_token_id = pad_token(self.tokenizer)
         # what shapes the answers, beside the request
         parcel = gguf_parts.PARCELS.get(teacher.model)
-        self.identity = [hash_of_weights(model), self.tokenizer.chat_template]
         if parcel:  # its file's hash is pinned: no need to read three gigabytes for one
             self.identity = identity_of(parcel)
+        else:
+            self.identity = [hash_of_weights(model), self.tokenizer.chat_template]
 
     def units(self, requests: Sequence[dict]) -> Iterator[list[dict]]:
         """Lists of up to `size` requests with the same sampling settings, like lengths together."""

@@ -57,39 +57,39 @@ def copied(pilot: Pilot) -> Filter:
     return field_filter("copied", pilot, check)
 
 
+CODE = re.compile(r"(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]+", re.ASCII)
+
+
 def unread(pilot: Pilot, seeds: Dataset) -> Filter:
     """A span is empty though a code of the form of a known one stands in the text.
 
     PX-12 and QB-07 have one form. Such a row teaches to leave the span out. A span that more than 1
     in 50 seeds leave out in this way is not judged.
     """
-
-    patterns = [spec for spec in pilot.fields.values() if spec.type == "pattern"]
-
-    def codes(text: str) -> set[str]:
-        for spec in patterns:  # an order number is no part number
-            for match in spec.matches(text):
-                text = text.replace(match, " ")
-        found = re.findall(r"(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]+", text, re.ASCII)
-        return {re.sub("[A-Za-z]", "A", re.sub(r"\d", "9", code)) for code in found}
-
     forms = {}
     for name, spec in pilot.fields.items():
-        if spec.type == "span" and spec.optional:
-            known = set().union(*(codes(value or "") for value in seeds[name]))
-            left_out = 0
-            for value, text in zip(seeds[name], seeds[pilot.text]):
-                left_out += not value and bool(codes(text) & known)
-            if known and left_out * 50 <= len(seeds):
+        known = set().union(*(_forms(pilot, value or "") for value in seeds[name]))
+        if spec.type == "span" and known:
+            empty = [text for value, text in zip(seeds[name], seeds[pilot.text]) if not value]
+            left_out = sum(bool(_forms(pilot, text) & known) for text in empty)
+            if left_out * 50 <= len(seeds):
                 forms[name] = known
 
     def check(text: str, name: str, spec: FieldSpec, value: str | None) -> str | None:
-        if not value and codes(text or "") & forms.get(name, set()):
+        if name in forms and not value and _forms(pilot, text or "") & forms[name]:
             return f"{name} is empty, and a code such as those of known ones stands in the message"
         return None
 
-    settings = {"forms": {name: sorted(known) for name, known in forms.items()}}
+    settings = {name: sorted(known) for name, known in forms.items()}
     return replace(field_filter("unread", pilot, check), settings=settings)
+
+
+def _forms(pilot: Pilot, text: str) -> set[str]:
+    """Forms of the codes in a text, AA-99 for PX-12; what a pattern of the pilot finds is none."""
+    for spec in pilot.fields.values():
+        for match in spec.matches(text) if spec.type == "pattern" else ():
+            text = text.replace(match, " ")
+    return {re.sub("[A-Za-z]", "A", re.sub(r"\d", "9", code)) for code in CODE.findall(text)}
 
 
 def message_length(
