@@ -302,7 +302,7 @@ def speedup_of(speeds: Mapping[str, Mapping[str, float]]) -> float:
 
 
 def compare_cells(pilot: Pilot, here: runtime.Runtime) -> dict[str, dict[str, float]]:
-    """Chapter 05's ladder: default and fast in turns, three rounds; the others once.
+    """Chapter 05a's ladder: default and fast in turns, three rounds; the others once.
 
     Smoke takes one round of the two ends. Empty on a GPU, where other choices are the fast ones.
     """

@@ -143,7 +143,7 @@ def with_repository(address: str, root: Path = ROOT) -> dict[Path, str]:
         urls = f'[project.urls]\nRepository = "{address}"\n\n'
         text = text.replace("[tool.setuptools.dynamic]", f"{urls}[tool.setuptools.dynamic]")
     texts = {project: text}
-    chapters = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    chapters = sorted((root / "notebooks").glob("[0-9][0-9]*_*.ipynb"))
     for path in chapters:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         head, setup = notebook["cells"][:2]

@@ -28,8 +28,9 @@ from helpers.measure import pages
 
 
 def chapters() -> list[tuple[str, Path]]:
-    """The notebooks in order: [(number, path)]."""
-    return [(p.name[:2], p) for p in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
+    """The notebooks in order: [(number, path)]; a part of a chapter is 08a."""
+    paths = sorted((ROOT / "notebooks").glob("[0-9][0-9]*_*.ipynb"))
+    return [(path.name.split("_")[0], path) for path in paths]
 
 
 def run_chapter(path: Path, say: Callable[[str], None], environment: dict) -> NotebookNode:
@@ -231,7 +232,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--pilot", default=bundled, help="a folder with a pilot.yaml")
     add("--profile", choices=list(PROFILES), help="chosen by the machine when left out")
-    add("--only", help="one chapter number, for example 00")
+    add("--only", help="one chapter number, for example 00 or 08a")
     add("--fresh", action="store_true", help="begin from nothing instead of going on")
     add("--record", action="store_true", help="make this run the reference")
     add("--readme", action="store_true", help="only refresh the README's table")

@@ -16,7 +16,7 @@ from benchmarks import colab_run
 from benchmarks.everywhere import RESULTS, add_figures
 from helpers import CourseError, check, colab
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]*_*.ipynb"))
 AGAIN = "run: make colab"
 
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 HELPERS = sorted((ROOT / "helpers").rglob("*.py"))
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]*_*.ipynb"))
 
 
 def test_folders_import_only_what_stands_below_them():
@@ -50,7 +50,7 @@ print("same")
     assert done.stdout.strip() == "same", done.stderr
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem[:2])
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem.split("_")[0])
 def test_a_chapter_opens_core_and_at_most_three_more_folders(path):
     code = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
     opened = set()

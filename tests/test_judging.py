@@ -251,6 +251,16 @@ def test_a_larger_judge_is_recorded_asked_where_it_is_or_left_out(pilot, tmp_pat
     smoke = runs.Run(pilot, "08", runtime.detect("smoke"), 0)
     assert judging.larger_judge("a-larger-1.5b", requests[:1], smoke) is None
 
+    # a part of the chapter finds what the chapter recorded, and its own
+    part = runs.Run(pilot, "08b", runtime.detect("cpu"), 0)
+    told = judging.larger_judge("a-larger-1.5b", requests, run)
+    asked = engine.asked
+    assert judging.larger_judge("a-larger-1.5b", requests, part) == told and engine.asked == asked
+    own = judging.larger_judge("a-larger-1.5b", requests[1:], part)
+    assert own and part.path("judge_a_larger_1_5b.json").is_file()
+    at_hand.clear()
+    assert judging.larger_judge("a-larger-1.5b", requests[1:], part) == own
+
 
 def test_a_record_read_alone_has_no_place(pilot, tmp_path, monkeypatch, tiny):
     from helpers.choose import gguf_parts, models

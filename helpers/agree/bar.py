@@ -5,6 +5,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from helpers import CourseError
@@ -36,12 +37,27 @@ def _points(value: Any) -> float:
 Points = Annotated[float, BeforeValidator(_points)]
 
 
+class Hoped(BaseModel):
+    """What a system is hoped to do, as shares: so that the chance of passing can be told before.
+
+    `exact` records right, `gain` of each field over the baseline, `reviewed` records that a person
+    checks, `unchecked` records that go out with one kind of critical error.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    exact: Points = 0.75
+    gain: Points = 0.03
+    reviewed: float = Field(default=0.5, ge=0, le=1)
+    unchecked: Points = 0.002
+
+
 class Bar(BaseModel):
     """A frozen `bar.yaml`. Make one with `Bar.freeze`, find it with `Bar.load`.
 
     `margin`: points by which the exact record must beat `baseline`. `secondary`: {field: points it
-    may lose}. `critical`: {kind of error: highest rate per message}. `rows`: test rows agreed on.
-    `looks`: how often the test may be looked at; the seeds of one training are one look.
+    may lose}. `critical`: {kind of error: highest rate per message that goes out unchecked}.
+    `rows`: judged rows agreed on. `looks`: how often they may be looked at; the seeds of one
+    training are one look. `hoped`: what was hoped when the page was written, see planning.
     """
 
     # every key is hashed: a new or renamed one would make all frozen bars unreadable
@@ -60,6 +76,7 @@ class Bar(BaseModel):
     costs: Costs
     messages_per_year: int | None = Field(default=None, ge=1)
     decides: str = ""
+    hoped: Hoped = Hoped()
     test_sha256: str
     frozen: str = ""
     version: int = 1
@@ -118,7 +135,8 @@ class Bar(BaseModel):
             when = f"was frozen on {old.frozen} with other values for {words}"
             raise CourseError(f"The bar of {self.pilot!r} {when}; {cure}.")
         self.frozen, self.version = old.frozen, old.version + 1
-        self.seen_before |= old.seen_before
+        if old.test_sha256 == self.test_sha256:  # the same rows stay seen for ever
+            self.seen_before |= old.seen_before
         return self._write(folder, reason)
 
     def _write(self, folder: Path, note: str = "") -> Self:
@@ -143,7 +161,8 @@ class Bar(BaseModel):
 
     @classmethod
     def _read(cls, folder: Path, pilot: Pilot) -> Self:
-        bar = cls._of(sealed.unseal(folder, cls.model_fields), pilot, "bar.yaml")
+        needed = [name for name, key in cls.model_fields.items() if key.is_required()]
+        bar = cls._of(sealed.unseal(folder, needed), pilot, "bar.yaml")
         if bar.pilot != pilot.name:
             whose = f"belongs to the pilot {bar.pilot!r}, not to {pilot.name!r}"
             raise CourseError(f"bar.yaml {whose}; run chapter 02 for this one.")
@@ -174,7 +193,7 @@ class Bar(BaseModel):
             raise CourseError(f"The bar: no number of rows shows a critical rate of 0; {cure}.")
         rows = len(sealed.row_hashes(pilot))
         if self.rows > rows:
-            what = f"rows is {self.rows}, but there are {rows} test rows"
+            what = f"rows is {self.rows}, but there are {rows} rows to judge on"
             raise CourseError(f"The bar: {what}; label more, or write at most {rows}.")
 
     @property
@@ -205,10 +224,18 @@ class Bar(BaseModel):
         return in_order[(len(in_order) - 1) // 2]
 
     def verdict(
-        self, tuned: Scored, baseline: Scored, data: Sequence[dict], looks: int = 1
+        self,
+        system: Scored,
+        baseline: Scored,
+        data: Sequence[dict],
+        looks: int = 1,
+        reviewed: np.ndarray | None = None,
     ) -> BarVerdict:
-        """A BarVerdict on two Scored over the same labelled rows (the baseline the bar names)."""
-        return judge_against(self, self._pilot, tuned, baseline, data, looks)
+        """A BarVerdict on two Scored over the same labelled rows (the baseline the bar names).
+
+        `reviewed`: True where a person checks the record of `system`; None where nobody does.
+        """
+        return judge_against(self, self._pilot, system, baseline, data, looks, reviewed)
 
 
 def _change_in_words(old: Bar, new: Bar, key: str) -> str:

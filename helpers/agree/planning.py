@@ -97,7 +97,7 @@ def rows_for_chance(chance: Chance, wanted: float = 0.8) -> int | None:
 def chances_of_passing(bar: "Bar") -> dict[str, tuple[str, Chance]]:
     """{figure name: (what is true, Chance that the condition is shown)}.
 
-    The page passes only when every condition does, so its own chance is at most the smallest.
+    The page passes only when every condition does: see chance_as_hoped.
     """
     chances: dict[str, tuple[str, Chance]] = {}
     clear = partial(chance_to_clear, alpha=bar.alpha / bar.looks)
@@ -115,3 +115,48 @@ def chances_of_passing(bar: "Bar") -> dict[str, tuple[str, Chance]]:
         chance = partial(chance_to_be_rare, rate=limit / 2, limit=limit)
         chances[name] = (f"{kind}, at half its limit", chance)
     return chances
+
+
+def chance_as_hoped(bar: "Bar", baseline: float) -> dict[str, float]:
+    """{condition: probability that the bar's rows show it} of a system that is as good as hoped.
+
+    `baseline`: exact records of the bar's baseline, a share. "all" is their product, as if the
+    conditions were independent: rows that break one often break another, so it is a little low.
+    """
+    n, hoped = bar.rows, bar.hoped
+    clear = partial(chance_to_clear, n, alpha=bar.alpha / bar.looks)
+    gain = hoped.exact - baseline
+    discordant = min(1.0, max(DISCORDANT_RECORDS, abs(gain) + 0.04))
+    chances = {"exact record": clear(gain, discordant, bar.margin)}
+    for name, may_lose in bar.secondary.items():
+        discordant = max(DISCORDANT_FIELDS, hoped.gain + 0.02)
+        chances[name] = clear(hoped.gain, discordant, -may_lose)
+    for kind, limit in bar.critical.items():
+        chances[kind] = chance_to_be_rare(n, hoped.unchecked, limit)
+    if bar.max_cost_per_1000 is not None:
+        chances["cost of use"] = _chance_to_be_cheap(bar)
+    chances["all"] = float(np.prod(list(chances.values())))
+    return chances
+
+
+def _chance_to_be_cheap(bar: "Bar") -> float:
+    """Probability that the upper end of the cost stays below its limit, errors being rare events.
+
+    A check for each reviewed record, one critical error of each kind at the hoped rate, and for
+    the other wrong records the mean price of the kinds that are not critical.
+    """
+    hoped, costs = bar.hoped, bar.costs
+    mild = [costs.of(kind) for kind in costs.errors if kind not in bar.critical]
+    wrong = 1 - hoped.exact
+    missed = (1 - hoped.reviewed) + hoped.reviewed * (1 - costs.caught)
+    mean = hoped.reviewed * costs.review + wrong * missed * float(np.mean(mild or [0.0]))
+    variance = wrong * missed * float(np.mean(np.square(mild or [0.0])))
+    for kind in bar.critical:
+        mean += hoped.unchecked * costs.of(kind)
+        variance += hoped.unchecked * costs.of(kind) ** 2
+    mean += costs.fixed / 1000
+    error = 1000 * np.sqrt(variance / bar.rows)
+    assert bar.max_cost_per_1000 is not None
+    # both the figure and the end of its interval are uncertain by `error`
+    room = (bar.max_cost_per_1000 - 1000 * mean) / max(error, 1e-9)
+    return float(norm.cdf(room - norm.isf(bar.alpha / bar.looks / 2)))

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from helpers import CourseError
+from helpers.choose import models
 from helpers.core.files import write_text
+from helpers.core.pilot import Pilot
 from helpers.measure.pages import embedded_picture, render
 
 ANSWER = {
@@ -21,10 +23,16 @@ KINDS = {
 }
 SIDES = {"shown": "shown", "missed": "missed", "open": "not shown"}
 COLOURS = {"pass": "#5b8a72", "fail": "#c8553d"}
-ON_THE_CARD = ("exact.", "risk.", "escalation.", "forgetting.")  # figures with these names
+ON_THE_CARD = ("exact.", "system.", "risk.", "forgetting.")  # figures with these names
 NEEDED = {"pilot", "about", "language", "base", "licence", "adapter", "profile", "fields", "rows"}
 NEEDED |= {"train_rows", "settings", "status", "why", "exact", "conditions", "errors", "currency"}
 NEEDED |= {"findings", "limits", "figures"}
+
+
+def base_facts(pilot: Pilot) -> dict[str, str]:
+    """The facts `base` and `licence` of a pilot's base model."""
+    base = models.resolve(pilot.base_model, pilot.folder)
+    return {"base": base.name, "licence": base.licence}
 
 
 def error_in_words(kind: str) -> str:

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import yaml
+from datasets import Dataset
 
 from helpers import ROOT, CourseError
 from helpers.core import rows
@@ -18,6 +19,7 @@ from helpers.core.files import append_entry, read_entries, read_yaml, write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runs import runs_folder
 from helpers.core.runtime import Profile
+from helpers.measure import system
 
 FILE, LEDGER = "bar.yaml", "bar_ledger.jsonl"
 HEAD = "# Sealed with the hash below: an edit is refused; a revision with a reason is not.\n"
@@ -81,18 +83,24 @@ def unseal(folder: Path, keys: Iterable[str]) -> dict:
 # The rows it was agreed on, and where it lies --------------------------------------------------
 
 
+def judged_rows(pilot: Pilot) -> Dataset:
+    """The rows that a bar is held against: those of new.csv, where there are none the test rows."""
+    new = rows.load_new(pilot)
+    return rows.load(pilot).test if new is None else new
+
+
 def row_hashes(pilot: Pilot) -> list[str]:
-    """SHA-256 of every test row's id, text and labels, sorted: no matter which program saved it."""
+    """SHA-256 of each judged row's id, text and labels, sorted: whichever program saved it."""
     keys = ("id", pilot.text, *pilot.fields)  # notes beside a row change nothing that is judged
     hashes = []
-    for row in rows.load(pilot).test:
+    for row in judged_rows(pilot):
         line = json.dumps([row[key] for key in keys], ensure_ascii=False)
         hashes.append(hashlib.sha256(line.encode()).hexdigest())
     return sorted(hashes)
 
 
 def rows_hash(pilot: Pilot) -> str:
-    """One SHA-256 over all test rows."""
+    """One SHA-256 over all judged rows."""
     return hashlib.sha256("\n".join(row_hashes(pilot)).encode()).hexdigest()
 
 
@@ -104,10 +112,13 @@ def has_only_more_rows(folder: Path, pilot: Pilot) -> bool:
 
 
 def is_seen_before(pilot: Pilot) -> bool:
-    """True when answers of a tuned model to this pilot's test rows exist: the page comes late."""
+    """True when what a tuned model reads in the judged rows is stored: the page comes late."""
     # the recorded answers count, too: whoever cloned the course has seen them
+    files = "[0-9][0-9]/answers/tuned-*.jsonl"
+    if rows.load_new(pilot) is not None:
+        files = f"08/{system.NEW_READINGS}"
     folders = (ROOT / "data/reference" / pilot.name, runs_folder() / pilot.name)
-    return any(any(folder.glob("[0-9][0-9]/answers/tuned-*.jsonl")) for folder in folders)
+    return any(any(folder.glob(files)) for folder in folders)
 
 
 def home(pilot: Pilot, profile: Profile | None = None) -> Path:

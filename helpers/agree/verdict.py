@@ -9,14 +9,15 @@ import numpy as np
 from helpers.agree.paired import paired_interval
 from helpers.agree.planning import rows_for_perfect, rows_for_zero_errors
 from helpers.core.pilot import Pilot
-from helpers.measure.error_costs import Cost, error_cost, error_kinds
+from helpers.measure.error_costs import error_kinds
 from helpers.measure.intervals import Comparison, compare, highest_rate
+from helpers.measure.reviews import CostOfUse, cost_of_use
 from helpers.measure.scoring import Scored
 
 if TYPE_CHECKING:
     from helpers.agree.bar import Bar
 
-EXACT, COST = "exact record", "cost of errors"
+EXACT, COST = "exact record", "cost of use"
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class BarVerdict:
     """
 
     exact: Comparison
-    cost: Cost
+    cost: CostOfUse
     conditions: dict[str, str]
     needs_rows: dict[str, int]
     n: int
@@ -81,28 +82,37 @@ class BarVerdict:
 
 
 def judge_against(
-    bar: "Bar", pilot: Pilot, tuned: Scored, baseline: Scored, data: Sequence[dict], looks: int = 1
+    bar: "Bar",
+    pilot: Pilot,
+    system: Scored,
+    baseline: Scored,
+    data: Sequence[dict],
+    looks: int = 1,
+    reviewed: np.ndarray | None = None,
 ) -> BarVerdict:
     """A BarVerdict on two Scored over the same labelled rows `data`.
 
     Pass: every interval lies on the good side and the agreed rows were used. Fail: one lies on the
     bad side, or the agreed rows did not show what they could have shown. Else: not enough rows.
-    Every condition must hold, so no further correction is due for their number.
+    Every condition must hold, so no further correction is due for their number. Critical errors
+    count where nobody checks (`reviewed` is False); the cost holds checks and what they miss.
     """
+    if reviewed is None:
+        reviewed = np.zeros(len(data), bool)
     # Bonferroni: each look, of those allowed or made, gets its share of alpha
     alpha = bar.alpha / max(looks, bar.looks)
-    exact = tango_comparison(tuned.exact, baseline.exact, alpha)
-    cost = error_cost(pilot, data, tuned.records, bar.costs, alpha=alpha)
+    exact = tango_comparison(system.exact, baseline.exact, alpha)
+    cost = cost_of_use(pilot, data, system.records, reviewed, bar.costs, alpha=alpha)
     # the ends of each interval, measured from the limit towards the good side
     ends = {EXACT: (exact.low - bar.margin, exact.high - bar.margin)}
     # rows on which a result without an error would show it, None where no number does
     rows = {EXACT: rows_for_perfect(1 - baseline.exact.mean(), bar.margin, alpha)}
     for name, may_lose in bar.secondary.items():
-        gap = tango_comparison(tuned.right[name], baseline.right[name], alpha)
+        gap = tango_comparison(system.right[name], baseline.right[name], alpha)
         ends[name] = (gap.low + may_lose, gap.high + may_lose)
         rows[name] = rows_for_perfect(1 - baseline.right[name].mean(), -may_lose, alpha)
     for kind, limit in bar.critical.items():
-        low, high = _rate(pilot, data, tuned.records, kind)
+        low, high = _rate(pilot, data, system.records, reviewed, kind)
         ends[kind] = (limit - high, limit - low)
         rows[kind] = rows_for_zero_errors(limit)
     if bar.max_cost_per_1000 is not None:
@@ -122,11 +132,13 @@ def judge_against(
     return BarVerdict(exact, cost, conditions, needs_rows, len(data), bar, remarks)
 
 
-def _rate(pilot: Pilot, data: Sequence[dict], records: list, kind: str) -> tuple[float, float]:
-    """(low, high) of how often an error of this kind happened, one-sided exact limits."""
+def _rate(
+    pilot: Pilot, data: Sequence[dict], records: list, reviewed: np.ndarray, kind: str
+) -> tuple[float, float]:
+    """(low, high) of how often this error goes out unchecked, one-sided exact limits."""
     count, n = 0, len(data)
-    for row, record in zip(data, records, strict=True):
-        count += kind in error_kinds(pilot, row, record, (kind,))
+    for row, record, checked in zip(data, records, reviewed, strict=True):
+        count += not checked and kind in error_kinds(pilot, row, record, (kind,))
     # Wilson's interval is too hopeful for rare errors; Clopper and Pearson's never is
     return 1 - highest_rate(n - count, n), highest_rate(count, n)
 

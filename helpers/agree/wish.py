@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from helpers import CourseError
 from helpers.agree import sealed
-from helpers.agree.bar import Bar, Points
+from helpers.agree.bar import Bar, Hoped, Points
 from helpers.core.files import read_yaml, write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runtime import Profile
@@ -36,6 +36,7 @@ class Wish(BaseModel):
     seeds: list[int] = [0, 1, 2]
     messages_per_year: int | None = 10_000  # an assumption, as every price is
     decides: str = ""
+    hoped: Hoped = Hoped()
     costs: Costs
 
     @classmethod
@@ -53,7 +54,7 @@ class Wish(BaseModel):
             name, _, what = kind.partition(".")
             if what in ("wrong", "extra") and pilot.fields[name].type == "pattern":
                 critical[kind] = 0.02
-        defaults = {"critical": critical, "max_cost_per_1000": costs.today}
+        defaults = {"critical": critical, "max_cost_per_1000": costs.people}
         try:
             return cls.model_validate({**defaults, **content, "costs": costs})
         except ValidationError as problem:

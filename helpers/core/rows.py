@@ -20,6 +20,7 @@ from helpers.core.runtime import Profile
 from helpers.core.text import CONTROL, did_you_mean, same_message
 
 BESIDE = " metadata"  # the key of the other columns until a split is whole; no column begins so
+NEW_FILES = ("new.csv", "new.jsonl")
 FEWEST = {"train": 10, "test": 5}  # below, nothing can be trained or counted
 
 
@@ -63,6 +64,29 @@ def load(pilot: Pilot, profile: Profile | None = None) -> Rows:
         what = f"columns that pilot.yaml does not name: {', '.join(names)}"
         notes.append(f"{what}; kept for grouping messages, read by no model and no filter.")
     return Rows(datasets["train"], datasets["test"], datasets.get("ood"), notes, metadata)
+
+
+def load_new(pilot: Pilot) -> Dataset | None:
+    """The rows of new.csv or new.jsonl, or None: kept for one look, read by no study.
+
+    Raises CourseError as `load` does, and where a text of theirs stands in another file.
+    """
+    paths = [pilot.folder / name for name in NEW_FILES if (pilot.folder / name).is_file()]
+    if pilot.source or not paths:
+        return None
+    notes: list[str] = []
+    rows = _checked(pilot, paths[0], "test", notes)
+    known: dict[str, str] = {}
+    for split, table in _from_files(pilot, notes).items():
+        for row in table:
+            known[same_message(row[pilot.text])] = split
+    for row in rows:
+        place = known.get(same_message(row[pilot.text]))
+        if place:
+            where = f"{paths[0].name} row {row['id']!r} also stands in the {place} rows"
+            raise CourseError(f"{where}, so it is not new; take it out of one of the two.")
+        row.pop(BESIDE, None)
+    return Dataset.from_list(rows)
 
 
 def read(path: Path) -> list[dict]:

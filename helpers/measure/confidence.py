@@ -1,7 +1,7 @@
 """How sure is the model? Probabilities of its own answers, calibration, thresholds."""
 
 import json
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ def of_answers(
     model,
     tokenizer,
     pilot: Pilot,
-    rows: Sequence[dict],
+    rows: Sequence[Mapping],
     texts: Sequence[str],
     at: str | Path,
     max_length: int = 512,

@@ -6,6 +6,7 @@ those that make the right labels likeliest (stacking, Wolpert 1992; a logarithmi
 copied field comes from one way.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +16,20 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
+from helpers import CourseError
 from helpers.ask import answers
 from helpers.ask.likelihood import choice_log_likelihoods
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
-from helpers.measure import baselines
+from helpers.core.runs import Run
+from helpers.measure import baselines, confidence
 from helpers.measure.scoring import parse, same_value
 
 LEAST = 1e-4  # a probability below it counts as it: no way may rule a label out alone
 PULL = 1.0  # how many rows' worth of evidence pull a weight to its start
 KEPT_TOGETHER = 64  # rows read before they are written down
+READINGS = "readings.jsonl"  # where a chapter keeps what its model reads
+NEW_READINGS = "new_readings.jsonl"  # in chapter 08: of the new rows, the one time
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,12 @@ class Reading:
     """What one way makes of some texts: `records`, one each, and how sure it is of each label.
 
     `probabilities`: {label field: shape (texts, classes)}, classes as baselines.label_classes.
+    `sure`: {copied field: shape (texts,)}, how likely a model finds the value that it copied.
     """
 
     records: list[dict]
     probabilities: dict[str, np.ndarray]
+    sure: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def cheap_reading(pilot: Pilot, train: baselines.Rows, texts: Sequence[str], way: str) -> Reading:
@@ -53,7 +60,8 @@ def out_of_fold_reading(
     """Each row by `read(train, texts)` that learned from the other folds only."""
     rows = list(rows)
     records: list[dict] = [{} for _ in rows]
-    tables = {}
+    tables: dict[str, np.ndarray] = {}
+    sure: dict[str, np.ndarray] = {}
     for field in pilot.labels:
         tables[field] = np.zeros((len(rows), len(baselines.label_classes(pilot, field))))
     for number in np.unique(fold):
@@ -64,7 +72,9 @@ def out_of_fold_reading(
             records[place] = record
         for field in pilot.labels:
             tables[field][places] = part.probabilities[field]
-    return Reading(records, tables)
+        for field, values in part.sure.items():
+            sure.setdefault(field, np.zeros(len(rows)))[places] = values
+    return Reading(records, tables, sure)
 
 
 def model_reading(
@@ -79,7 +89,8 @@ def model_reading(
     """A language model's answers `texts` to `rows`, with each label read whole.
 
     The probability of every value of a label field, behind the model's own answer up to there; the
-    records get the likeliest one. Kept in `<at>-<made from>.jsonl`, as answers.generate does it.
+    records get the likeliest one. And how likely the model finds each value that it copied. Kept in
+    `<at>-<made from>.jsonl` and `<at>_sure-<made from>.jsonl`, as answers.generate does it.
     """
     weights = answers.hash_of_weights(model)
     made_from = fingerprint(weights, tokenizer.chat_template, max_length, "labels")
@@ -104,7 +115,63 @@ def model_reading(
             classes = baselines.label_classes(pilot, field)
             record[field] = classes[int(tables[field][place].argmax())]
         records.append(record)
-    return Reading(records, tables)
+    copied = [name for name in pilot.fields if name not in pilot.labels]
+    if not copied:
+        return Reading(records, tables)
+    each = confidence.of_answers(model, tokenizer, pilot, rows, texts, f"{at}_sure", max_length)
+    sure = {name: np.array([one[name] for one in each]) for name in copied}
+    return Reading(records, tables, sure)
+
+
+def keep_reading(path: str | Path, name: str, texts: Sequence[str], reading: Reading) -> None:
+    """Add what the way `name` made of these texts to the journal at `path`."""
+    journal, entries = Journal(path, "Readings"), {}
+    for place, text in enumerate(texts):
+        entries[fingerprint(name, text)] = {
+            "way": name,
+            "record": reading.records[place],
+            "probabilities": {
+                field: [round(float(share), 4) for share in table[place]]
+                for field, table in reading.probabilities.items()
+            },
+            "sure": {field: round(float(each[place]), 4) for field, each in reading.sure.items()},
+        }
+    if missing := journal.missing(entries):
+        journal.add({key: entries[key] for key in missing})
+
+
+def kept_reading(path: str | Path, name: str, texts: Sequence[str]) -> Reading:
+    """The Reading that keep_reading stored; raises CourseError where a text is missing."""
+    keys, journal = [fingerprint(name, text) for text in texts], Journal(path)
+    if missing := journal.missing(keys):
+        raise CourseError(
+            f"{Path(path).name} lacks what {name!r} reads in {len(missing)} of {len(keys)} texts; "
+            "run the chapter that makes it once for this pilot."
+        )
+    entries = journal.of(keys)
+    tables = {}
+    for part in ("probabilities", "sure"):
+        tables[part] = {
+            field: np.array([entry[part][field] for entry in entries]) for field in entries[0][part]
+        }
+    return Reading([entry["record"] for entry in entries], **tables)
+
+
+def stored_reading(run: Run, ways: Mapping[str, str], texts: Sequence[str]) -> Reading:
+    """The first Reading of these texts among `ways` {chapter: way in its READINGS}.
+
+    Raises CourseError where no chapter of these has one.
+    """
+    for chapter, way in ways.items():
+        try:
+            return kept_reading(run.need(chapter, READINGS), way, texts)
+        except CourseError:
+            continue
+    chapters = " or ".join(ways)
+    raise CourseError(
+        f"Nothing is stored of what the tuned model reads in these {len(texts)} texts: run chapter "
+        f"{chapters} once for the pilot {run.pilot.name!r}."
+    )
 
 
 def _labels_read(model: Any, tokenizer: Any, pilot: Pilot, asked: Mapping[str, tuple]) -> dict:

@@ -19,14 +19,21 @@ class ErrorCost(BaseModel):
 
 
 class Costs(BaseModel):
-    """The cost table of a pilot; every automated way is charged running and checking."""
+    """The cost table of a pilot: errors, minutes, and the people who do the work today.
+
+    Every automated way is charged running and checking; a check only where somebody checks.
+    """
 
     model_config = ConfigDict(extra="forbid")
     currency: str
     hourly: float = Field(gt=0)
     today_minutes: float = Field(ge=0)  # what a person needs for one message now
     running_per_1000: float = Field(default=0, ge=0)  # money for hardware, calls and upkeep
-    checking_minutes: float = Field(default=0, ge=0)  # a person's look at each message
+    checking_minutes: float = Field(default=0, ge=0)  # spent on each record, whoever reads it
+    review_minutes: float | None = Field(default=None, ge=0)  # one check; None: a third of today
+    caught: float = Field(default=0.9, ge=0, le=1)  # share of wrong records that a check finds
+    fixing_minutes: float = Field(default=1, ge=0)  # to put one of these right
+    people_wrong: float = Field(default=0.02, ge=0, le=1)  # share of wrong records today
     errors: dict[str, ErrorCost]  # by kind, as in known_kinds
 
     @property
@@ -38,6 +45,28 @@ class Costs(BaseModel):
     def fixed(self) -> float:
         """Money per 1,000 messages that an automated way costs before its first error."""
         return self.running_per_1000 + 1000 * self.checking_minutes / 60 * self.hourly
+
+    @property
+    def review(self) -> float:
+        """Money for a person's check of one record."""
+        minutes = self.today_minutes / 3
+        if self.review_minutes is not None:
+            minutes = self.review_minutes
+        return minutes / 60 * self.hourly
+
+    @property
+    def fixing(self) -> float:
+        """Money for putting one record right that a check found wrong."""
+        return self.fixing_minutes / 60 * self.hourly
+
+    @property
+    def people(self) -> float:
+        """Money for 1,000 messages as people do it today, their own errors included.
+
+        Nobody counted these, so a wrong record of theirs has one wrong field, each as likely.
+        """
+        wrong = [self.of(kind) for kind in self.errors if kind.endswith(".wrong")]
+        return self.today + 1000 * self.people_wrong * sum(wrong) / max(1, len(wrong))
 
     def of(self, kind: str) -> float:
         """Money for one error; a missed value without a price costs what `<field>.wrong` costs."""

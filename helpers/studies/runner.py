@@ -16,10 +16,10 @@ from helpers.core import rows, runtime
 from helpers.core.files import write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
-from helpers.studies import curation_study, qlora_study
+from helpers.studies import curation_study, qlora_study, recipe_study
 from helpers.tune.students import train_students
 
-STUDIES = ("04", "05")
+STUDIES = ("04", "05", "recipe")
 
 
 def run_study(
@@ -33,15 +33,22 @@ def run_study(
         raise CourseError(f"There is no study {number!r}; there are {', '.join(STUDIES)}.")
     run = Run(pilot, f"studies/{number}", runtime.detect(profile))
     data = rows.load(pilot)
-    prepare_jobs = curation_study.curation_jobs if number == "04" else qlora_study.qlora_jobs
-    jobs = prepare_jobs(pilot, data, run, say)
-    cells = train_students(pilot, jobs, run.runtime, run.path("students"), say, n_jobs)
+    if number == "recipe":
+        jobs = recipe_study.recipe_jobs(pilot, data, run)
+        cells = recipe_study.train_all(pilot, data, run, jobs, say, n_jobs)
+    else:
+        prepare_jobs = curation_study.curation_jobs if number == "04" else qlora_study.qlora_jobs
+        jobs = prepare_jobs(pilot, data, run, say)
+        cells = train_students(pilot, jobs, run.runtime, run.path("students"), say, n_jobs)
     # every answer, right or wrong
     write_text(run.path("study_cells.jsonl"), "".join(json.dumps(cell) + "\n" for cell in cells))
     run.keep("study_cells.jsonl", {"students": len(cells)})
     if number == "04":
         figures = curation_study.curation_figures(pilot, data, cells)
         settings = curation_study.curation_settings(data, jobs)
+    elif number == "recipe":
+        figures = recipe_study.recipe_figures(pilot, cells)
+        settings = recipe_study.recipe_settings(pilot, data, run)
     else:
         figures = qlora_study.qlora_figures(cells, qlora_study.method_peaks(pilot, run))
         settings = qlora_study.qlora_settings(pilot, data, run, cells)
@@ -58,7 +65,9 @@ def run_study(
 def record_study(number: str, run_folder: Path, pilot: Pilot) -> None:
     """Copy results.json to data/reference/results and the study's small files beside it."""
     shutil.copy(run_folder / "results.json", ROOT / f"data/reference/results/{number}_study.json")
-    place = ROOT / "data/reference" / pilot.name / number
+    # what chapter 08 needs of the recipe's students lies where a run of one's own has it
+    within = f"studies/{number}" if number == "recipe" else number
+    place = ROOT / "data/reference" / pilot.name / within
     place.mkdir(parents=True, exist_ok=True)
     for name in json.loads((run_folder / "manifest.json").read_text()):
         if (run_folder / name).is_file() and (run_folder / name).stat().st_size < 1_500_000:
@@ -72,6 +81,8 @@ def study_command(arguments: Sequence[str] | None = None) -> int:
     folder = os.environ.get("COURSE_PILOT") or str(ROOT / "data/inbox")
     parser.add_argument("--pilot", default=folder)
     parser.add_argument("--record", action="store_true", help="make this the reference")
+    words = "the students of `recipe` read the new rows: the one look, after the bar is frozen"
+    parser.add_argument("--look", action="store_true", help=words)
     options = parser.parse_args(arguments)
     try:
         pilot = Pilot.load(Path(options.pilot).resolve())
@@ -82,6 +93,12 @@ def study_command(arguments: Sequence[str] | None = None) -> int:
             path = run_study(number, pilot, n_jobs=2 if side_by_side else 1)
             if options.record:
                 record_study(number, path.parent, pilot)
+            if options.look and number == "recipe":
+                run = Run(pilot, "studies/recipe", runtime.detect())
+                looked = recipe_study.read_new_rows(pilot, rows.load(pilot), run)
+                if options.record:
+                    place = ROOT / "data/reference" / pilot.name / "08"
+                    shutil.copy(looked, place / looked.name)
             print(f"Study {number}: {os.path.relpath(path, ROOT)}")
     except CourseError as problem:
         print(f"\n{problem}", file=sys.stderr)

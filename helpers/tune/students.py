@@ -317,7 +317,8 @@ def measure_student(
     if settings["method"] == "full":
         model = model.to(here.torch_dtype)
     else:
-        model = _merged(pilot, model, here, folder / "adapter")
+        training.save_adapter(model, folder / "adapter")
+        model = shipped(pilot, folder / "adapter", here)
 
     def scored(asked: Pilot, rows: Any, name: str) -> scoring.Scored:
         limits = settings["max_prompt_length"], _room_for_an_answer(pilot, tokenizer, job)
@@ -342,12 +343,91 @@ def measure_student(
     return cell | facts | {"right": right}
 
 
-def _merged(pilot: Pilot, model: PeftModel, here: runtime.Runtime, folder: Path) -> Any:
-    training.save_adapter(model, folder)
+def shipped(pilot: Pilot, adapter: str | Path, here: runtime.Runtime) -> Any:
+    """The model as it ships: a stored adapter merged into the dense base, in 16 bits on most."""
     base = models.resolve(pilot.base_model, pilot.folder)
     with base.loading():
         dense = training.load_base(base.path, here, four_bit=False)
-    return PeftModel.from_pretrained(dense, folder).merge_and_unload()
+    return PeftModel.from_pretrained(dense, str(adapter)).merge_and_unload()
+
+
+def shipped_reading(
+    pilot: Pilot,
+    job: StudentJob,
+    rows: Sequence[Mapping[str, Any]],
+    here: runtime.Runtime,
+    folder: str | Path,
+    name: str,
+) -> system.Reading:
+    """What a trained student, merged as it ships, makes of `rows`: see system.model_reading.
+
+    `folder` is that of train_students; answers are kept beside the student as `name`.
+    """
+    place = Path(folder) / job.key(pilot)
+    model, (_, tokenizer) = shipped(pilot, place / "adapter", here), answers.open_base(pilot)
+    limits = {
+        "max_length": job.all_settings()["max_prompt_length"],
+        "max_new_tokens": _room_for_an_answer(pilot, tokenizer, job),
+    }
+    _, reading = read_with(model, tokenizer, pilot, rows, place / name, here, **limits)
+    return reading
+
+
+def read_with(
+    model: Any,
+    tokenizer: Any,
+    pilot: Pilot,
+    rows: Sequence[Mapping[str, Any]],
+    at: str | Path,
+    here: runtime.Runtime,
+    max_length: int,
+    max_new_tokens: int,
+) -> tuple[list[str], system.Reading]:
+    """(answers to `rows` held to the pilot's grammar, the model's Reading of them); kept at `at`.
+
+    Rows need no labels. The two may differ in a label: the Reading takes the likeliest whole one.
+    """
+    given = answers.generate(
+        model,
+        tokenizer,
+        pilot,
+        rows,
+        at,
+        batch_size=here.profile.eval_batch_size,
+        max_length=max_length,
+        max_new_tokens=max_new_tokens,
+    )
+    labels = Path(at).with_name(f"{Path(at).name}_labels")
+    reading = system.model_reading(model, tokenizer, pilot, rows, given.texts, labels, max_length)
+    return given.texts, reading
+
+
+def new_reading(
+    run: Run, rows: Sequence[Mapping[str, Any]], here: runtime.Runtime, seed: int
+) -> system.Reading:
+    """What the student of `seed` reads in new rows: stored for chapter 08, else asked now and kept.
+
+    Asked is the adapter of chapter 05, seed 0, as it ships. Raises CourseError where that is
+    missing, and for another seed that nobody asked.
+    """
+    way = f"qlora {seed}"
+    pilot, texts = run.pilot, [row[run.pilot.text] for row in rows]
+    try:
+        return system.kept_reading(run.need("08", system.NEW_READINGS), way, texts)
+    except CourseError:
+        if seed != 0:
+            raise CourseError(
+                f"The student of seed {seed} has not read these rows; `python -m helpers.studies "
+                "recipe --look` trains every seed and has them read."
+            ) from None
+        adapter = run.need("05", "adapter")
+    model, (_, tokenizer) = shipped(pilot, adapter, here), answers.open_base(pilot)
+    longest = max(len(tokenizer(pilot.answer(row)).input_ids) for row in rows)
+    room, length = max(SETTINGS["max_new_tokens"], longest + 16), here.profile.max_length
+    at = run.path("answers/new")
+    _, reading = read_with(model, tokenizer, pilot, rows, at, here, length, room)
+    system.keep_reading(run.path(system.NEW_READINGS), way, texts, reading)
+    return reading
 
 
 def train_students(
