@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from helpers import CourseError
 from helpers.core import public_sets, rows
 from helpers.core.pilot import Pilot
 
@@ -68,6 +69,89 @@ def test_no_near_copies_between_or_within_the_splits(inbox):
     copy = TfidfVectorizer(analyzer="char_wb", ngram_range=(5, 5), sublinear_tf=True).fit(texts)
     pair = copy.transform([texts[0], texts[0].replace("please", "kindly") + " thanks"])
     assert (pair[0] @ pair[1].T).toarray()[0, 0] > 0.6, "the measure would see a near-copy"
+
+
+# The new rows: for one look --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def new_rows():
+    """{file: its rows}, read as labels and texts only: no model answers them here."""
+    pilot = Pilot.load(ROOT / "data/inbox")
+    reworded = rows.read(ROOT / "data/inbox/new_wording.csv")
+    return {"new": list(rows.load_new(pilot)), "new_wording": reworded}
+
+
+def test_the_new_rows_are_of_the_same_kind_as_the_test_rows(inbox, new_rows):
+    plain = re.compile(
+        r"\b(urgent\w*|asap|today|tomorrow|down|stopped|stand\w*still|standstill)\b", re.I
+    )
+
+    def plainly(table):
+        urgent = [row["message"] for row in table if row["urgency"] == "high"]
+        return np.mean([bool(plain.search(message)) for message in urgent])
+
+    for name, table in new_rows.items():
+        assert len(table) == 200
+        for field in ("intent", "urgency"):
+            assert Counter(row[field] for row in table) == Counter(inbox.test[field]), (name, field)
+        for field in ("product", "order_id"):
+            given = sum(bool(row[field]) for row in table)
+            assert given == sum(value is not None for value in inbox.test[field])
+            assert all(row[field] in row["message"] for row in table if row[field])
+        tags = Counter(tag for row in table for tag in (row["tags"] or "").split(";"))
+        assert tags == Counter(tag for tags in inbox.test["tags"] for tag in tags.split(";"))
+    assert plainly(new_rows["new"]) > 0.8 > 0.65 > plainly(new_rows["new_wording"])
+
+
+def test_no_new_row_copies_another_row(inbox, new_rows):
+    known = [m for split in (inbox.train, inbox.test, inbox.ood) for m in split["message"]]
+    new = [row["message"] for table in new_rows.values() for row in table]
+    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(5, 5), sublinear_tf=True)
+    matrix = vectors.fit_transform([masked(text) for text in new + known])
+    similar = (matrix[: len(new)] @ matrix.T).toarray()
+    similar[np.arange(len(new)), np.arange(len(new))] = 0
+    assert similar.max() < 0.7, np.unravel_index(similar.argmax(), similar.shape)
+    text = "\n".join(new)
+    assert all(
+        m.endswith(("@example.com", "@example.org")) for m in re.findall(r"\S+@[\w.-]+\w", text)
+    )
+    assert all(phone.startswith("01632 960") for phone in re.findall(r"\b0\d{4} \d{6}\b", text))
+
+
+def test_both_readings_of_the_new_rows_agree(new_rows):
+    second = {row["id"]: row for row in rows.read(ROOT / "data/inbox/second_reading.csv")}
+    for table in new_rows.values():
+        for row in table:
+            for field in ("intent", "urgency", "product", "order_id"):
+                assert (row[field] or "") == (second[row["id"]][field] or "")
+
+
+def test_only_the_one_look_reads_the_new_rows():
+    """Neither a study nor a benchmark nor another chapter may open them."""
+    allowed = {
+        "helpers/core/rows.py",
+        "helpers/agree/sealed.py",
+        "helpers/studies/recipe_study.py",
+        "notebooks/02_the_bar.ipynb",
+        "notebooks/08_good_enough.ipynb",
+        "notebooks/10_does_it_pay.ipynb",
+    }
+    places = ("helpers/**/*.py", "benchmarks/**/*.py", "notebooks/*.ipynb")
+    for path in (p for place in places for p in ROOT.glob(place)):
+        name, text = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+        reads = re.search(r"new\.csv|new_wording|load_new|judged_rows", text)
+        assert not reads or name in allowed, name
+
+
+def test_a_new_row_that_stands_elsewhere_is_refused(tmp_path):
+    for name in ("pilot.yaml", "train.csv", "test.csv"):
+        (tmp_path / name).write_bytes((ROOT / "data/inbox" / name).read_bytes())
+    assert rows.load_new(Pilot.load(tmp_path)) is None
+    lines = (ROOT / "data/inbox/test.csv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "new.csv").write_text("\n".join(lines[:3]) + "\n", encoding="utf-8")
+    with pytest.raises(CourseError, match="row 'test-001' also stands in the test rows"):
+        rows.load_new(Pilot.load(tmp_path))
 
 
 def test_openings_differ(inbox):

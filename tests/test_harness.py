@@ -141,7 +141,7 @@ def test_a_stored_adapter_is_loaded_on_its_base_and_can_be_switched_off(tiny, fo
 
     pilot = Pilot.load(folder).model_copy(update={"base_model": str(tiny), "folder": folder})
     here = runtime.detect()
-    with pytest.raises(CourseError, match="run chapter 00 once more"):
+    with pytest.raises(CourseError, match="run the chapter that trains it"):
         students.load_student(pilot, tmp_path / "adapter", here)
     lora = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
     plain = AutoModelForCausalLM.from_pretrained(tiny, dtype="float32")

@@ -407,3 +407,39 @@ def test_the_median_and_the_percentiles_are_those_of_the_draws():
     )  # saved: 1,000 less 71.8 less 5,000 for each share wrong
     assert [*one.saving[1:]] == pytest.approx(1000 - 71.8 - 5000 * (1 - share[[0, 2]]), abs=8)
     assert one.median == pytest.approx(1000 - 71.8 - 5000 * (1 - share[1]), abs=8)
+
+
+def test_the_input_that_turns_the_result_is_found_at_the_value_worked_out_by_hand():
+    # 2 minutes at h EUR an hour cost 1000 * h / 30 for 1,000 messages, the model 571.80: both the
+    # same at h = 17.154, which is 12.846 of the 15 EUR to the low end
+    inputs, model = made(), cost_model.CostModel(STEPS, WAYS)
+    [turn] = cost_model.turns(model, inputs, "small")  # at 5 EUR an error: 1 - 0.9282 / 5
+    assert turn.name == "small_right" and turn.at == pytest.approx(0.81436)
+    inputs = inputs.fixed(small_right=0.9)
+    assert cost_model.turns(model, inputs, "small") == [], "the errors' price is not far enough off"
+    inputs.assume("hourly", 30, 15, 36, "EUR", "a test")
+    inputs.assume("build", 1000, 0, 1500, "EUR", "a test")
+    [turn] = cost_model.turns(model, inputs, "small")
+    assert (turn.name, turn.now) == ("hourly", 30)
+    assert turn.at == pytest.approx(17.154) and turn.part == pytest.approx(12.846 / 15)
+    assert str(turn) == "hourly 17.2 instead of 30"
+    # once 10,000 EUR more at the start: 5,000 a year, 500 for 1,000 messages, so it is a loss
+    inputs.assume("build", 11_000, 500, 11_000, "EUR", "a test")
+    turns = cost_model.turns(model, inputs, "small")
+    assert [turn.name for turn in turns] == ["build", "hourly"], "the nearest first"
+    assert turns[0].at == pytest.approx(1000 + 2 * 4282)
+
+
+def test_a_year_is_the_sum_of_its_messages_in_every_draw():
+    inputs, model = made(), cost_model.CostModel(STEPS, WAYS)
+    inputs.assume("messages_a_year", 10_000, 5_000, 20_000, "messages", "a test")
+    drawn = model.run(inputs.draw(5000, 1))
+    each = cost_model.judge_way(model, inputs, drawn, "small")
+    year = cost_model.judge_way(model, inputs, drawn, "small", yearly=True)
+    assert year.saving[0] == pytest.approx(10 * each.saving[0]) and round(year.saving[0]) == 4282
+    assert year.probability == each.probability
+    saved = (drawn["people_total"] - drawn["small_total"]) * drawn["messages_a_year"] / 1000
+    assert year.saving[1:] == pytest.approx(np.quantile(saved, [0.05, 0.95]))
+    assert cost_model.a_year(model.base(inputs), "people")[0] == pytest.approx(10_000)
+    pieces = cost_model.pieces(model, model.base(inputs), "small")
+    assert sum(pieces.values()) == pytest.approx(571.8)

@@ -142,6 +142,11 @@ def test_readings_are_kept_and_found_again(pilot, tmp_path):
     size = path.stat().st_size
     system.keep_reading(path, "qlora 0", texts, first)
     assert path.stat().st_size == size, "what is kept is not written twice"
+    other = reading(pilot, [record(product="chain"), records[1]], 0.9)
+    system.keep_reading(path, "qlora 0", texts, other)
+    newest = system.kept_reading(path, "qlora 0", texts)
+    assert newest.records[0]["product"] == "chain", "a model trained anew replaces the old one"
+    system.keep_reading(path, "qlora 0", texts, first)
     again = system.kept_reading(path, "qlora 0", ["two", "one"])
     assert again.records == records[::-1]
     assert np.allclose(

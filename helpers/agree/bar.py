@@ -40,15 +40,16 @@ Points = Annotated[float, BeforeValidator(_points)]
 class Hoped(BaseModel):
     """What a system is hoped to do, as shares: so that the chance of passing can be told before.
 
-    `exact` records right, `gain` of each field over the baseline, `reviewed` records that a person
-    checks, `unchecked` records that go out with one kind of critical error.
+    `exact` records right; `fields` {field: right}, where one is left out three points above the
+    baseline; `reviewed` records that a person checks; `unchecked` records that go out with one kind
+    of critical error.
     """
 
     model_config = ConfigDict(extra="forbid")
     exact: Points = 0.75
-    gain: Points = 0.03
-    reviewed: float = Field(default=0.5, ge=0, le=1)
-    unchecked: Points = 0.002
+    fields: dict[str, Points] = {}
+    reviewed: float = Field(default=0.7, ge=0, le=1)
+    unchecked: Points = 0.001
 
 
 class Bar(BaseModel):
@@ -156,7 +157,7 @@ class Bar(BaseModel):
         if bar.test_sha256 != sealed.rows_hash(pilot):
             what = f"are not the ones its bar was frozen on ({bar.frozen})"
             cure = "put those rows back, or run chapter 02 again, which says what it needs"
-            raise CourseError(f"The test rows of {pilot.name!r} {what}; {cure}.")
+            raise CourseError(f"The rows that {pilot.name!r} is judged on {what}; {cure}.")
         return bar
 
     @classmethod
@@ -186,6 +187,10 @@ class Bar(BaseModel):
             if name not in pilot.fields:
                 hint = did_you_mean(name, pilot.fields)
                 raise CourseError(f"The bar: secondary names {name!r}, which is no field{hint}")
+        for name in self.hoped.fields:
+            if name not in pilot.fields:
+                hint = did_you_mean(name, pilot.fields)
+                raise CourseError(f"The bar: hoped names {name!r}, which is no field{hint}")
         check_kinds(pilot, self.critical, "The bar's critical errors")
         check_costs(pilot, self.costs)
         if 0 in self.critical.values():  # a rate of 0 can be seen, never shown
@@ -240,8 +245,8 @@ class Bar(BaseModel):
 
 def _change_in_words(old: Bar, new: Bar, key: str) -> str:
     if key == "test_sha256":
-        return "the test rows"
-    if key in ("costs", "secondary", "critical"):  # too long for a sentence
+        return "the judged rows"
+    if key in ("costs", "secondary", "critical", "hoped"):  # too long for a sentence
         return key
     return f"{key} ({getattr(old, key)} then, {getattr(new, key)} now)"
 

@@ -16,6 +16,7 @@ from helpers.measure.intervals import rows_needed as rows_needed  # so chapters 
 
 if TYPE_CHECKING:
     from helpers.agree.bar import Bar
+    from helpers.measure.scoring import Scored
 
 Chance = Callable[[int], float]  # n rows: probability that they show it
 
@@ -117,26 +118,30 @@ def chances_of_passing(bar: "Bar") -> dict[str, tuple[str, Chance]]:
     return chances
 
 
-def chance_as_hoped(bar: "Bar", baseline: float) -> dict[str, float]:
+def chance_as_hoped(bar: "Bar", baseline: "Scored") -> dict[str, float]:
     """{condition: probability that the bar's rows show it} of a system that is as good as hoped.
 
-    `baseline`: exact records of the bar's baseline, a share. "all" is their product, as if the
-    conditions were independent: rows that break one often break another, so it is a little low.
+    `baseline`: the bar's baseline on other rows. Errors of the two, and the conditions whose
+    product "all" is, count as independent. Hard rows break several at once, so it is a little low.
     """
     n, hoped = bar.rows, bar.hoped
-    clear = partial(chance_to_clear, n, alpha=bar.alpha / bar.looks)
-    gain = hoped.exact - baseline
-    discordant = min(1.0, max(DISCORDANT_RECORDS, abs(gain) + 0.04))
-    chances = {"exact record": clear(gain, discordant, bar.margin)}
+    clear = partial(_chance_of_shares, n, alpha=bar.alpha / bar.looks)
+    chances = {"exact record": clear(hoped.exact, baseline.share.value, bar.margin)}
     for name, may_lose in bar.secondary.items():
-        discordant = max(DISCORDANT_FIELDS, hoped.gain + 0.02)
-        chances[name] = clear(hoped.gain, discordant, -may_lose)
+        before = baseline.shares[name].value
+        chances[name] = clear(hoped.fields.get(name, min(1.0, before + 0.03)), before, -may_lose)
     for kind, limit in bar.critical.items():
         chances[kind] = chance_to_be_rare(n, hoped.unchecked, limit)
     if bar.max_cost_per_1000 is not None:
         chances["cost of use"] = _chance_to_be_cheap(bar)
     chances["all"] = float(np.prod(list(chances.values())))
     return chances
+
+
+def _chance_of_shares(n: int, share: float, before: float, margin: float, alpha: float) -> float:
+    gain = share - before
+    discordant = max(abs(gain) + 1e-6, share * (1 - before) + before * (1 - share))
+    return chance_to_clear(n, gain, discordant, margin, alpha)
 
 
 def _chance_to_be_cheap(bar: "Bar") -> float:

@@ -124,7 +124,7 @@ def model_reading(
 
 
 def keep_reading(path: str | Path, name: str, texts: Sequence[str], reading: Reading) -> None:
-    """Add what the way `name` made of these texts to the journal at `path`."""
+    """Enter what the way `name` made of these texts into the journal `path`; the newest counts."""
     journal, entries = Journal(path, "Readings"), {}
     for place, text in enumerate(texts):
         entries[fingerprint(name, text)] = {
@@ -136,8 +136,9 @@ def keep_reading(path: str | Path, name: str, texts: Sequence[str], reading: Rea
             },
             "sure": {field: round(float(each[place]), 4) for field, each in reading.sure.items()},
         }
-    if missing := journal.missing(entries):
-        journal.add({key: entries[key] for key in missing})
+    changed = {key: one for key, one in entries.items() if journal.entries.get(key) != one}
+    if changed:
+        journal.add(changed)
 
 
 def kept_reading(path: str | Path, name: str, texts: Sequence[str]) -> Reading:

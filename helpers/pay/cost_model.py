@@ -2,7 +2,7 @@
 
 import ast
 from bisect import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.optimize import brentq
 
 from helpers import CourseError
-from helpers.pay.inputs import Inputs
+from helpers.pay.inputs import Inputs, plain_number
 from helpers.pay.prices import checked_number
 
 TODAY = "people"  # the way that all others are measured against: today's process
@@ -109,7 +109,7 @@ def _quotient(spent: Any, saved: Any) -> Any:
 
 @dataclass(frozen=True)
 class Payoff:
-    """What a way saves against today per 1,000 messages."""
+    """What a way saves against today, per 1,000 messages or in a year."""
 
     saving: tuple[float, float, float]  # at the inputs' own values, 5th, 95th percentile
     median: float  # of the draws
@@ -124,17 +124,40 @@ class Payoff:
         return "not decided"
 
 
-def judge_way(model: CostModel, inputs: Inputs, drawn: Mapping[str, Any], way: str) -> Payoff:
+def judge_way(
+    model: CostModel, inputs: Inputs, drawn: Mapping[str, Any], way: str, yearly: bool = False
+) -> Payoff:
     """The Payoff of a way; percentiles over `drawn` = model.run(inputs.draw(...))."""
     # draw by draw: in one draw an hour costs the same for every way
     saved = drawn[f"{TODAY}_total"] - drawn[f"{way}_total"]
-    values = saving(model, inputs, way), *middle_draws(saved)
+    value = saving(model, inputs, way)
+    if yearly:  # each draw at its own number of messages
+        saved = saved * drawn["messages_a_year"] / 1000
+        value *= inputs["messages_a_year"].value / 1000
+    values = value, *middle_draws(saved)
     return Payoff(values, float(np.median(saved)), float(np.mean(saved > 0)))
 
 
-def overall_verdict(payoffs: Sequence[Payoff], sure: float) -> str:
-    """'pays' when one of these ways does, 'does not pay' when none does, else 'not decided'."""
-    return max(payoffs, key=lambda payoff: payoff.probability).verdict(sure)
+def a_year(results: Mapping[str, Any], way: str) -> tuple[float, float]:
+    """What a way costs in a year, all in all: (money, hours in which people do the work)."""
+    messages = results["messages_a_year"]
+    hours = messages * results.get(f"{way}_time", 0) / results["hourly"]
+    return results[f"{way}_total"] * messages / 1000, hours
+
+
+def pieces(model: CostModel, results: Mapping[str, Any], way: str) -> dict[str, float]:
+    """{what: money for 1,000 messages} of one way; their sum is its total."""
+    time, errors = (1000 * results.get(f"{way}_{part}", 0) for part in ("time", "errors"))
+    machine = 1000 * results[f"{way}_each"] - time - errors  # tokens
+    if "machine_year" in str(model.formulas[f"{way}_year"]):
+        machine += 1000 * results["machine"]
+    rest = results[f"{way}_total"] - time - errors - machine
+    return {
+        "people's minutes": time,
+        "wrong records": errors,
+        "once and upkeep": rest,
+        "machine or tokens": machine,
+    }
 
 
 def how_often(share: float) -> str:
@@ -176,3 +199,36 @@ def switching_value(
     if gap(low) * gap(high) >= 0:  # the same sign at both ends: it turns nowhere in between
         return None
     return float(brentq(gap, low, high))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The value `at` of an input at which a way costs what today costs.
+
+    `part`: how far that is on the way from the input's `now` to the end of its range, 0 to 1.
+    """
+
+    name: str
+    now: float
+    at: float
+    part: float
+
+    def __str__(self) -> str:
+        words = self.name.replace("_", " ")
+        return f"{words} {plain_number(self.at)} instead of {plain_number(self.now)}"
+
+
+def turns(model: CostModel, inputs: Inputs, way: str) -> list[Turn]:
+    """Every input that alone, within its own range, makes a gain a loss or a loss a gain.
+
+    The one that needs the smallest part of its range comes first.
+    """
+    now, found = saving(model, inputs, way), []
+    for name, one in inputs.items():
+        for end in (one.low, one.high):
+            if now * saving(model, inputs, way, **{name: end}) >= 0:
+                continue
+            at = switching_value(model, inputs, name, way, *sorted((one.value, end)))
+            if at is not None:
+                found.append(Turn(name, one.value, at, (at - one.value) / (end - one.value)))
+    return sorted(found, key=lambda turn: turn.part)

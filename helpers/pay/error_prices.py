@@ -65,12 +65,21 @@ class Costs(BaseModel):
 
         Nobody counted these, so a wrong record of theirs has one wrong field, each as likely.
         """
-        wrong = [self.of(kind) for kind in self.errors if kind.endswith(".wrong")]
+        wrong = [self.of(kind) for kind in self.people_kinds]
         return self.today + 1000 * self.people_wrong * sum(wrong) / max(1, len(wrong))
 
+    @property
+    def people_kinds(self) -> list[str]:
+        """The errors that a wrong record of a person may have: a wrong value in one field."""
+        return [kind for kind in self.errors if kind.endswith(".wrong")]
+
+    def price(self, kind: str) -> ErrorCost:
+        """The price of one error; a missed value without one costs what `<field>.wrong` costs."""
+        return self.errors.get(kind) or self.errors[kind.split(".")[0] + ".wrong"]
+
     def of(self, kind: str) -> float:
-        """Money for one error; a missed value without a price costs what `<field>.wrong` costs."""
-        price = self.errors.get(kind) or self.errors[kind.split(".")[0] + ".wrong"]
+        """Money for one error, its minutes among it."""
+        price = self.price(kind)
         return price.minutes / 60 * self.hourly + price.money
 
     def per_1000(self, kinds: Collection[str]) -> float:

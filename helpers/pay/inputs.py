@@ -64,7 +64,7 @@ class Inputs(dict):
                 notes.append(f"The range is wider than the value for {', '.join(names)}: {why}.")
         return notes
 
-    def share(self, name: str, right: Sequence[bool], source: str) -> None:
+    def share(self, name: str, right: Sequence[bool] | np.ndarray, source: str) -> None:
         """A measured share of rows (bools), drawn with Jeffreys' prior (Brown and others 2001)."""
         n, k = len(right), int(np.sum(right))
         if not n:

@@ -4,6 +4,7 @@ Without settings of its own a job has chapter 00's. Students of one comparison t
 of steps, so that rows compete, not work.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from helpers import CourseError
 from helpers.ask import answers
 from helpers.choose import models
 from helpers.core import runtime
-from helpers.core.files import Journal, fingerprint
+from helpers.core.files import Journal, fingerprint, sha256
 from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
 from helpers.measure import intervals, scoring, system
@@ -170,20 +171,25 @@ def train_student(
 
 
 def load_student(
-    pilot: Pilot, adapter: str | Path, here: runtime.Runtime
+    pilot: Pilot, adapter: str | Path, here: runtime.Runtime, four_bit: bool = True
 ) -> tuple[models.Base, Any, Any]:
-    """(base, tokenizer, model) of a stored adapter on its 4-bit base, ready to be measured.
+    """(base, tokenizer, model) of a stored adapter beside its base, ready to be measured.
+
+    `four_bit`: the base that it was trained beside (chapter 00), else the one it ships on (05).
 
     `model.disable_adapter()` gives the base alone. Raises CourseError without the adapter.
     """
     if not (Path(adapter) / "adapter_model.safetensors").is_file():
         raise CourseError(
-            "The adapter that gave these answers is not beside them; run chapter 00 once more."
+            "The adapter that gave these answers is not beside them; run the chapter that trains "
+            "it (05, or 00) once more."
         )
     base, tokenizer = answers.open_base(pilot)
     with base.loading():
         # the 4-bit weights written out in 16 bits: the same model, read several times faster
-        dense = training.load_base(base.path, here, four_bit=True).dequantize()
+        dense = training.load_base(base.path, here, four_bit=four_bit)
+        if four_bit:
+            dense = dense.dequantize()
     model = PeftModel.from_pretrained(dense, str(adapter), autocast_adapter_dtype=False)
     return base, tokenizer, model.eval()
 
@@ -410,10 +416,9 @@ def new_reading(
     Asked is the adapter of chapter 05, seed 0, as it ships. Raises CourseError where that is
     missing, and for another seed that nobody asked.
     """
-    way = f"qlora {seed}"
     pilot, texts = run.pilot, [row[run.pilot.text] for row in rows]
     try:
-        return system.kept_reading(run.need("08", system.NEW_READINGS), way, texts)
+        return system.kept_reading(run.need("08", system.NEW_READINGS), f"qlora {seed}", texts)
     except CourseError:
         if seed != 0:
             raise CourseError(
@@ -421,6 +426,10 @@ def new_reading(
                 "recipe --look` trains every seed and has them read."
             ) from None
         adapter = run.need("05", "adapter")
+    # another adapter is another look
+    way = f"adapter {sha256(adapter / 'adapter_model.safetensors')[:12]}"
+    with contextlib.suppress(CourseError):
+        return system.kept_reading(run.need("08", system.NEW_READINGS), way, texts)
     model, (_, tokenizer) = shipped(pilot, adapter, here), answers.open_base(pilot)
     longest = max(len(tokenizer(pilot.answer(row)).input_ids) for row in rows)
     room, length = max(SETTINGS["max_new_tokens"], longest + 16), here.profile.max_length
