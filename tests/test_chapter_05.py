@@ -26,9 +26,14 @@ def test_chapter_05_on_a_pilot_of_ones_own(tmp_path, tiny, capsys):
     outputs = (folder / "05_qlora.ipynb").read_text()
     assert "Stopped at step 3 of 4: the checkpoint of step 2 is kept" in outputs
     assert "learning_rate was 0.001 and is 0.0005" in outputs
-    assert "packs of 512, three seeds" in outputs, "the course's own study is shown"
+    assert "packs of 512, 96 steps" in outputs, "the course's own study is shown"
     pictures = {path.name for path in folder.glob("*.png")}
-    assert pictures <= {"0_block.png", "1_training_loss.png"}, "none of the study"
+    own = {"0_block.png", "0_lora.png", "1_training_loss.png", "2_packs.png"}
+    assert pictures <= own | {"3_before_and_after.png"}, "none of the study"
+    assert "curated.jsonl is made by chapter 04" in outputs
+    kept = [json.loads(line) for line in (folder / "readings.jsonl").read_text().splitlines()]
+    ways = {one["way"] for line in kept for one in line["entries"].values()}
+    assert ways == {"tuned"}, "what chapter 08 needs is kept"
     assert not any("study" in line for line in result["settings"]["lead"])
     stored = load_file(folder / "adapter/adapter_model.safetensors")
     assert {weight.dtype for weight in stored.values()} == {torch.float16}

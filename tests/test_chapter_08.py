@@ -1,19 +1,21 @@
-"""Chapter 08 on a pilot of one's own, its recorded figures counted again, its seeds, its checks."""
+"""Chapter 08 on a pilot of one's own, and its recorded verdict counted again from the readings."""
 
 import json
 from dataclasses import replace
 
 import nbformat
+import numpy as np
 import pytest
 from conftest import ROOT
 from test_notebooks import label_pilot
 
 from helpers import CourseError, course
+from helpers.agree import sealed
 from helpers.agree.bar import Bar
 from helpers.core import rows, runs, runtime
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
-from helpers.measure import baselines, error_costs, scoring
+from helpers.measure import baselines, error_costs, reviews, scoring, system
 from helpers.tune import students
 
 CELLS = [
@@ -21,14 +23,15 @@ CELLS = [
     for cell in nbformat.read(ROOT / "notebooks/08_good_enough.ipynb", as_version=4).cells
     if cell.cell_type == "code"
 ]
+REFERENCE = ROOT / "data/reference/inbox"
 
 
 def test_without_chapter_00_one_sentence_says_what_to_run(tmp_path, tiny, capsys):
     place = label_pilot(tmp_path, tiny)
     assert course.main(["--pilot", str(place), "--profile", "smoke", "--only", "08"]) == 1
     printed = capsys.readouterr().err.strip()
-    assert "Chapter 00 has recorded no answers 'zero_shot'" in printed
-    assert "run that chapter once for the pilot 'mine'." in printed
+    assert "Nothing is stored of what the tuned model reads" in printed
+    assert "run chapter 00 once for the pilot 'mine'." in printed
     assert len(printed.splitlines()) == 1
 
 
@@ -40,19 +43,11 @@ def test_chapter_08_on_a_pilot_of_ones_own(tmp_path, tiny, capsys):
         assert course.main(options) == 0, capsys.readouterr().err
     folder = tmp_path / "runs/mine/smoke/08"
     figures = {f["name"]: f for f in json.loads((folder / "results.json").read_text())["figures"]}
-    assert {
-        "exact.tuned",
-        "lm_eval.acc.base",
-        "lm_eval.acc.tuned",
-        "lm_eval.difference_to_ours",
-        "lm_eval.written",
-        "forgetting.general",
-        "judge.refused.embedded",
-        "risk.coverage.confirmed",
-        "escalation.by_field",
-    } <= set(figures)
-    assert abs(figures["lm_eval.difference_to_ours"]["value"]) < 0.2
-    assert figures["judge.refused.embedded"]["value"] == 1
+    assert {"exact.system", "system.exact", "system.reviewed", "cost_per_1000.system"} <= set(
+        figures
+    )
+    lines = (folder / "decisions.jsonl").read_text().splitlines()
+    assert len(lines) == figures["system.exact"]["n"]
     page, card = (folder / "evaluation.html").read_text(), (folder / "model_card.md").read_text()
     assert "No bar was agreed" in page and "# Model card: mine" in card
     assert "written for this course" not in page, "that is the bundled pilot's limit"
@@ -67,66 +62,102 @@ def recorded_figures():
     return {figure["name"]: figure for figure in result["figures"]}
 
 
-def recorded_answers(place, texts):
-    """The answers of a file of the reference, whatever it was made from."""
-    path = next((ROOT / "data/reference/inbox").glob(place))
-    made_from = path.stem.rsplit("-", 1)[1]
-    return Journal(path).of([fingerprint(made_from, text) for text in texts])
-
-
 @pytest.fixture(scope="module")
-def reference():
-    """(pilot, test rows, bar, {seed: Scored}, Scored of the rules) of the recorded run."""
+def judged():
+    """(pilot, new rows, bar, {seed: its readings}, Review), from the reference files alone."""
     pilot = Pilot.load(ROOT / "data/inbox")
-    data = rows.load(pilot)
-    texts, test = data.test[pilot.text][:], list(data.test)
-    by_seed = {}
-    for seed, place in enumerate(
-        ["00/answers/tuned-*", "08/answers/seed_1*", "08/answers/seed_2*"]
-    ):
-        by_seed[seed] = scoring.score(pilot, test, recorded_answers(f"{place}.jsonl", texts))
-    rules = scoring.score(pilot, test, baselines.rules(pilot, list(data.train), texts))
-    return pilot, test, Bar.load(pilot), by_seed, rules
+    train, new = list(rows.load(pilot).train), list(sealed.judged_rows(pilot))
+    asked, texts = ([row[pilot.text] for row in some] for some in (train, new))
+    fold, ways, unseen = baselines.folds(pilot, train, 3, 0), ("rules", "TF-IDF", "embeddings"), {}
+    for way in ways:
+
+        def read(learnt, some, way=way):
+            return system.cheap_reading(pilot, learnt, some, way)
+
+        unseen[way] = system.out_of_fold_reading(pilot, train, fold, read)
+    stored = REFERENCE / "studies/recipe" / system.READINGS
+    unseen["tuned"] = system.kept_reading(stored, "unseen", asked)
+    chosen = system.choose_system(pilot, train, unseen)
+    bar = Bar.load(pilot)
+    review = reviews.choose_review(chosen, train, unseen, bar.costs)
+    cheap = {way: system.cheap_reading(pilot, train, texts, way) for way in ways}
+    looked = REFERENCE / "08" / system.NEW_READINGS
+    readings = {}
+    for seed in bar.seeds:
+        tuned = system.kept_reading(looked, f"qlora {seed}", texts)
+        readings[seed] = {**cheap, "tuned": tuned}
+    return pilot, new, bar, readings, review
 
 
-def test_the_recorded_answers_of_every_seed_have_the_published_figure(reference):
-    _, _, _, by_seed, _ = reference
-    figures = recorded_figures()
-    for seed, scored in by_seed.items():
-        published = figures[f"exact.tuned.seed_{seed}"]
-        assert scored.exact.mean() == pytest.approx(published["value"], abs=1e-5)
-        assert published["seeds"] == [seed]
+def test_the_verdict_counted_again(judged):
+    pilot, new, bar, readings, review = judged
+    figures, by_seed = recorded_figures(), {}
+    for seed, each in readings.items():
+        by_seed[seed] = scoring.score(pilot, new, review.system.records(each))
+        published = figures[f"system.exact.seed_{seed}"]
+        assert by_seed[seed].exact.mean() == pytest.approx(published["value"], abs=1e-5)
+    middle = bar.judged(by_seed)
+    checked = review.needed(readings[middle])
+    assert figures["system.exact"]["seeds"] == [middle]
+    assert figures["system.reviewed"]["value"] == pytest.approx(checked.mean(), abs=1e-5)
+    use = reviews.cost_of_use(pilot, new, by_seed[middle].records, checked, bar.costs)
+    assert figures["cost_per_1000.system"]["value"] == pytest.approx(use.value, rel=1e-4)
+    texts = [row[pilot.text] for row in new]
+    train = list(rows.load(pilot).train)
+    rival = scoring.score(pilot, new, baselines.LADDER[bar.baseline](pilot, train, texts))
+    verdict = bar.verdict(by_seed[middle], rival, new, reviewed=checked)
+    lead = json.loads((ROOT / "data/reference/results/08.json").read_text())["settings"]["lead"]
+    assert f"against its bar (seed {middle}): {verdict.brief}" in lead
+    shown = {name for name, state in verdict.conditions.items() if state == "shown"}
+    for name in verdict.conditions:
+        figure = figures[f"bar.shown.{name.replace(' ', '_').lower()}"]
+        assert bool(figure["value"]) == (name in shown)
 
 
-def test_the_bill_against_the_rules_is_the_sum_over_the_rows_and_stands_in_the_results(reference):
-    pilot, test, bar, by_seed, rules = reference
-    figures = recorded_figures()
-    for seed, scored in by_seed.items():
-        gap = error_costs.cost_difference(pilot, test, scored.records, rules.records, bar.costs)
-        bills = [
-            error_costs.error_cost(pilot, test, way.records, bar.costs).value
-            for way in (scored, rules)
-        ]
-        assert gap[0] == pytest.approx(bills[0] - bills[1]) and gap[1] < gap[0] < gap[2]
-        stored = figures[f"cost_per_1000.tuned_minus_rules.seed_{seed}"]
-        assert [stored[key] for key in ("value", "low", "high")] == pytest.approx(gap, rel=1e-4)
-        assert stored["seeds"] == [seed]
-    same = error_costs.cost_difference(pilot, test, rules.records, rules.records, bar.costs)
-    assert same == (0.0, 0.0, 0.0)
+def test_the_decisions_are_those_of_the_verdict(judged):
+    pilot, new, bar, readings, review = judged
+    lines = [json.loads(line) for line in (REFERENCE / "08/decisions.jsonl").open()]
+    assert len(lines) == len(new) * len(bar.seeds)
+    for seed, each in readings.items():
+        own = [line for line in lines if line["seed"] == seed]
+        assert [line["id"] for line in own] == [row["id"] for row in new]
+        assert [line["system"] for line in own] == review.system.records(each)
+        assert [line["checked"] for line in own] == review.needed(each).tolist()
+        assert [line["tuned"] for line in own] == each["tuned"].records
+    assert len({line["seed"] for line in lines if line["judged"]}) == 1
+
+
+def test_who_checks_follows_from_the_prices(judged):
+    pilot, _, bar, readings, review = judged
+    each = readings[0]
+    dear = bar.costs.model_copy(update={"review_minutes": 60.0})
+    free = bar.costs.model_copy(update={"review_minutes": 0.0})
+    assert not replace(review, costs=dear).needed(each).any(), "an hour a check: nobody checks"
+    assert replace(review, costs=free).needed(each).all(), "a check for nothing: all are checked"
+    expected = review.expected_cost(each)
+    line = bar.costs.review / bar.costs.caught
+    assert np.array_equal(review.needed(each), expected > line)
+
+
+def test_the_short_verdict_says_why(judged):
+    pilot, new, bar, readings, review = judged
+    scored = scoring.score(pilot, new, review.system.records(readings[0]))
+    verdict = bar.verdict(scored, scored, new)
+    assert verdict.status == "fail" and "exact record +0.0 points" in verdict.brief
+    unsure = replace(verdict, conditions={"exact record": "shown", "intent": "open"})
+    assert unsure.brief.endswith("asked +30; not shown: intent")
+    assert replace(verdict, conditions={"exact record": "shown"}).brief.endswith("asked +30")
+
+
+def test_the_difference_of_two_bills_is_the_sum_over_the_rows(judged):
+    pilot, new, bar, readings, review = judged
+    ways = [review.system.records(readings[0]), readings[0]["rules"].records]
+    gap = error_costs.cost_difference(pilot, new, *ways, bar.costs)
+    bills = [error_costs.error_cost(pilot, new, way, bar.costs).value for way in ways]
+    assert gap[0] == pytest.approx(bills[0] - bills[1]) and gap[1] < gap[0] < gap[2]
+    assert error_costs.cost_difference(pilot, new, ways[0], ways[0], bar.costs) == (0.0, 0.0, 0.0)
     with pytest.raises(CourseError, match="no rows to price"):
         error_costs.cost_difference(pilot, [], [], [], bar.costs)
-
-
-def test_the_short_verdict_says_why(reference):
-    pilot, test, bar, by_seed, rules = reference
-    judged = bar.judged(by_seed)
-    verdict = bar.verdict(by_seed[judged], rules, test)
-    assert verdict.brief == str(verdict).split("; not shown")[0]
-    unsure = replace(verdict, conditions={"exact record": "shown", "intent": "open"})
-    assert unsure.brief.endswith("asked +10; not shown: intent")
-    assert replace(verdict, conditions={"exact record": "shown"}).brief.endswith("asked +10")
-    lead = json.loads((ROOT / "data/reference/results/08.json").read_text())["settings"]["lead"]
-    assert f"against its bar (seed {judged}): {verdict.brief}" in lead
 
 
 # Other seeds --------------------------------------------------------------------------------
@@ -153,6 +184,12 @@ def test_answers_of_another_seed_are_taken_only_with_the_same_rows_and_steps(tmp
     assert found(replace(job, settings={"r": 8})) is None
 
 
+def test_a_seed_that_nobody_asked_is_refused_and_no_other_model_answers_for_it():
+    run = runs.Run(Pilot.load(ROOT / "data/inbox"), "08", runtime.detect("smoke"))
+    with pytest.raises(CourseError, match="student of seed 7 has not read these rows"):
+        students.new_reading(run, [{"message": "Where is PO-1?"}], run.runtime, 7)
+
+
 # The exercises ------------------------------------------------------------------------------
 
 
@@ -163,7 +200,7 @@ def combination_pays(kept_small, kept_other, handed_small, handed_other):
 @pytest.mark.parametrize(
     "check, right, wrong",
     [
-        ("check_share", 0.769, 0.8),
+        ("check_gain", -0.08, 0.72),
         ("check_pays", combination_pays, lambda a, b, c, d: a > b),
     ],
 )

@@ -173,7 +173,10 @@ def test_ways_have_one_name_and_one_colour_each():
         ({}, {"system": 5, "tuned": 4, "cheap": 2}),
         ({"caught": 1, "review_minutes": 0.5}, {"system": 1, "tuned": 1, "cheap": 1}),
         ({"caught": 0.6, "fixing_minutes": 4}, {"system": 0, "tuned": 3, "cheap": 2}),
-        ({"checking_minutes": 0.7, "people_wrong": 0.3}, {"system": 3, "tuned": 0, "cheap": 0}),
+        (
+            {"checking_minutes": 0.7, "running_per_1000": 90, "people_wrong": 0.3},
+            {"system": 3, "tuned": 0, "cheap": 0},
+        ),
     ],
 )
 def test_model_and_cost_table_price_people_and_every_use_alike(folder, tmp_path, changed, wrong):
@@ -190,6 +193,7 @@ def test_model_and_cost_table_price_people_and_every_use_alike(folder, tmp_path,
     values |= {"review_minutes": review, "caught": costs.caught, "life_years": 1}
     values |= {"fixing_minutes": costs.fixing_minutes, "people_wrong": costs.people_wrong}
     values |= {"handling_minutes": costs.checking_minutes, "messages_a_year": 1}
+    values["running"] = costs.running_per_1000 / 1000
     base = cost_model.CostModel(ways.STEPS, ways.WAYS).run(values)
     assert base["people_total"] == pytest.approx(costs.people)
     mine = [line for line in lines if line["judged"]]

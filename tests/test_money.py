@@ -426,7 +426,8 @@ def test_the_input_that_turns_the_result_is_found_at_the_value_worked_out_by_han
     # once 10,000 EUR more at the start: 5,000 a year, 500 for 1,000 messages, so it is a loss
     inputs.assume("build", 11_000, 500, 11_000, "EUR", "a test")
     turns = cost_model.turns(model, inputs, "small")
-    assert [turn.name for turn in turns] == ["build", "hourly"], "the nearest first"
+    assert [turn.name for turn in turns] == ["build", "wrong_costs", "hourly"], "nearest first"
+    assert turns[1].at == pytest.approx(5 - 0.718)
     assert turns[0].at == pytest.approx(1000 + 2 * 4282)
 
 

@@ -168,10 +168,9 @@ def stored_reading(run: Run, ways: Mapping[str, str], texts: Sequence[str]) -> R
             return kept_reading(run.need(chapter, READINGS), way, texts)
         except CourseError:
             continue
-    chapters = " or ".join(ways)
     raise CourseError(
         f"Nothing is stored of what the tuned model reads in these {len(texts)} texts: run chapter "
-        f"{chapters} once for the pilot {run.pilot.name!r}."
+        f"{list(ways)[-1]} once for the pilot {run.pilot.name!r}."
     )
 
 

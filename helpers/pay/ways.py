@@ -78,13 +78,25 @@ _HOSTED = {"once": "hosting", "year": "upkeep"}
 
 WAYS = {
     "people": {"each": "people_time + people_errors"},
-    "cheap": {"each": "cheap_time + cheap_errors", **_WITHOUT},
-    "cheap_checked": {"each": "cheap_checked_time + cheap_checked_errors", **_WITHOUT},
-    "tuned": {"each": "tuned_time + tuned_errors", **_WITH_MACHINE},
-    "tuned_checked": {"each": "tuned_checked_time + tuned_checked_errors", **_WITH_MACHINE},
-    "system": {"each": "system_time + system_errors", **_WITH_MACHINE},
-    "system_checked": {"each": "system_checked_time + system_checked_errors", **_WITH_MACHINE},
-    "system_doubtful": {"each": "system_doubtful_time + system_doubtful_errors", **_WITH_MACHINE},
-    "hosted": {"each": "tokens + hosted_time + hosted_errors", **_HOSTED},
-    "hosted_checked": {"each": "tokens + hosted_checked_time + hosted_checked_errors", **_HOSTED},
+    "cheap": {"each": "running + cheap_time + cheap_errors", **_WITHOUT},
+    "cheap_checked": {"each": "running + cheap_checked_time + cheap_checked_errors", **_WITHOUT},
+    "tuned": {"each": "running + tuned_time + tuned_errors", **_WITH_MACHINE},
+    "tuned_checked": {
+        "each": "running + tuned_checked_time + tuned_checked_errors",
+        **_WITH_MACHINE,
+    },
+    "system": {"each": "running + system_time + system_errors", **_WITH_MACHINE},
+    "system_checked": {
+        "each": "running + system_checked_time + system_checked_errors",
+        **_WITH_MACHINE,
+    },
+    "system_doubtful": {
+        "each": "running + system_doubtful_time + system_doubtful_errors",
+        **_WITH_MACHINE,
+    },
+    "hosted": {"each": "running + tokens + hosted_time + hosted_errors", **_HOSTED},
+    "hosted_checked": {
+        "each": "running + tokens + hosted_checked_time + hosted_checked_errors",
+        **_HOSTED,
+    },
 }
