@@ -13,7 +13,6 @@ from helpers import CourseError, course
 from helpers.agree import sealed
 from helpers.agree.bar import Bar
 from helpers.core import rows, runs, runtime
-from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
 from helpers.measure import baselines, error_costs, reviews, scoring, system
 from helpers.tune import students
@@ -161,27 +160,6 @@ def test_the_difference_of_two_bills_is_the_sum_over_the_rows(judged):
 
 
 # Other seeds --------------------------------------------------------------------------------
-
-
-def test_answers_of_another_seed_are_taken_only_with_the_same_rows_and_steps(tmp_path):
-    pilot, here = Pilot.load(ROOT / "data/inbox"), runtime.detect()
-    data = rows.load(pilot)
-    train, test = list(data.train), data.test.select(range(3))
-    run = runs.Run(pilot, "08", here)
-    job = students.job_of_epochs(pilot, train, 3, 8, test)
-    assert job.steps == 224, "chapter 00's epochs times the packs that its rows make"
-    texts, made_from = test[pilot.text][:], "0123456789ab"
-    answers = dict(zip([fingerprint(made_from, text) for text in texts], "abc"))
-    Journal(run.path(f"answers/seed_3_{job.key(pilot)}-{made_from}.jsonl")).add(answers)
-
-    def found(job):
-        return students.stored_or_trained(run, pilot, job, here, train=False)
-
-    assert found(job) == ["a", "b", "c"]
-    assert found(replace(job, sets={"test": test.select([2, 0, 1])})) is None
-    assert found(replace(job, steps=225)) is None
-    assert found(replace(job, rows=train[1:])) is None
-    assert found(replace(job, settings={"r": 8})) is None
 
 
 def test_a_seed_that_nobody_asked_is_refused_and_no_other_model_answers_for_it():

@@ -218,29 +218,6 @@ def job_of_epochs(
     return replace(job, steps=epochs * math.ceil(len(packs) / own["batch_size"]))
 
 
-def stored_or_trained(
-    run: Run, pilot: Pilot, job: StudentJob, here: runtime.Runtime, train: bool
-) -> list[str] | None:
-    """A student's answers to its first set: recorded in this chapter, else made now with `train`.
-
-    It answers as chapter 00's does, under its stored adapter. None when it is not trained yet.
-    """
-    rows = next(iter(job.sets.values()))
-    name = f"seed_{job.seed}_{job.key(pilot)}"  # of the same rows, steps and settings only
-    try:
-        return run.stored_answers(run.chapter, name, [row[pilot.text] for row in rows]).texts
-    except CourseError:
-        if not train:
-            return None
-    folder = run.path(f"seed_{job.seed}")
-    model, tokenizer, _ = train_student(pilot, job, here, folder)
-    training.save_adapter(model, folder / "adapter")
-    room = _room_for_an_answer(pilot, tokenizer, job)
-    limits: dict[str, Any] = {"max_length": here.profile.max_length, "max_new_tokens": room}
-    at = run.path(f"answers/{name}")
-    return answers.generate(model, tokenizer, pilot, rows, at, **limits).texts
-
-
 def student_reading(
     pilot: Pilot,
     train: Sequence[Mapping[str, Any]],
