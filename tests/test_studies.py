@@ -10,7 +10,7 @@ from helpers.core.files import Journal, read_entries, write_text
 from helpers.core.pilot import Pilot
 from helpers.make import phrase_book
 from helpers.make.grammar import NO_COPY, record_grammar
-from helpers.studies import curation_study, qlora_study, runner, study_figures
+from helpers.studies import curation_study, qlora_study, recipe_study, runner, study_figures
 from helpers.tune import students
 from helpers.tune.students import StudentJob
 
@@ -353,7 +353,8 @@ def test_the_recorded_students_give_the_published_figures(number):
     """Every answer of every student is stored, right or wrong; counted again, every figure."""
     pilot = Pilot.load(ROOT / "data/inbox")
     data = rows.load(pilot)
-    text = (ROOT / f"data/reference/inbox/{number}/study_cells.jsonl").read_text(encoding="utf-8")
+    place = "studies/recipe" if number == "recipe" else number
+    text = (ROOT / f"data/reference/inbox/{place}/study_cells.jsonl").read_text(encoding="utf-8")
     cells = [json.loads(line) for line in text.splitlines()]
     result = ROOT / f"data/reference/results/{number}_study.json"
     published = json.loads(result.read_text(encoding="utf-8"))["figures"]
@@ -364,10 +365,70 @@ def test_the_recorded_students_give_the_published_figures(number):
             if figure["name"].startswith("peak_bytes."):
                 peaks[figure["name"].removeprefix("peak_bytes.")] = figure["value"]
         figures = qlora_study.qlora_figures(cells, peaks)
+    if number == "recipe":
+        figures = recipe_study.recipe_figures(pilot, cells)
     run = runs.Run(pilot, f"studies/{number}", runtime.detect("smoke"))
     for figure in figures:
         run.figure(**vars(figure))
     assert run.figures == published
+
+
+# The recipe that is judged --------------------------------------------------------------------
+
+
+def recipe_run():
+    pilot = Pilot.load(ROOT / "data/inbox")
+    return pilot, rows.load(pilot), runs.Run(pilot, "studies/recipe", runtime.detect("smoke"))
+
+
+def test_the_recipe_has_no_test_row_and_its_arms_differ_in_one_thing():
+    pilot, data, run = recipe_run()
+    jobs = recipe_study.recipe_jobs(pilot, data, run)
+    tested = {row["message"] for row in data.test}
+    assert not [row for job in jobs for row in job.rows if row["message"] in tested]
+    assert {job.steps for job in jobs} == {720}
+    for seed in recipe_study.SEEDS:
+        arms = {job.arm: job for job in jobs if job.seed == seed}
+        assert set(arms) == {"qlora", "labelled only", "lora", "full"}
+        assert len({len(arms[arm].rows) for arm in ("qlora", "lora", "full")}) == 1
+        assert len(arms["labelled only"].rows) == 60
+        assert arms["qlora"].settings == arms["labelled only"].settings
+    larger, bigger = recipe_study.larger_jobs(pilot, data, run)
+    assert larger.base_model == "qwen2.5-coder-0.5b" and pilot.base_model == "embedded"
+    assert [job.seed for job in bigger] == [0, 1, 2]
+
+
+def test_a_fold_student_never_learned_the_rows_it_reads_nor_a_piece_of_them():
+    pilot, data, run = recipe_run()
+    folds, train = recipe_study.fold_jobs(pilot, data, run), list(data.train)
+    places = sorted(place for own, _ in folds for place in own)
+    assert places == list(range(len(train))), "each labelled row once"
+    for own, job in folds:
+        read = [train[place]["message"] for place in own]
+        assert [row["message"] for row in job.sets["unseen"]] == read
+        learnt = " | ".join(row["message"].casefold() for row in job.rows)
+        for message in read:
+            assert message.casefold() not in learnt
+        assert len(job.rows) > 400, "most made rows stay"
+    made = [{"message": text} for text in ("Send me the blue belt now", "send me a red belt")]
+    kept = recipe_study.made_apart_from(pilot, made, [{"message": "send me the BLUE one"}])
+    assert [row["message"] for row in kept] == ["send me a red belt"]
+    made = [{"message": "軸受けの納期はいつになりますか教えて"}, {"message": "請求書をください"}]
+    read = [{"message": "この軸受けの納期はいつになりますか"}]
+    assert recipe_study.made_apart_from(pilot, made, read) == made[1:]
+
+
+def test_the_new_rows_are_refused_without_rows_or_without_a_bar(folder):
+    small = Pilot.load(folder)
+    run = runs.Run(small, "studies/recipe", runtime.detect("smoke"))
+    data = rows.load(small)
+    with pytest.raises(CourseError, match="has no new.csv"):
+        recipe_study.read_new_rows(small, data, run)
+    lines = (folder / "test.csv").read_text(encoding="utf-8").splitlines()
+    fresh = [f"new-{line}".replace("belt", "chain") for line in lines[1:] if "belt" in line]
+    (folder / "new.csv").write_text("\n".join([lines[0], *fresh]) + "\n", encoding="utf-8")
+    with pytest.raises(CourseError, match="run chapter 02"):
+        recipe_study.read_new_rows(small, data, run)
 
 
 def test_the_recorded_harm_is_counted_from_its_students():

@@ -1,5 +1,6 @@
 """The course's pictures: dots with intervals, bars with their values, lines."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -110,6 +111,26 @@ def _draw_bars(table: pd.DataFrame, title: str, form: str, colour: str | None = 
     axes.bar_label(axes.containers[-1], labels)  # type: ignore[arg-type]
     axes.set(xlim=(0, 1.25 * totals.max()), ylabel="", title=title)
     axes.set_xticks([])  # the values are written on: no axis is needed
+    return figure
+
+
+def radar_and_dots(named: Mapping[str, Mapping[str, float]]) -> Figure:
+    """The same shares {way: {field: share}} as a radar, which misleads, and as dots."""
+    plt.style.use(STYLE)
+    figure = plt.figure(figsize=(7.4, 2.9))
+    radar, dots = figure.add_subplot(121, polar=True), figure.add_subplot(122)
+    for (way, values), colour in zip(named.items(), (INK, ACCENT, SOFT)):
+        fields, shares = list(values), list(values.values())
+        angles = [2 * math.pi * place / len(fields) for place in range(len(fields) + 1)]
+        radar.fill(angles, [*shares, shares[0]], color=colour, alpha=0.35)
+        dots.plot(shares, range(len(fields)), "o", color=colour, label=way)
+        radar.set_xticks(angles[:-1], fields, fontsize=7)
+        dots.set_yticks(range(len(fields)), fields)
+    radar.set_yticklabels([])
+    radar.tick_params(pad=12)
+    dots.set_xlim(0, 1)
+    dots.legend(fontsize=7)
+    figure.tight_layout()
     return figure
 
 

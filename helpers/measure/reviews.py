@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 
 from helpers.core.pilot import Pilot
+from helpers.core.plots import ACCENT, INK, SOFT, new_axes
 from helpers.measure import baselines
 from helpers.measure.error_costs import error_kinds
 from helpers.measure.intervals import bootstrap_interval
@@ -142,6 +144,26 @@ def _price_of_copy(costs: Costs, field: str, value: str | None) -> float:
     return max(prices, default=0.0)
 
 
+def draw_checks(
+    expected: np.ndarray, right: np.ndarray, line: float, currency: str, title: str = ""
+) -> Figure:
+    """Each record at the money that its errors are expected to cost, both of shape (texts,).
+
+    Left of `line` nobody checks; wrong records are in colour.
+    """
+    order = np.argsort(expected)
+    figure, axes = new_axes(7, 2.6)
+    for wanted, colour, words in ((True, SOFT, "right"), (False, ACCENT, "wrong")):
+        at = np.flatnonzero(right[order] == wanted)
+        axes.plot(expected[order][at], at, "o", color=colour, markersize=4, label=words)
+    axes.axvline(line, color=INK, linestyle="--", linewidth=1)
+    axes.set(xscale="log", ylabel="messages", title=title)
+    axes.set_xlabel(f"{currency} that its errors are expected to cost")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.legend()
+    return figure
+
+
 @dataclass(frozen=True)
 class CostOfUse:
     """What a way of use costs per 1,000 messages, with its interval, and where the money goes.
@@ -190,6 +212,22 @@ def cost_of_use(
     return CostOfUse(
         value, low + fixed, high + fixed, len(total), costs.currency, share, parts, unchecked
     )
+
+
+def errors_by_kind(
+    pilot: Pilot,
+    rows: Sequence[dict],
+    records: Sequence[dict | None],
+    reviewed: np.ndarray,
+    costs: Costs,
+) -> dict[str, tuple[int, int]]:
+    """{kind of error: (unchecked, checked)}, the dearest first."""
+    kinds: dict[str, list[int]] = {}
+    for row, record, seen in zip(rows, records, reviewed, strict=True):
+        for kind in error_kinds(pilot, row, record, costs.errors):
+            kinds.setdefault(kind, [0, 0])[int(seen)] += 1
+    dearest = sorted(kinds, key=lambda kind: -costs.of(kind))
+    return {kind: (kinds[kind][0], kinds[kind][1]) for kind in dearest}
 
 
 def money_of_use(

@@ -25,6 +25,7 @@ from helpers.core.runs import Run
 from helpers.measure import baselines, confidence
 from helpers.measure.scoring import parse, same_value
 
+CHEAP = ("rules", "TF-IDF", "embeddings")  # ways without a language model that are pooled
 LEAST = 1e-4  # a probability below it counts as it: no way may rule a label out alone
 PULL = 1.0  # how many rows' worth of evidence pull a weight to its start
 KEPT_TOGETHER = 64  # rows read before they are written down
@@ -49,6 +50,26 @@ def cheap_reading(pilot: Pilot, train: baselines.Rows, texts: Sequence[str], way
     """A way of baselines.PROBABILITIES, learnt from `train`."""
     records = baselines.WAYS[way](pilot, train, texts)
     return Reading(records, baselines.label_probabilities(pilot, train, texts, way))
+
+
+def cheap_readings(pilot: Pilot, train: baselines.Rows, texts: Sequence[str]) -> dict[str, Reading]:
+    """{way: its Reading} of the CHEAP ways that this pilot has, learnt from `train`."""
+    known = baselines.ways_for(pilot, train)
+    return {way: cheap_reading(pilot, train, texts, way) for way in CHEAP if way in known}
+
+
+def unseen_cheap_readings(
+    pilot: Pilot, rows: baselines.Rows, fold: np.ndarray
+) -> dict[str, Reading]:
+    """The same, each row by ways that learned from the other folds only."""
+    known, readings = baselines.ways_for(pilot, rows), {}
+    for way in [way for way in CHEAP if way in known]:
+
+        def read(train: list[dict], texts: list[str], way: str = way) -> Reading:
+            return cheap_reading(pilot, train, texts, way)
+
+        readings[way] = out_of_fold_reading(pilot, rows, fold, read)
+    return readings
 
 
 def out_of_fold_reading(

@@ -208,11 +208,12 @@ def read_new_rows(pilot: Pilot, data: Any, run: Run) -> Path:
 def recipe_figures(pilot: Pilot, cells: figures.Cells) -> Iterator[figures.StudyFigure]:
     """Every figure of the finished students; `exact.best` is that of the largest base model."""
     arms = list(dict.fromkeys(cell["arm"] for cell in cells))
+    measured = {"test": "exact"} | {f"test.{field}": field for field in pilot.fields}
     how = "test: mean over seeds, bootstrap 95 % over rows"
     for arm in arms:
         yield from figures.seed_figures(cells, arm)
         seeds = figures.seeds_of(cells, arm)
-        for what, key in {"test": "exact"}.items() | {f"test.{f}": f for f in pilot.fields}.items():
+        for what, key in measured.items():
             share = figures.mean_share(cells, arm, what)
             yield figures.StudyFigure(f"{key}.{figures.arm_name(arm)}", share, how, seeds)
         yield from _size_figures(cells, arm)
