@@ -50,7 +50,7 @@ def facts(**change):
                 "how": "Wilson | 95 %",
             },
             {
-                "name": "escalation.cost.together",
+                "name": "system.cost.together",
                 "value": 2541.0,
                 "low": None,
                 "high": None,
@@ -123,7 +123,7 @@ def test_the_card_is_markdown_with_a_head_and_the_figures_that_matter():
     rows = [line for line in card.splitlines() if line.startswith("| e")]
     assert rows == [
         "| exact.tuned | 58.0 % | 51.1 % to 64.6 % | 200 | Wilson / 95 % |",
-        "| escalation.cost.together | 2,541 EUR |  | 100 | x |",
+        "| system.cost.together | 2,541 EUR |  | 100 | x |",
     ]
     assert "mcnemar" not in card and "- Written messages." in card and "None" not in card
 
