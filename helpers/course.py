@@ -175,7 +175,7 @@ def readme_table() -> str:
 def readme_result() -> str:
     """What the course comes to on the bundled inbox, from data/reference/results/ alone."""
     found: dict[str, dict] = {}
-    for name in ("00", "recipe_study", "08", "10"):
+    for name in ("00", "02", "recipe_study", "08", "10"):
         result = _read_json(ROOT / f"data/reference/results/{name}.json")
         found[name] = {figure["name"]: figure for figure in result["figures"]}
 
@@ -194,11 +194,15 @@ def readme_result() -> str:
     saved, use = found["10"]["system.saves_per_year"], found["08"]["cost_per_1000.system"]
     ends = f"{saved['low']:,.0f} to {saved['high']:,.0f}"
     checked, pays = found["08"]["system.reviewed"], found["10"]["pays.probability"]
+    passed = all(one["value"] for name, one in found["08"].items() if name.startswith("bar.shown."))
+    today = found["02"]["cost_per_1000.people"]["value"]
     words = (
-        f"In use a person checks {checked['value']:.0%} of the new messages, and 1,000 cost "
-        f"{use['value']:,.0f} {use['unit']}. At the assumed minutes, prices and 10,000 messages it "
-        f"saves {saved['value']:,.0f} {saved['unit']} a year ({ends}), in {pays['value']:.0%} of "
-        "the draws."
+        f"It {'passed' if passed else 'did not pass'} its page. In use a person checks "
+        f"{checked['value']:.0%} of the new messages, and 1,000 cost {use['value']:,.0f} "
+        f"{use['unit']} before building and upkeep; people as today {today:,.0f}. With both it "
+        f"saves {saved['value']:,.0f} {saved['unit']} a year at the assumed minutes, prices and "
+        f"10,000 messages. That is not certain: 5th to 95th percentile {ends}, and it pays in "
+        f"{pays['value']:.0%} of the draws."
     )
     return "\n".join([*table, "", words])
 

@@ -40,7 +40,8 @@ def answer(
     for way in (TODAY, leading):
         lines.append(f"{model.names[way]}: {year_in_words(results, way, currency)}")
     saved = saving_in_words(results, leading, payoffs[leading], currency)
-    lines.append(f"difference: {saved}")
+    middle = f"the middle draw {payoffs[leading].median:,.0f} {currency}"
+    lines.append(f"difference: {saved}; {middle}")
     saved = saving_in_words(results, rival, payoffs[rival], currency)
     return [*lines, f"surest other way: {model.names[rival]}, {saved}"]
 
