@@ -944,7 +944,7 @@ def test_chapter_02_on_a_small_pilot_of_ones_own(tmp_path, capsys):
         < found["peeking.false_alarms.formula"]["value"]
     )
     assert (
-        "DRAFT" in draft and "on 5 test messages" in draft and not (folder / "bar.yaml").exists()
+        "DRAFT" in draft and "on 5 messages that" in draft and not (folder / "bar.yaml").exists()
     ), "nobody agreed yet"
     assert found["bar.chance_of_passing.exact_record.plus_5"]["value"] < 0.2
     said = capsys.readouterr().out

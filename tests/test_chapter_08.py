@@ -14,7 +14,7 @@ from helpers.agree import sealed
 from helpers.agree.bar import Bar
 from helpers.core import rows, runs, runtime
 from helpers.core.pilot import Pilot
-from helpers.measure import baselines, error_costs, reviews, scoring, system
+from helpers.measure import baselines, error_costs, reviews, scoring, system, use_costs
 from helpers.tune import students
 
 CELLS = [
@@ -80,7 +80,7 @@ def judged():
     bar = Bar.load(pilot)
     review = reviews.choose_review(chosen, train, unseen, bar.costs)
     cheap = {way: system.cheap_reading(pilot, train, texts, way) for way in ways}
-    looked = REFERENCE / "08" / system.NEW_READINGS
+    looked = REFERENCE / "08" / rows.NEW_READINGS
     readings = {}
     for seed in bar.seeds:
         tuned = system.kept_reading(looked, f"qlora {seed}", texts)
@@ -99,7 +99,7 @@ def test_the_verdict_counted_again(judged):
     checked = review.needed(readings[middle])
     assert figures["system.exact"]["seeds"] == [middle]
     assert figures["system.reviewed"]["value"] == pytest.approx(checked.mean(), abs=1e-5)
-    use = reviews.cost_of_use(pilot, new, by_seed[middle].records, checked, bar.costs)
+    use = use_costs.cost_of_use(pilot, new, by_seed[middle].records, checked, bar.costs)
     assert figures["cost_per_1000.system"]["value"] == pytest.approx(use.value, rel=1e-4)
     texts = [row[pilot.text] for row in new]
     train = list(rows.load(pilot).train)

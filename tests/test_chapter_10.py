@@ -18,7 +18,7 @@ from helpers.agree.wish import Wish
 from helpers.core import rows, runs, runtime
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
-from helpers.measure import error_costs, reviews, scoring, use_inputs
+from helpers.measure import error_costs, scoring, use_costs, use_inputs
 from helpers.pay import cost_model, ways
 from helpers.pay.inputs import Inputs
 
@@ -203,7 +203,7 @@ def test_model_and_cost_table_price_people_and_every_use_alike(folder, tmp_path,
         for end, mask in masks.items():
             if way + end in ways.WAYS:
                 records = [line[way] for line in mine]
-                use = reviews.cost_of_use(pilot, judged, records, mask, costs)
+                use = use_costs.cost_of_use(pilot, judged, records, mask, costs)
                 assert 1000 * base[f"{way}{end}_each"] == pytest.approx(use.value), way + end
 
 
@@ -262,7 +262,7 @@ def test_the_bundled_pilots_figures_are_worked_out_again_by_hand(bundled):
     }
     for name, (way, mask) in uses.items():
         records = [line[way] for line in mine]
-        use = reviews.cost_of_use(pilot, judged, records, mask, costs)
+        use = use_costs.cost_of_use(pilot, judged, records, mask, costs)
         whole = use.value + fixed + machine * (way != "cheap")
         figure = figures[f"cost_per_1000_done.{name}"]
         assert figure["value"] == pytest.approx(whole, abs=0.01), name
@@ -376,7 +376,7 @@ def test_the_recorded_answer_is_that_of_the_recorded_decisions():
     judged, costs = list(sealed.judged_rows(pilot)), agreed_costs(pilot)
     mine = [line for line in rows.read(RECORDED) if line["judged"]]
     checked = np.array([line["checked"] for line in mine])
-    use = reviews.cost_of_use(pilot, judged, [line["system"] for line in mine], checked, costs)
+    use = use_costs.cost_of_use(pilot, judged, [line["system"] for line in mine], checked, costs)
     inputs = {name: one[0] for name, one in result["settings"]["inputs"].items()}
     base = cost_model.CostModel(ways.STEPS, ways.WAYS).run(inputs)
     assert 1000 * base["system_doubtful_each"] == pytest.approx(use.value, abs=0.01)

@@ -5,7 +5,7 @@ import pytest
 
 from helpers import ROOT, CourseError
 from helpers.core.pilot import Pilot
-from helpers.measure import baselines, reviews, system
+from helpers.measure import baselines, reviews, system, use_costs
 from helpers.pay.error_prices import Costs, check_costs, default_costs
 
 
@@ -108,17 +108,17 @@ def test_the_cost_of_use_is_the_sum_of_its_parts(pilot):
     rows = [record(), record(urgency="high"), record(order_id="PO-1111"), record()]
     said = [record(), record(), record(order_id="PO-2222"), record(intent="invoice")]
     mask = np.array([True, False, True, False])
-    money = reviews.money_of_use(pilot, rows, said, mask, costs)
+    money = use_costs.money_of_use(pilot, rows, said, mask, costs)
     assert money["checks"].tolist() == [1.0, 0, 1.0, 0]
     assert money["corrections"].tolist() == pytest.approx([0, 0, 0.8 * 2 / 60 * 40, 0])
     prices = [0, costs.of("urgency.wrong"), 0.2 * costs.of("order_id.wrong")]
     assert money["errors"].tolist() == pytest.approx([*prices, costs.of("intent.wrong")])
-    use = reviews.cost_of_use(pilot, rows, said, mask, costs)
+    use = use_costs.cost_of_use(pilot, rows, said, mask, costs)
     assert use.value == pytest.approx(1000 * sum(v.sum() for v in money.values()) / 4)
     assert use.value == pytest.approx(sum(use.parts.values()))
     assert use.low < use.value < use.high and use.reviewed == 0.5
     assert use.unchecked == {"urgency.wrong": 1, "intent.wrong": 1}
-    nobody = reviews.cost_of_use(pilot, rows, said, np.zeros(4, bool), costs)
+    nobody = use_costs.cost_of_use(pilot, rows, said, np.zeros(4, bool), costs)
     assert nobody.parts["checks"] == 0 and nobody.value > use.parts["errors"]
 
 

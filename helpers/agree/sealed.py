@@ -19,7 +19,6 @@ from helpers.core.files import append_entry, read_entries, read_yaml, write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runs import runs_folder
 from helpers.core.runtime import Profile
-from helpers.measure import system
 
 FILE, LEDGER = "bar.yaml", "bar_ledger.jsonl"
 HEAD = "# Sealed with the hash below: an edit is refused; a revision with a reason is not.\n"
@@ -116,7 +115,7 @@ def is_seen_before(pilot: Pilot) -> bool:
     # the recorded answers count, too: whoever cloned the course has seen them
     files = "[0-9][0-9]/answers/tuned-*.jsonl"
     if rows.load_new(pilot) is not None:
-        files = f"08/{system.NEW_READINGS}"
+        files = f"08/{rows.NEW_READINGS}"
     folders = (ROOT / "data/reference" / pilot.name, runs_folder() / pilot.name)
     return any(any(folder.glob(files)) for folder in folders)
 

@@ -11,8 +11,8 @@ from helpers.agree.planning import rows_for_perfect, rows_for_zero_errors
 from helpers.core.pilot import Pilot
 from helpers.measure.error_costs import error_kinds
 from helpers.measure.intervals import Comparison, compare, highest_rate
-from helpers.measure.reviews import CostOfUse, cost_of_use
 from helpers.measure.scoring import Scored
+from helpers.measure.use_costs import CostOfUse, cost_of_use
 
 if TYPE_CHECKING:
     from helpers.agree.bar import Bar

@@ -21,6 +21,7 @@ from helpers.core.text import CONTROL, did_you_mean, same_message
 
 BESIDE = " metadata"  # the key of the other columns until a split is whole; no column begins so
 NEW_FILES = ("new.csv", "new.jsonl")
+NEW_READINGS = "new_readings.jsonl"  # in chapter 08: what models read in these, the one time
 FEWEST = {"train": 10, "test": 5}  # below, nothing can be trained or counted
 
 

@@ -30,7 +30,6 @@ LEAST = 1e-4  # a probability below it counts as it: no way may rule a label out
 PULL = 1.0  # how many rows' worth of evidence pull a weight to its start
 KEPT_TOGETHER = 64  # rows read before they are written down
 READINGS = "readings.jsonl"  # where a chapter keeps what its model reads
-NEW_READINGS = "new_readings.jsonl"  # in chapter 08: of the new rows, the one time
 
 
 @dataclass(frozen=True)

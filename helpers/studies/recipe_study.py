@@ -197,9 +197,9 @@ def read_new_rows(pilot: Pilot, data: Any, run: Run) -> Path:
         for name, rows in tables.items():
             reading = shipped_reading(pilot, job, rows, run.runtime, run.path("students"), name)
             texts = [row[pilot.text] for row in rows]
-            path = folder / system.NEW_READINGS
+            path = folder / labelled_rows.NEW_READINGS
             system.keep_reading(path, f"{job.arm} {job.seed}", texts, reading)
-    return folder / system.NEW_READINGS
+    return folder / labelled_rows.NEW_READINGS
 
 
 # Figures ---------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from trl import pack_dataset
 from helpers import CourseError
 from helpers.ask import answers
 from helpers.choose import models
+from helpers.core import rows as labelled_rows
 from helpers.core import runtime
 from helpers.core.files import Journal, fingerprint, sha256
 from helpers.core.pilot import Pilot
@@ -395,7 +396,9 @@ def new_reading(
     """
     pilot, texts = run.pilot, [row[run.pilot.text] for row in rows]
     try:
-        return system.kept_reading(run.need("08", system.NEW_READINGS), f"qlora {seed}", texts)
+        return system.kept_reading(
+            run.need("08", labelled_rows.NEW_READINGS), f"qlora {seed}", texts
+        )
     except CourseError:
         if seed != 0:
             raise CourseError(
@@ -406,13 +409,13 @@ def new_reading(
     # another adapter is another look
     way = f"adapter {sha256(adapter / 'adapter_model.safetensors')[:12]}"
     with contextlib.suppress(CourseError):
-        return system.kept_reading(run.need("08", system.NEW_READINGS), way, texts)
+        return system.kept_reading(run.need("08", labelled_rows.NEW_READINGS), way, texts)
     model, (_, tokenizer) = shipped(pilot, adapter, here), answers.open_base(pilot)
     longest = max(len(tokenizer(pilot.answer(row)).input_ids) for row in rows)
     room, length = max(SETTINGS["max_new_tokens"], longest + 16), here.profile.max_length
     at = run.path("answers/new")
     _, reading = read_with(model, tokenizer, pilot, rows, at, here, length, room)
-    system.keep_reading(run.path(system.NEW_READINGS), way, texts, reading)
+    system.keep_reading(run.path(labelled_rows.NEW_READINGS), way, texts, reading)
     return reading
 
 
