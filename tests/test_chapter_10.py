@@ -317,8 +317,9 @@ def test_what_the_draws_promise_on_the_bundled_pilot(bundled):
     assert set(pays) == {f"pays.{key}" for key in keys} | {"pays.probability"}
     measured = [key for key in keys if key not in ("system_doubtful", "hosted", "hosted_reviewed")]
     surest = max(measured, key=lambda key: pays[f"pays.{key}"])
-    assert lead[1].startswith(f"surest other way: {NAMES[keys[surest]]}, ")
-    assert lead[2].startswith("cheapest way to be wrong: ") and lead[3].startswith("not measured")
+    assert lead[1].startswith("half of the draws save more than ")
+    assert lead[2].startswith(f"surest other way: {NAMES[keys[surest]]}, ")
+    assert lead[3].startswith("cheapest way to be wrong: ") and lead[4].startswith("not measured")
     kinds = {name: one[4] for name, one in result["settings"]["inputs"].items()}
     assert kinds["tuned_error_money"] == kinds["cheap_error_minutes"]
     assert kinds["tuned_error_money"] == "measured counts x assumed prices"
@@ -343,7 +344,7 @@ def test_the_cheapest_way_to_be_wrong_turns_the_result(bundled):
         inputs.assume(name, value, low, high, unit, "recorded")
     model = cost_model.CostModel(ways.STEPS, ways.WAYS, ways.NAMES)
     turns = cost_model.turns(model, inputs, "system_doubtful")
-    assert turns and str(turns[0]) in result["settings"]["lead"][2]
+    assert turns and str(turns[0]) in result["settings"]["lead"][3]
     assert figures["turn.cheapest"]["value"] == pytest.approx(turns[0].part, rel=1e-4)
     assert turns == sorted(turns, key=lambda turn: turn.part)
     now = cost_model.saving(model, inputs, "system_doubtful")

@@ -33,15 +33,15 @@ def answer(
     currency: str,
     unmeasured: Collection[str],
 ) -> list[str]:
-    """Today, the leading way, the difference, and the surest other way that was measured."""
+    """Today, the leading way, the difference, its median, and the surest other measured way."""
     others = [way for way in payoffs if way not in (leading, *unmeasured)]
     rival = max(others, key=lambda way: payoffs[way].probability)
     lines = []
     for way in (TODAY, leading):
         lines.append(f"{model.names[way]}: {year_in_words(results, way, currency)}")
     saved = saving_in_words(results, leading, payoffs[leading], currency)
-    middle = f"the middle draw {payoffs[leading].median:,.0f} {currency}"
-    lines.append(f"difference: {saved}; {middle}")
+    lines.append(f"difference: {saved}")
+    lines.append(f"half of the draws save more than {payoffs[leading].median:,.0f} {currency}")
     saved = saving_in_words(results, rival, payoffs[rival], currency)
     return [*lines, f"surest other way: {model.names[rival]}, {saved}"]
 
