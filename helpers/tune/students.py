@@ -268,17 +268,23 @@ def scored_answers(
     max_new_tokens: int,
 ) -> tuple[list[str], scoring.Scored]:
     """(answers held to the pilot's grammar, their score); kept at `at`, see answers.generate."""
-    given = answers.generate(
-        model,
-        tokenizer,
-        pilot,
-        rows,
-        at,
-        batch_size=here.profile.eval_batch_size,
-        max_length=max_length,
-        max_new_tokens=max_new_tokens,
-    )
-    return given.texts, scoring.score(pilot, rows, given.texts)
+    texts = _answered(model, tokenizer, pilot, rows, at, here, max_length, max_new_tokens)
+    return texts, scoring.score(pilot, rows, texts)
+
+
+def _answered(
+    model: Any,
+    tokenizer: Any,
+    pilot: Pilot,
+    rows: Sequence[Mapping[str, Any]],
+    at: str | Path,
+    here: runtime.Runtime,
+    max_length: int,
+    max_new_tokens: int,
+) -> list[str]:
+    limits = {"max_length": max_length, "max_new_tokens": max_new_tokens}
+    batch = here.profile.eval_batch_size
+    return answers.generate(model, tokenizer, pilot, rows, at, batch_size=batch, **limits).texts
 
 
 def same_answers(texts: Sequence[str], others: Sequence[str]) -> intervals.Share:
@@ -371,19 +377,10 @@ def read_with(
 
     Rows need no labels. The two may differ in a label: the Reading takes the likeliest whole one.
     """
-    given = answers.generate(
-        model,
-        tokenizer,
-        pilot,
-        rows,
-        at,
-        batch_size=here.profile.eval_batch_size,
-        max_length=max_length,
-        max_new_tokens=max_new_tokens,
-    )
+    texts = _answered(model, tokenizer, pilot, rows, at, here, max_length, max_new_tokens)
     labels = Path(at).with_name(f"{Path(at).name}_labels")
-    reading = system.model_reading(model, tokenizer, pilot, rows, given.texts, labels, max_length)
-    return given.texts, reading
+    reading = system.model_reading(model, tokenizer, pilot, rows, texts, labels, max_length)
+    return texts, reading
 
 
 def new_reading(
