@@ -282,7 +282,7 @@ def _answered(
     max_length: int,
     max_new_tokens: int,
 ) -> list[str]:
-    limits = {"max_length": max_length, "max_new_tokens": max_new_tokens}
+    limits: dict[str, Any] = {"max_length": max_length, "max_new_tokens": max_new_tokens}
     batch = here.profile.eval_batch_size
     return answers.generate(model, tokenizer, pilot, rows, at, batch_size=batch, **limits).texts
 
