@@ -171,15 +171,15 @@ def test_a_seed_that_nobody_asked_is_refused_and_no_other_model_answers_for_it()
 # The exercises ------------------------------------------------------------------------------
 
 
-def combination_pays(kept_small, kept_other, handed_small, handed_other):
-    return kept_small > kept_other and handed_other > handed_small
+def goes_out(wrong, checked, caught):
+    return wrong * (1 - checked * caught)
 
 
 @pytest.mark.parametrize(
     "check, right, wrong",
     [
         ("check_gain", -0.08, 0.72),
-        ("check_pays", combination_pays, lambda a, b, c, d: a > b),
+        ("check_goes_out", goes_out, lambda wrong, checked, caught: wrong * (1 - caught)),
     ],
 )
 def test_the_exercises_know_right_from_wrong(check, right, wrong):
