@@ -152,3 +152,17 @@ def test_a_damaged_line_is_named_and_a_cut_one_leaves_the_file(tmp_path):
         files.read_entries(path)
     path.write_text('{"a": 1}\n{"b": ')
     assert files.read_entries(path) == [{"a": 1}] and path.read_text() == '{"a": 1}\n'
+
+
+def test_a_package_that_is_missing_is_left_out_of_the_versions(monkeypatch):
+    """A machine without one library still says what it has: it was seen on a rented card."""
+    real = runtime.version
+
+    def without(name):
+        if name == "xllamacpp":
+            raise runtime.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(runtime, "version", without)
+    found = runtime.versions()
+    assert "xllamacpp" not in found and {"python", "torch", "transformers", "trl"} <= {*found}

@@ -365,6 +365,37 @@ def test_a_loss_that_is_no_number_stops_and_names_the_rows(
     assert training.last_checkpoint(tmp_path).name == "checkpoint-2"
 
 
+def test_a_gradient_that_is_no_number_stops_before_the_weights_move(tiny, tokenizer, tmp_path):
+    """A kernel's backward can be wrong where its forward is right: seen on an H200."""
+    trainer = trainer_for(tiny, tokenizer, toy_rows(tokenizer), tmp_path, packing=True)
+    real, asked = trainer.compute_loss, []
+
+    def poisoned(model, inputs, **kw):
+        asked.append(trainer.rows_of_step(inputs))
+        loss = real(model, inputs, **kw)
+        if len(asked) == 4:
+            loss.register_hook(lambda gradient: gradient * float("nan"))
+        return loss
+
+    trainer.compute_loss = poisoned
+    with pytest.raises(CourseError, match="number and its gradient is not at step 4") as said:
+        training.fit(trainer)
+    assert all(f"'{row}'" in str(said.value) for row in asked[3][:4])
+    assert all(p.isfinite().all() for p in trainer.model.parameters() if p.requires_grad)
+
+
+def test_on_a_card_attention_whose_backward_is_wrong_is_switched_off():
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        training.avoid_wrong_kernels(torch.device("cpu"))
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+        training.avoid_wrong_kernels(torch.device("cuda"))
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
 def test_early_stopping_counts_on_after_an_interruption(tiny, tokenizer, tmp_path):
     """restore_callback_states_from_checkpoint: without it the patience begins anew."""
     steps = {}

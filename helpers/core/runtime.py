@@ -8,7 +8,7 @@ import platform
 import sys
 import warnings
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -196,10 +196,17 @@ def plain_errors() -> None:
 
 
 def versions() -> dict[str, str]:
-    """{package: installed version} of the packages that shape results, and of Python."""
+    """{package: installed version} of the packages that shape results, and of Python.
+
+    A package that is not installed is left out: not every machine can have every one.
+    """
     names = ["torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes"]
     names += ["xllamacpp", "llguidance", "scikit-learn", "numpy"]
-    return {"python": platform.python_version(), **dict(zip(names, map(version, names)))}
+    found = {"python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def machine() -> dict[str, Any]:

@@ -61,6 +61,7 @@ class AnswerSFTTrainer(SFTTrainer):
         self.share_start = share_start and self.answer_only and fusing.sees_all(self.model)
         self.to_fuse = fused and on_cpu and isinstance(self.model, PeftModel)
         self.tokens_read = 0
+        avoid_wrong_kernels(self.args.device)
 
     def compute_loss(
         self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -84,10 +85,11 @@ class AnswerSFTTrainer(SFTTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: dict, *args: Any, **more: Any) -> torch.Tensor:
-        """One step; raises CourseError that names its rows when the loss is not a number.
+        """One step; raises CourseError that names its rows when loss or gradient is not a number.
 
         The Trainer's own log never shows it: `logging_nan_inf_filter` puts the average of earlier
-        steps in its place. It stops here before the optimizer moves a weight.
+        steps in its place. It stops here before the optimizer moves a weight. In float16 the
+        gradients may be infinite: the Trainer scales them, and leaves such a step out.
         """
         if self.to_fuse:
             self.to_fuse = False
@@ -99,16 +101,21 @@ class AnswerSFTTrainer(SFTTrainer):
         self.tokens_read += inputs["input_ids"].numel() if mask is None else int(mask.sum())
         loss = super().training_step(model, inputs, *args, **more)
         if not bool(loss.isfinite()):
-            names = self.rows_of_step(step_inputs)
-            shown = "; ".join(f"'{name}'" for name in names[:4])
-            if len(names) > 4:
-                shown += f" and {len(names) - 4} more"
-            raise CourseError(
-                f"The loss is not a number at step {self.state.global_step + 1}, on these "
-                f"{len(names)} rows: {shown}. Look at them, or lower learning_rate; the last "
-                "checkpoint is kept."
-            )
+            raise self._no_number("The loss is not a number", step_inputs, "Look at them, or lower")
+        if not self.args.fp16 and not gradients_are_numbers(self.model):
+            what = "The loss is a number and its gradient is not"
+            raise self._no_number(what, step_inputs, "A kernel computes wrongly here, or lower")
         return loss
+
+    def _no_number(self, what: str, inputs: Mapping[str, torch.Tensor], cure: str) -> CourseError:
+        names = self.rows_of_step(inputs)
+        shown = "; ".join(f"'{name}'" for name in names[:4])
+        if len(names) > 4:
+            shown += f" and {len(names) - 4} more"
+        return CourseError(
+            f"{what} at step {self.state.global_step + 1}, on these {len(names)} rows: {shown}. "
+            f"{cure} learning_rate; the last checkpoint is kept."
+        )
 
     def log(self, logs: dict[str, float], *args: Any, **more: Any) -> None:
         """The Trainer's log, with `num_tokens`, the useful tokens of this start, as TRL has it."""
@@ -125,6 +132,26 @@ class AnswerSFTTrainer(SFTTrainer):
         all_texts = texts + decode(list(others), skip_special_tokens=True)
         shared = len(os.path.commonprefix(all_texts)) if len(all_texts) > 1 else 0
         return [" ".join(text[shared:].split())[:70] for text in texts]
+
+
+def avoid_wrong_kernels(device: torch.device) -> None:
+    """Switch cuDNN's attention off on a card: in 16 bits its gradients can be NaN.
+
+    torch prefers it on an H100 and H200. Seen on an H200 with torch 2.11: with Qwen2.5 every
+    method of tuning stopped at the same packs; github.com/pytorch/pytorch/issues/196678 says why
+    (64, 192, 320, ... tokens and a mask). Flash or memory-efficient attention takes its place.
+    """
+    if device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def gradients_are_numbers(model: torch.nn.Module) -> bool:
+    """Whether no gradient of the model is NaN or infinite."""
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    if not gradients:
+        return True
+    norms = torch.stack(torch._foreach_norm(gradients))
+    return bool(norms.isfinite().all())
 
 
 def rows_apart(inputs: Mapping[str, torch.Tensor]) -> list[tuple[list[int], list[int]]]:
