@@ -10,7 +10,14 @@ from helpers.core.files import Journal, read_entries, write_text
 from helpers.core.pilot import Pilot
 from helpers.make import phrase_book
 from helpers.make.grammar import NO_COPY, record_grammar
-from helpers.studies import curation_study, qlora_study, recipe_study, runner, study_figures
+from helpers.studies import (
+    curation_study,
+    methods_study,
+    qlora_study,
+    recipe_study,
+    runner,
+    study_figures,
+)
 from helpers.tune import students
 from helpers.tune.students import StudentJob
 
@@ -353,7 +360,7 @@ def test_the_recorded_students_give_the_published_figures(number):
     """Every answer of every student is stored, right or wrong; counted again, every figure."""
     pilot = Pilot.load(ROOT / "data/inbox")
     data = rows.load(pilot)
-    place = "studies/recipe" if number == "recipe" else number
+    place = number if number.isdigit() else f"studies/{number}"
     text = (ROOT / f"data/reference/inbox/{place}/study_cells.jsonl").read_text(encoding="utf-8")
     cells = [json.loads(line) for line in text.splitlines()]
     result = ROOT / f"data/reference/results/{number}_study.json"
@@ -367,6 +374,8 @@ def test_the_recorded_students_give_the_published_figures(number):
         figures = qlora_study.qlora_figures(cells, peaks)
     if number == "recipe":
         figures = recipe_study.recipe_figures(pilot, cells)
+    if number == "methods":
+        figures = methods_study.method_figures(pilot, cells)
     run = runs.Run(pilot, f"studies/{number}", runtime.detect("smoke"))
     for figure in figures:
         run.figure(**vars(figure))
@@ -389,13 +398,40 @@ def test_the_recipe_has_no_test_row_and_its_arms_differ_in_one_thing():
     assert {job.steps for job in jobs} == {720}
     for seed in recipe_study.SEEDS:
         arms = {job.arm: job for job in jobs if job.seed == seed}
-        assert set(arms) == {"qlora", "labelled only", "lora", "full"}
-        assert len({len(arms[arm].rows) for arm in ("qlora", "lora", "full")}) == 1
+        assert set(arms) == {"qlora", "labelled only"}
         assert len(arms["labelled only"].rows) == 60
         assert arms["qlora"].settings == arms["labelled only"].settings
-    larger, bigger = recipe_study.larger_jobs(pilot, data, run)
+
+
+def test_the_methods_are_compared_on_the_recipe_of_the_chapter():
+    pilot, data, run = recipe_run()
+    recipe = {job.seed: job for job in recipe_study.recipe_jobs(pilot, data, run)[::2]}
+    jobs = methods_study.method_jobs(pilot, data, run)
+    larger, bigger = methods_study.larger_jobs(pilot, data, run)
     assert larger.base_model == "qwen2.5-coder-0.5b" and pilot.base_model == "embedded"
-    assert [job.seed for job in bigger] == [0, 1, 2]
+    for job, big in zip(jobs, bigger, strict=True):
+        assert job.rows == big.rows == recipe[job.seed].rows and job.steps == big.steps == 720
+        assert big.arm == f"larger {job.arm}" and big.seed == job.seed
+        assert big.settings["learning_rate"] < job.all_settings()["learning_rate"]
+    assert [job.arm for job in jobs] == ["qlora"] * 3 + ["lora"] * 3 + ["full"] * 3
+    # the chapter's own students are this study's first three: nothing is trained twice
+    assert [job.key(pilot) for job in jobs[:3]] == [recipe[s].key(pilot) for s in (0, 1, 2)]
+
+
+def test_the_methods_say_where_they_were_trained_and_what_is_missing():
+    cells = methods_cells()
+    settings = methods_study.method_settings(Pilot.load(ROOT / "data/inbox"), cells)
+    have = {(cell["arm"], cell["seed"]) for cell in cells}
+    assert len(have) == len(cells) and all(cell["machine"] for cell in cells)
+    assert len(settings["unfinished"]) == 18 - len(have)
+    published = json.loads((ROOT / "data/reference/results/methods_study.json").read_text())
+    assert published["settings"]["unfinished"] == settings["unfinished"]
+    assert published["settings"]["machines"] == settings["machines"]
+
+
+def methods_cells():
+    path = ROOT / "data/reference/inbox/studies/methods/study_cells.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_a_fold_student_never_learned_the_rows_it_reads_nor_a_piece_of_them():

@@ -1,13 +1,13 @@
-"""Chapter 05's recipe: all rows that chapter 04 kept, read often enough, by each way of tuning.
+"""Chapter 05's recipe: all rows that chapter 04 kept, read often enough, and not without them.
 
 Every student takes the same number of steps. Rows and steps were fixed before a student of this
 study answered a test row; studies 04 and 05 had read these rows before. Beside the students: what
-each reads in the labelled rows that it did not learn, and in the test rows, for chapter 08.
+each reads in the labelled rows that it did not learn, and in the test rows, for chapter 08. The
+same recipe by other methods, and of a larger model: methods_study.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from datasets import Dataset
 
 from helpers import CourseError
 from helpers.agree.bar import Bar
-from helpers.choose import gguf_parts, models
 from helpers.core import rows as labelled_rows
 from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
@@ -29,15 +28,10 @@ Rows = list[dict[str, Any]]
 # how often a labelled row is read for each time a made one is; steps of 256 tokens; seeds
 REPEAT, STEPS, SEEDS = 2, 720, (0, 1, 2)
 RECIPE: dict[str, Any] = {"answer_only": True}  # beside SETTINGS: chapter 00's QLoRA
-# {arm: what differs from RECIPE}; the first is the recipe of the chapter
-METHODS: dict[str, dict[str, Any]] = {
-    "qlora": {},
-    "lora": {"method": "lora"},
-    "full": {"method": "full", "learning_rate": 1e-4},
-}
+BEST = "qlora"  # the arm of the recipe
 LABELLED_ONLY = "labelled only"  # the recipe without made rows: the same steps
-LARGER_NAME, LARGER = "larger", "qwen2.5-coder-0.5b"
-LARGER_CHANGES: dict[str, Any] = {"learning_rate": 5e-4}  # a larger model, a smaller rate
+HOW = "test: mean over seeds, bootstrap 95 % over rows"
+HOW_GAP = "paired over rows, seeds averaged, bootstrap 95 %"
 FOLDS = 3
 RUN_OF_WORDS, RUN_OF_CHARACTERS = 4, 10  # that a row must not share with one it is kept apart from
 UNSEEN = "unseen"  # the way of the fold students among the readings
@@ -51,28 +45,20 @@ def recipe_rows(pilot: Pilot, data: Any, run: Run) -> Rows:
 
 
 def recipe_jobs(pilot: Pilot, data: Any, run: Run) -> list[StudentJob]:
-    """Every student of the pilot's base model, what matters most first."""
-    rows, sets = recipe_rows(pilot, data, run), {"test": data.test}
-
-    def job(arm: str, seed: int, table: Rows, changes: Mapping[str, Any]) -> StudentJob:
-        return StudentJob(arm, table, seed, STEPS, sets, {**RECIPE, **changes}, study="recipe")
-
-    jobs = []
+    """The recipe's students and those without made rows, a pair for each seed."""
+    rows, jobs = recipe_rows(pilot, data, run), []
     for seed in SEEDS:
-        jobs.append(job("qlora", seed, rows, METHODS["qlora"]))
-        jobs.append(job(LABELLED_ONLY, seed, list(data.train), {}))
-    for arm in ("lora", "full"):
-        jobs += [job(arm, seed, rows, METHODS[arm]) for seed in SEEDS]
+        jobs.append(recipe_job(BEST, seed, rows, data))
+        jobs.append(recipe_job(LABELLED_ONLY, seed, list(data.train), data))
     return jobs
 
 
-def larger_jobs(pilot: Pilot, data: Any, run: Run) -> tuple[Pilot, list[StudentJob]]:
-    """(the pilot with the larger base model, its students): the recipe at a smaller rate."""
-    jobs = []
-    for job in recipe_jobs(pilot, data, run):
-        if job.arm == "qlora":
-            jobs.append(replace(job, arm=LARGER_NAME, settings=job.settings | LARGER_CHANGES))
-    return pilot.model_copy(update={"base_model": LARGER}), jobs
+def recipe_job(
+    arm: str, seed: int, rows: Rows, data: Any, changes: Mapping[str, Any] | None = None
+) -> StudentJob:
+    """A student of `rows` by the recipe, but for `changes` of its settings; it answers the test."""
+    settings = {**RECIPE, **(changes or {})}
+    return StudentJob(arm, rows, seed, STEPS, {"test": data.test}, settings, study="recipe")
 
 
 def fold_jobs(pilot: Pilot, data: Any, run: Run) -> list[tuple[np.ndarray, StudentJob]]:
@@ -121,22 +107,14 @@ def train_all(
     say: Callable[[str], None] = print,
     n_jobs: int = 1,
 ) -> list[dict[str, Any]]:
-    """Train what is missing and keep what the students read; returns the cells of `jobs`.
-
-    The larger model's students come last, where it is fetched.
-    """
+    """Train what is missing and keep what the students read; returns the cells of `jobs`."""
     here, folds = run.runtime, fold_jobs(pilot, data, run)
     cells = train_students(pilot, jobs, here, run.path("students"), say, n_jobs)
     train_students(pilot, [job for _, job in folds], here, run.path("students"), say, n_jobs)
     unseen = unseen_reading(pilot, data, folds, run)
     texts = [row[pilot.text] for row in data.train]
     system.keep_reading(run.path(system.READINGS), UNSEEN, texts, unseen)
-    recipe = [job for job in jobs if job.arm == "qlora"]
-    keep_readings(pilot, run, recipe, data, "students")
-    if gguf_parts.is_fetched(LARGER, models.cache_folder()):
-        larger, own = larger_jobs(pilot, data, run)
-        cells += train_students(larger, own, here, run.path("larger"), say, n_jobs)
-        keep_readings(larger, run, own, data, "larger")
+    keep_readings(pilot, run, [job for job in jobs if job.arm == BEST], data)
     run.keep(system.READINGS)
     return cells
 
@@ -163,14 +141,12 @@ def unseen_reading(
     return system.out_of_fold_reading(pilot, train, fold, read)
 
 
-def keep_readings(
-    pilot: Pilot, run: Run, jobs: Sequence[StudentJob], data: Any, folder: str
-) -> None:
+def keep_readings(pilot: Pilot, run: Run, jobs: Sequence[StudentJob], data: Any) -> None:
     """Enter what each trained student makes of the test and the odd rows into READINGS."""
     sets = {"test": data.test} | ({"ood": data.ood} if data.ood else {})
     for job in jobs:
         for name, rows in sets.items():
-            reading = shipped_reading(pilot, job, rows, run.runtime, run.path(folder), name)
+            reading = shipped_reading(pilot, job, rows, run.runtime, run.path("students"), name)
             texts = [row[pilot.text] for row in rows]
             way = f"{job.arm} {job.seed}"
             system.keep_reading(run.path(system.READINGS), way, texts, reading)
@@ -192,7 +168,7 @@ def read_new_rows(pilot: Pilot, data: Any, run: Run) -> Path:
     if reworded.is_file():
         tables["reworded"] = Dataset.from_list(labelled_rows.read(reworded))
     folder = run.folder.parent.parent / "08"
-    recipe = [job for job in recipe_jobs(pilot, data, run) if job.arm == "qlora"]
+    recipe = [job for job in recipe_jobs(pilot, data, run) if job.arm == BEST]
     for job in recipe:
         for name, rows in tables.items():
             reading = shipped_reading(pilot, job, rows, run.runtime, run.path("students"), name)
@@ -206,47 +182,33 @@ def read_new_rows(pilot: Pilot, data: Any, run: Run) -> Path:
 
 
 def recipe_figures(pilot: Pilot, cells: figures.Cells) -> Iterator[figures.StudyFigure]:
-    """Every figure of the finished students; `exact.best` is that of the largest base model."""
+    """Every figure of the finished students; `exact.best.embedded` is the recipe's."""
     arms = list(dict.fromkeys(cell["arm"] for cell in cells))
-    measured = {"test": "exact"} | {f"test.{field}": field for field in pilot.fields}
-    how = "test: mean over seeds, bootstrap 95 % over rows"
     for arm in arms:
-        yield from figures.seed_figures(cells, arm)
-        seeds = figures.seeds_of(cells, arm)
-        for what, key in measured.items():
-            share = figures.mean_share(cells, arm, what)
-            yield figures.StudyFigure(f"{key}.{figures.arm_name(arm)}", share, how, seeds)
-        yield from _size_figures(cells, arm)
-    if "qlora" in arms:
-        best, seeds = figures.mean_share(cells, "qlora", "test"), figures.seeds_of(cells, "qlora")
-        yield figures.StudyFigure("exact.best.embedded", best, f"qlora, {how}", seeds)
-    if LARGER_NAME in arms:
-        best = figures.mean_share(cells, LARGER_NAME, "test")
-        seeds = figures.seeds_of(cells, LARGER_NAME)
-        yield figures.StudyFigure("exact.best", best, f"{LARGER}, {how}", seeds)
-    how = "paired over rows, seeds averaged, bootstrap 95 %"
-    for other in (LABELLED_ONLY, "lora", "full", LARGER_NAME):
-        shared = sorted({*_seeds(cells, "qlora")} & {*_seeds(cells, other)})
-        if shared:
-            same = [cell for cell in cells if cell["seed"] in shared]
-            pair = ("qlora", other) if other == LABELLED_ONLY else (other, "qlora")
-            yield figures.gap_figure(same, *pair, "test", "exact", how, shared)
+        yield from arm_figures(pilot, cells, arm)
+    if BEST in arms:
+        best, seeds = figures.mean_share(cells, BEST, "test"), figures.seeds_of(cells, BEST)
+        yield figures.StudyFigure("exact.best.embedded", best, f"{BEST}, {HOW}", seeds)
+    shared = sorted({*figures.seeds_of(cells, BEST)} & {*figures.seeds_of(cells, LABELLED_ONLY)})
+    if shared:
+        same = [cell for cell in cells if cell["seed"] in shared]
+        yield figures.gap_figure(same, BEST, LABELLED_ONLY, "test", "exact", HOW_GAP, shared)
 
 
-def _seeds(cells: figures.Cells, arm: str) -> list[int]:
-    return [cell["seed"] for cell in cells if cell["arm"] == arm]
-
-
-def _size_figures(cells: figures.Cells, arm: str) -> Iterator[figures.StudyFigure]:
-    own = figures.cells_of(cells, arm)
+def arm_figures(pilot: Pilot, cells: figures.Cells, arm: str) -> Iterator[figures.StudyFigure]:
+    """Exact record of each seed and of all, each field, seconds of training, bytes to ship."""
+    yield from figures.seed_figures(cells, arm)
     seeds, name = figures.seeds_of(cells, arm), figures.arm_name(arm)
+    measured = {"test": "exact"} | {f"test.{field}": field for field in pilot.fields}
+    for what, key in measured.items():
+        share = figures.mean_share(cells, arm, what)
+        yield figures.StudyFigure(f"{key}.{name}", share, HOW, seeds)
+    own = figures.cells_of(cells, arm)
     seconds = float(np.mean([cell["seconds"] for cell in own]))
-    how = "training, one thread, another student beside it"
+    how = f"training, {own[0].get('machine', 'one thread')}, other students beside it"
     yield figures.StudyFigure(f"seconds.{name}", seconds, how, seeds, "s", len(own))
-    size = own[0]["ship_bytes"]
-    yield figures.StudyFigure(
-        f"ship_bytes.{name}", size, "trained weights, 16 bits", seeds, "bytes"
-    )
+    size, how = own[0]["ship_bytes"], "trained weights, 16 bits"
+    yield figures.StudyFigure(f"ship_bytes.{name}", size, how, seeds, "bytes")
 
 
 def recipe_settings(pilot: Pilot, data: Any, run: Run) -> dict[str, Any]:
@@ -259,6 +221,5 @@ def recipe_settings(pilot: Pilot, data: Any, run: Run) -> dict[str, Any]:
         "steps": STEPS,
         "student": SETTINGS | RECIPE,
         "recipes": dict(Counter(row.get("recipe", "labelled") for row in rows)),
-        "larger": LARGER,
         "folds": FOLDS,
     }

@@ -16,10 +16,10 @@ from helpers.core import rows, runtime
 from helpers.core.files import write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
-from helpers.studies import curation_study, qlora_study, recipe_study
+from helpers.studies import curation_study, methods_study, qlora_study, recipe_study
 from helpers.tune.students import train_students
 
-STUDIES = ("04", "05", "recipe")
+STUDIES = ("04", "05", "recipe", "methods")
 
 
 def run_study(
@@ -36,6 +36,8 @@ def run_study(
     if number == "recipe":
         jobs = recipe_study.recipe_jobs(pilot, data, run)
         cells = recipe_study.train_all(pilot, data, run, jobs, say, n_jobs)
+    elif number == "methods":
+        cells = methods_study.train_methods(pilot, data, run, say, n_jobs)
     else:
         prepare_jobs = curation_study.curation_jobs if number == "04" else qlora_study.qlora_jobs
         jobs = prepare_jobs(pilot, data, run, say)
@@ -49,6 +51,9 @@ def run_study(
     elif number == "recipe":
         figures = recipe_study.recipe_figures(pilot, cells)
         settings = recipe_study.recipe_settings(pilot, data, run)
+    elif number == "methods":
+        figures = methods_study.method_figures(pilot, cells)
+        settings = methods_study.method_settings(pilot, cells)
     else:
         figures = qlora_study.qlora_figures(cells, qlora_study.method_peaks(pilot, run))
         settings = qlora_study.qlora_settings(pilot, data, run, cells)
@@ -66,7 +71,7 @@ def record_study(number: str, run_folder: Path, pilot: Pilot) -> None:
     """Copy results.json to data/reference/results and the study's small files beside it."""
     shutil.copy(run_folder / "results.json", ROOT / f"data/reference/results/{number}_study.json")
     # what chapter 08 needs of the recipe's students lies where a run of one's own has it
-    within = f"studies/{number}" if number == "recipe" else number
+    within = number if number.isdigit() else f"studies/{number}"
     place = ROOT / "data/reference" / pilot.name / within
     place.mkdir(parents=True, exist_ok=True)
     for name in json.loads((run_folder / "manifest.json").read_text()):

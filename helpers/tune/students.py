@@ -297,9 +297,9 @@ def measure_student(
 ) -> dict[str, Any]:
     """Train one student in `folder`, named by its key, and let it answer; returns its cell.
 
-    A cell: key, arm, study, seed, steps, rows, settings, facts, and `right` {what: bools, one per
-    row}: the exact record of each set, each field of the first one; with `free` the rows with an
-    invented value. The adapter is merged into the dense base before it answers, as it ships.
+    A cell: key, arm, study, seed, steps, rows, settings, machine, facts, and `right` {what: bools,
+    one per row}: the exact record of each set, each field of the first one; with `free` the rows
+    with an invented value. The adapter is merged into the dense base before it answers.
     """
     runtime.quiet()  # a process of its own has not been told yet
     folder, settings = Path(folder), job.all_settings()
@@ -330,6 +330,7 @@ def measure_student(
         right[f"{first}.exact_free"] = result.exact.tolist()
     cell = {"key": folder.name, "arm": job.arm, "study": job.study, "seed": job.seed}
     cell |= {"steps": job.steps, "rows": len(job.rows), "settings": job.settings}
+    cell["machine"] = here.note
     return cell | facts | {"right": right}
 
 
