@@ -212,3 +212,14 @@ def test_what_the_readme_says_of_other_scripts_and_attacks_was_measured():
     ):
         assert sentence in readme, sentence
     assert figures["injections.outside_schema"]["value"] == 0
+
+
+def test_the_version_is_the_same_everywhere():
+    import tomllib
+
+    import helpers
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    newest = re.search(r"^## (\S+) ", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert project["version"] == helpers.__version__ == cited[1] == newest[1]

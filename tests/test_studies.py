@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from helpers import ROOT, CourseError
 from helpers.core import rows, runs, runtime
@@ -198,6 +199,29 @@ def test_a_student_starts_from_the_adapter_of_another(pilot, tmp_path):
         _, then = weights(1, learning_rate=1e-9, start=start)
         moved[name] = max(float((first[k] - then[k]).abs().max()) for k in first)
     assert moved["on"] < 1e-6 < moved["anew"]
+
+
+def test_a_look_at_held_out_rows_is_logged_and_changes_nothing_that_is_learnt(pilot, tmp_path):
+    data, here, learnt = rows.load(pilot), runtime.detect("smoke"), {}
+
+    class Watch(students.TrainerCallback):
+        def __init__(self):
+            self.losses = []
+
+        def on_evaluate(self, args, state, control, metrics, **_):
+            self.losses.append(metrics["eval_loss"])
+
+    own = job(data, {"answer_only": True}, steps=6)
+    longest = {**data.test[0], pilot.text: data.test[0][pilot.text] * 40}
+    for name, held_out in (("watched", [*data.test.select(range(4)), longest]), ("alone", [])):
+        watch = Watch()
+        model, _, facts = students.train_student(
+            pilot, own, here, tmp_path / name, held_out, [watch]
+        )
+        learnt[name] = [p.detach().clone() for p in model.parameters() if p.requires_grad]
+        assert bool(watch.losses) == bool(held_out)
+        assert all(0 < loss < 20 for loss in watch.losses)
+    assert all(torch.equal(a, b) for a, b in zip(*learnt.values(), strict=True))
 
 
 # Study 04 -------------------------------------------------------------------------------------

@@ -125,10 +125,16 @@ class AverageLast(TrainerCallback):
 
 
 def train_student(
-    pilot: Pilot, job: StudentJob, here: runtime.Runtime, folder: str | Path
+    pilot: Pilot,
+    job: StudentJob,
+    here: runtime.Runtime,
+    folder: str | Path,
+    held_out: Sequence[Mapping[str, Any]] = (),
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[Any, Any, dict[str, Any]]:
     """(model in training form, tokenizer, facts) of one student of the pilot's base model.
 
+    The loss on the labelled rows `held_out` is logged after each epoch, for `callbacks` to see.
     Facts: seconds, trained (weights), ship_bytes (these in 16 bits), loss (mean, nats a token).
     """
     settings, folder = job.all_settings(), Path(folder)
@@ -137,7 +143,9 @@ def train_student(
     load = settings["load"] or ("float32" if full else here.dtype)
     with base.loading():
         model = training.load_base(base.path, here, four_bit, getattr(torch, load))
-    rows, _ = examples.training_rows(pilot, job.rows, tokenizer, settings["max_prompt_length"])
+    length = settings["max_prompt_length"]
+    rows, _ = examples.training_rows(pilot, job.rows, tokenizer, length)
+    unseen = [examples.training_row(pilot, row, tokenizer, length) for row in held_out]
     # the words of LoraConfig and of SFTConfig, as the settings have them
     names = ("r", "lora_alpha", "target_modules")
     adapter = training.lora_config(**{name: settings[name] for name in names})
@@ -157,8 +165,11 @@ def train_student(
         guards=settings["guards"],
         answer_only=settings["answer_only"],
         per_device_train_batch_size=settings["batch_size"],
+        held_out=unseen,
         **arguments,
     )
+    for callback in callbacks:
+        trainer.add_callback(callback)
     if settings["start"]:
         training.load_adapter(trainer.model, folder.parent / settings["start"] / "adapter")
     average = AverageLast(trainer.model, settings["average_last"])
@@ -227,16 +238,19 @@ def student_reading(
     folder: str | Path,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
+    held_out: Sequence[Mapping[str, Any]] = (),
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> system.Reading:
     """What a student of `train` makes of `texts`: its records, and how sure it is of each label.
 
-    Adapter and answers are kept in `folder` under what made them. `settings` differ from SETTINGS.
+    Adapter and answers are kept in `folder` under what made them. `settings` differ from SETTINGS;
+    `held_out` and `callbacks` are those of train_student.
     """
     rows = [{pilot.text: text} for text in texts]
     job = job_of_epochs(pilot, train, seed, here.profile.epochs, rows, settings)
     place = Path(folder) / job.key(pilot)
     if not (place / "adapter/adapter_model.safetensors").is_file():
-        trained, _, _ = train_student(pilot, job, here, place)
+        trained, _, _ = train_student(pilot, job, here, place, held_out, callbacks)
         training.save_adapter(trained, place / "adapter")
         del trained
     _, tokenizer, model = load_student(pilot, place / "adapter", here)

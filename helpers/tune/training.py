@@ -286,17 +286,24 @@ def build_trainer(
     answer_only: bool = True,
     share_start: bool = True,
     fused: bool = True,
+    held_out: Sequence[Mapping[str, Any]] = (),
     **arguments: Any,
 ) -> AnswerSFTTrainer:
     """A silent trainer over `rows` ({"prompt", "completion"} or {"input_ids"}), guarded.
 
     `arguments` are SFTConfig's and go before the defaults here. `max_length` is raised to the
-    longest row, so that no answer is cut off.
+    longest row, so that no answer is cut off. The loss on `held_out` rows, which are not trained
+    on, is logged after each epoch.
     """
     quiet = {"save_strategy": "no", "logging_steps": 20, "report_to": "none", "disable_tqdm": True}
     settings = {**quiet, "seed": 0, **arguments}
     longest = max(examples.row_length(tokenizer, row) for row in rows)
     settings["max_length"] = max(settings.get("max_length", longest), longest)
+    # a longer one would be cut: to look on must not change how the others are trained
+    seen = [r for r in held_out if examples.row_length(tokenizer, r) <= settings["max_length"]]
+    if seen:
+        batch = settings.get("per_device_train_batch_size", 8)
+        settings = {"eval_strategy": "epoch", "per_device_eval_batch_size": batch, **settings}
     tokens = settings["max_length"] * settings.get("per_device_train_batch_size", 8)
     settings = {**hardware_arguments(here, model.config, tokens), **settings}
     torch.manual_seed(settings["seed"])  # the adapter's first values come from here
@@ -304,6 +311,7 @@ def build_trainer(
         model=model,
         args=SFTConfig(output_dir=str(folder), **settings),
         train_dataset=Dataset.from_list([dict(row) for row in rows]),
+        eval_dataset=Dataset.from_list([dict(row) for row in seen]) if seen else None,
         processing_class=tokenizer,
         peft_config=adapter,
         answer_only=answer_only,
