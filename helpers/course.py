@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
-from helpers import ROOT, CourseError
+from helpers import ROOT, CourseError, readme
 from helpers.agree import sealed
 from helpers.agree.bar import Bar
 from helpers.core import rows
@@ -154,70 +154,6 @@ def _read_json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def readme_table() -> str:
-    """The README's map of chapters, from the notebooks' first cells and data/reference/results/."""
-    lines = ["| chapter | question | minutes | measured |", "|---|---|---|---|"]
-    for number, path in chapters():
-        head = nbformat.read(path, as_version=4).cells[0].source
-        [title] = re.findall(r"^# (.+)$", head, re.M)
-        [question] = re.findall(r"\*\*The question\.\*\* (.+?)(?:\n\n|$)", head, re.S)
-        stored = ROOT / "data/reference/results" / f"{number}.json"
-        minutes = measured = ""
-        if stored.is_file():
-            result = _read_json(stored)
-            minutes = f"{result['seconds'] / 60:.0f}"
-            measured = "; ".join(result["settings"].get("lead", []))
-        cells = [f"[{title}](notebooks/{path.name})", " ".join(question.split()), minutes, measured]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def readme_result() -> str:
-    """What the course comes to on the bundled inbox, from data/reference/results/ alone."""
-    found: dict[str, dict] = {}
-    for name in ("00", "02", "recipe_study", "08", "10"):
-        result = _read_json(ROOT / f"data/reference/results/{name}.json")
-        found[name] = {figure["name"]: figure for figure in result["figures"]}
-
-    def share(chapter: str, name: str) -> str:
-        values = [100 * found[chapter][name][key] for key in ("value", "low", "high")]
-        return "{:.1f} % [{:.1f}, {:.1f}]".format(*values)
-
-    lines = [
-        ("keyword rules (00)", "test", share("00", "exact.rules")),
-        ("tuned on 60 labelled rows (00)", "test", share("00", "exact.tuned")),
-        ("tuned with made rows, three seeds (05)", "test", share("recipe_study", "exact.qlora")),
-        ("the system, judged once (08)", "new", share("08", "system.exact")),
-    ]
-    table = ["| way | messages | every field right |", "|---|---|---|"]
-    table += [f"| {way} | 200 {rows} | {value} |" for way, rows, value in lines]
-    saved, use = found["10"]["system.saves_per_year"], found["08"]["cost_per_1000.system"]
-    ends = f"{saved['low']:,.0f} to {saved['high']:,.0f}"
-    checked, pays = found["08"]["system.reviewed"], found["10"]["pays.probability"]
-    passed = all(one["value"] for name, one in found["08"].items() if name.startswith("bar.shown."))
-    today = found["02"]["cost_per_1000.people"]["value"]
-    words = (
-        f"It {'passed' if passed else 'did not pass'} its page. In use a person checks "
-        f"{checked['value']:.0%} of the new messages, and 1,000 cost {use['value']:,.0f} "
-        f"{use['unit']} before building and upkeep; people as today {today:,.0f}. With both it "
-        f"saves {saved['value']:,.0f} {saved['unit']} a year at the assumed minutes, prices and "
-        f"10,000 messages. That is not certain: 5th to 95th percentile {ends}, and it pays in "
-        f"{pays['value']:.0%} of the draws."
-    )
-    return "\n".join([*table, "", words])
-
-
-def write_readme() -> None:
-    """Refresh the generated pieces of the README."""
-    path = ROOT / "README.md"
-    text = path.read_text(encoding="utf-8")
-    for mark, piece in (("chapters", readme_table()), ("result", readme_result())):
-        before, rest = text.split(f"<!-- {mark} -->\n")
-        after = rest.split(f"<!-- /{mark} -->")[1]
-        text = f"{before}<!-- {mark} -->\n{piece}\n<!-- /{mark} -->{after}"
-    write_text(path, text)
-
-
 # The page of results --------------------------------------------------------------------------
 
 
@@ -249,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
         if options.readme:
-            write_readme()
+            readme.write(chapters())
         else:
             _run_alone(options)
     except CourseError as problem:
@@ -272,7 +208,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--only", help="one chapter number, for example 00 or 08a")
     add("--fresh", action="store_true", help="begin from nothing instead of going on")
     add("--record", action="store_true", help="make this run the reference")
-    add("--readme", action="store_true", help="only refresh the README's table")
+    add("--readme", action="store_true", help="only refresh the README's figures and its picture")
     return parser.parse_args(arguments)
 
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 from test_notebooks import label_pilot
 
-from helpers import course
+from helpers import course, readme
 from helpers.choose import gguf_parts
 from helpers.core import rows, runs, runtime
 from helpers.core.pilot import Pilot
@@ -27,7 +27,7 @@ def test_a_part_of_a_chapter_has_a_number_of_its_own_and_comes_behind_it():
     assert numbers == sorted(set(numbers))
     at = numbers.index("08")
     assert numbers[at : at + 3] == ["08", "08a", "08b"]
-    table = course.readme_table()
+    table = readme.chapters_piece(course.chapters())
     assert "[08a · " in table and "(notebooks/08b_judge.ipynb)" in table
 
 

@@ -212,7 +212,11 @@ def copy(tmp_path):
 
 
 def test_one_command_sets_the_address_everywhere_and_takes_it_out_again(copy):
-    files = [copy / "pyproject.toml", copy / "README.md", *sorted((copy / "notebooks").glob("*"))]
+    files = [
+        copy / "pyproject.toml",
+        copy / "README.md",
+        *sorted((copy / "notebooks").glob("*.ipynb")),
+    ]
     before = {path: path.read_bytes() for path in files}
     for given in ("https://github.com/ada/small-pilots.git", "git@github.com:ada/small-pilots"):
         for path, text in colab.with_repository(given, copy).items():

@@ -51,12 +51,6 @@ def test_the_environment_check_names_the_fix(monkeypatch, capsys, tmp_path):
     assert re.search(r"OK +Python 3.11 or newer", said) and "2 requirement(s) failed" in said
 
 
-def test_the_readme_table_is_generated():
-    text = (ROOT / "README.md").read_text()
-    assert course.readme_table() in text, "run: python -m helpers.course --readme"
-    assert course.readme_result() in text, "run: python -m helpers.course --readme"
-
-
 def reference():
     return sorted((ROOT / "data/reference/results").glob("*.json"))
 
