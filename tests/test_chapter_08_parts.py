@@ -81,36 +81,3 @@ def test_chapter_08b_finds_what_chapter_08_recorded_of_the_larger_model(monkeypa
     records = {str(row["id"]): record for row, record in zip(test, tuned.records)}
     always = [pair["records"][pair["better"]] == records[pair["id"]] for pair in further]
     assert intervals.share(always).low > alone.agrees.high
-
-
-# The exercises ------------------------------------------------------------------------------
-
-
-def beats_guessing(right, n, choices):
-    return intervals.share([True] * right + [False] * (n - right)).low > 1 / choices
-
-
-def win_share(places):
-    points = {(0, 1): 1.0, (1, 0): 0.0}
-    return sum(points.get(tuple(pair), 0.5) for pair in places) / len(places)
-
-
-@pytest.mark.parametrize(
-    "check, right, wrong",
-    [
-        ("check_beats_guessing", beats_guessing, lambda right, n, choices: right / n > 1 / choices),
-        ("check_questions", 560, 520),
-        ("check_share", 0.769, 0.8),
-        ("check_win_share", win_share, lambda places: sum(a == 0 for a, _ in places) / len(places)),
-    ],
-)
-def test_the_exercises_know_right_from_wrong(check, right, wrong):
-    from helpers.agree.paired import paired_interval
-
-    cell = next(source for source in CELLS if f"def {check}" in source)
-    space = {"paired_interval": paired_interval}
-    exec(cell, space)  # noqa: S102 - the notebook's own cell
-    assert "not attempted" in space[check](None)
-    assert space[check](right).endswith("right.") and "not yet" in space[check](wrong)
-    if check == "check_questions":
-        assert all("not yet" in space[check](other) for other in (0, 40, 41, 600))
