@@ -225,7 +225,7 @@ def test_one_command_sets_the_address_everywhere_and_takes_it_out_again(copy):
     assert colab.repository(copy) == address
     page = "colab.research.google.com/github/ada/small-pilots/blob/main/notebooks"
     assert (copy / "README.md").read_text().count(f"{page}/00_first_pilot.ipynb") == 1
-    for path in sorted((copy / "notebooks").glob("*.ipynb")):
+    for path in sorted((copy / "notebooks").glob("[0-9]*.ipynb")):
         head, setup = nbformat.read(path, as_version=4).cells[:2]
         assert head.source.count(f"(https://{page}/{path.name})") == 1
         assert head.source.startswith("# ") and "**The question.**" in head.source

@@ -28,9 +28,14 @@ WIDE_FONTS += ("msgothic", "ipaexg", "NotoSansJP-Regular", "PingFang", "msyh", "
 
 def new_axes(width: float = 7.0, height: float = 2.6) -> tuple[Figure, Axes]:
     """An empty picture in the style of the course; `width` and `height` in inches."""
+    use_style()
+    return plt.subplots(figsize=(width, height))
+
+
+def use_style() -> None:
+    """Switch on the look of the course, with a font for other scripts where one is here."""
     plt.style.use(STYLE)
     plt.rcParams["font.family"] = _fonts()
-    return plt.subplots(figsize=(width, height))
 
 
 @cache
