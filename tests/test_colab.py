@@ -189,7 +189,7 @@ def test_the_first_cell_finds_the_course_or_says_what_to_do(where, tmp_path):
         text=True,
     )
     if where in ("nowhere", "wrong"):
-        assert done.returncode and "put its address into REPOSITORY and run" in done.stderr
+        assert done.returncode and "put its address into REPOSITORY, run" in done.stderr
     else:
         assert done.stdout.startswith("prepared"), done.stderr
         assert str(alone if where == "cloned" else course) in done.stdout
