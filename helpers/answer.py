@@ -65,7 +65,9 @@ class Asked:
         message = html.escape(visible(self.message)).replace("\n", "<br>")
         table = "".join(map(row, self._rows()))
         check = html.escape(self._check())
-        return f"<p>{message}</p><table>{table}</table><p>A person should look: {check}</p>"
+        # the form has no style sheet that keeps the columns apart
+        table = f'<table cellpadding="6">{table}</table>'
+        return f"<p>{message}</p>{table}<p>A person should look: {check}</p>"
 
 
 def _in_words(chance: float | None) -> str:
@@ -80,7 +82,7 @@ def ask(message: str, reader: Reader) -> Asked:
     Raises CourseError for a message without a word.
     """
     if not isinstance(message, str) or not message.strip():
-        raise CourseError("The message is empty; write one in quotes, as a customer would.")
+        raise CourseError("The message is empty; write one, as a customer would.")
     head, note = shortened(message)
     [one] = reader.answers([head])
     if note:
@@ -96,6 +98,7 @@ def ask_form(reader: Reader, message: str) -> Any:
     """
     import ipywidgets as widgets
     from IPython.display import display
+    from IPython.utils.capture import capture_output
 
     first = ask(message, reader)
     if os.environ.get("COURSE_QUIET"):
@@ -105,9 +108,11 @@ def ask_form(reader: Reader, message: str) -> Any:
     shown = widgets.HTML(first._repr_html_())
 
     def read(_: Any) -> None:
-        button.disabled = True
+        button.disabled, shown.value = True, "<p>Reading …</p>"
         try:
-            shown.value = ask(typed.value, reader)._repr_html_()
+            with capture_output():  # a progress bar from a button ends in JupyterLab's log
+                found = ask(typed.value, reader)
+            shown.value = found._repr_html_()
         except Exception as problem:  # a control must never go silent
             shown.value = f"<p>{html.escape(str(problem) or type(problem).__name__)}</p>"
         finally:

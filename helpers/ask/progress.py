@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 
 def progress(things: Iterable | None, title: str, total: int | None = None) -> tqdm:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import filelock
 import psutil
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from helpers import CourseError
 from helpers.core.files import sha256, write_text
