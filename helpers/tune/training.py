@@ -302,7 +302,8 @@ def build_trainer(
     # a longer one would be cut: to look on must not change how the others are trained
     seen = [r for r in held_out if examples.row_length(tokenizer, r) <= settings["max_length"]]
     if seen:
-        batch = settings.get("per_device_train_batch_size", 8)
+        # nothing is kept for a gradient: several packs at once, each weight unpacked once for them
+        batch = 4 * settings.get("per_device_train_batch_size", 8)
         settings = {"eval_strategy": "epoch", "per_device_eval_batch_size": batch, **settings}
     tokens = settings["max_length"] * settings.get("per_device_train_batch_size", 8)
     settings = {**hardware_arguments(here, model.config, tokens), **settings}
