@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
-from helpers import ROOT, CourseError, readme
+from helpers import ROOT, CourseError
 from helpers.agree import sealed
 from helpers.agree.bar import Bar
 from helpers.core import rows
@@ -185,6 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
         if options.readme:
+            from helpers import readme  # draws: a plain run need not load what draws
+
             readme.write(chapters())
         else:
             _run_alone(options)
