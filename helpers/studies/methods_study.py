@@ -57,7 +57,10 @@ def train_methods(
 
 
 def method_figures(pilot: Pilot, cells: figures.Cells) -> Iterator[figures.StudyFigure]:
-    """Figures of each finished arm, `exact.best`, and each arm against QLoRA of the same model."""
+    """Figures of each finished arm, `exact.best`, and each arm against QLoRA of the pilot's base.
+
+    Arms may have been trained on different machines: see method_settings.
+    """
     arms = list(dict.fromkeys(cell["arm"] for cell in cells))
     for arm in arms:
         yield from recipe.arm_figures(pilot, cells, arm)
@@ -75,9 +78,11 @@ def method_figures(pilot: Pilot, cells: figures.Cells) -> Iterator[figures.Study
 def method_settings(pilot: Pilot, cells: figures.Cells) -> dict[str, Any]:
     """What results.json says about the study: where each arm was trained, and what is missing."""
     machines: dict[str, str] = {}
+    versions: dict[str, dict[str, str]] = {}
     have = set()
     for cell in cells:
         machines.setdefault(cell["arm"], cell["machine"])
+        versions.setdefault(cell["machine"], cell["versions"])
         have.add((cell["arm"], cell["seed"]))
     unfinished = []
     for arm in (*METHODS, *(f"{LARGER} {method}" for method in METHODS)):
@@ -89,5 +94,6 @@ def method_settings(pilot: Pilot, cells: figures.Cells) -> dict[str, Any]:
         "methods": METHODS,
         "larger": {"model": LARGER_MODEL, "learning_rate": LARGER_RATES},
         "machines": machines,
+        "versions": versions,
         "unfinished": unfinished,
     }

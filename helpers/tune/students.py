@@ -254,15 +254,8 @@ def student_reading(
         training.save_adapter(trained, place / "adapter")
         del trained
     _, tokenizer, model = load_student(pilot, place / "adapter", here)
-    limits: dict[str, Any] = {
-        "max_length": here.profile.max_length,
-        "max_new_tokens": _room_for_an_answer(pilot, tokenizer, job),
-        "batch_size": here.profile.eval_batch_size,
-    }
-    told = answers.generate(model, tokenizer, pilot, rows, place / "answers", **limits)
-    at = place / "labels"
-    length = here.profile.max_length
-    return system.model_reading(model, tokenizer, pilot, rows, told.texts, at, length)
+    limits = here.profile.max_length, _room_for_an_answer(pilot, tokenizer, job)
+    return read_with(model, tokenizer, pilot, rows, place / "answers", here, *limits)[1]
 
 
 def _room_for_an_answer(pilot: Pilot, tokenizer: Any, job: StudentJob) -> int:
@@ -282,23 +275,10 @@ def scored_answers(
     max_new_tokens: int,
 ) -> tuple[list[str], scoring.Scored]:
     """(answers held to the pilot's grammar, their score); kept at `at`, see answers.generate."""
-    texts = _answered(model, tokenizer, pilot, rows, at, here, max_length, max_new_tokens)
-    return texts, scoring.score(pilot, rows, texts)
-
-
-def _answered(
-    model: Any,
-    tokenizer: Any,
-    pilot: Pilot,
-    rows: Sequence[Mapping[str, Any]],
-    at: str | Path,
-    here: runtime.Runtime,
-    max_length: int,
-    max_new_tokens: int,
-) -> list[str]:
     limits: dict[str, Any] = {"max_length": max_length, "max_new_tokens": max_new_tokens}
     batch = here.profile.eval_batch_size
-    return answers.generate(model, tokenizer, pilot, rows, at, batch_size=batch, **limits).texts
+    told = answers.generate(model, tokenizer, pilot, rows, at, batch_size=batch, **limits)
+    return told.texts, scoring.score(pilot, rows, told.texts)
 
 
 def same_answers(texts: Sequence[str], others: Sequence[str]) -> intervals.Share:
@@ -311,8 +291,8 @@ def measure_student(
 ) -> dict[str, Any]:
     """Train one student in `folder`, named by its key, and let it answer; returns its cell.
 
-    A cell: key, arm, study, seed, steps, rows, settings, machine, facts, and `right` {what: bools,
-    one per row}: the exact record of each set, each field of the first one; with `free` the rows
+    A cell: key, arm, study, seed, steps, rows, settings, machine, versions, facts, and `right` {what:
+    bools, one per row}: the exact record of each set, each field of the first one; with `free` the rows
     with an invented value. The adapter is merged into the dense base before it answers.
     """
     runtime.quiet()  # a process of its own has not been told yet
@@ -344,7 +324,7 @@ def measure_student(
         right[f"{first}.exact_free"] = result.exact.tolist()
     cell = {"key": folder.name, "arm": job.arm, "study": job.study, "seed": job.seed}
     cell |= {"steps": job.steps, "rows": len(job.rows), "settings": job.settings}
-    cell["machine"] = here.note
+    cell |= {"machine": here.note, "versions": runtime.versions()}
     return cell | facts | {"right": right}
 
 
@@ -392,7 +372,9 @@ def read_with(
 
     Rows need no labels. The two may differ in a label: the Reading takes the likeliest whole one.
     """
-    texts = _answered(model, tokenizer, pilot, rows, at, here, max_length, max_new_tokens)
+    limits: dict[str, Any] = {"max_length": max_length, "max_new_tokens": max_new_tokens}
+    batch = here.profile.eval_batch_size
+    texts = answers.generate(model, tokenizer, pilot, rows, at, batch_size=batch, **limits).texts
     labels = Path(at).with_name(f"{Path(at).name}_labels")
     reading = system.model_reading(model, tokenizer, pilot, rows, texts, labels, max_length)
     return texts, reading

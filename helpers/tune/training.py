@@ -137,9 +137,10 @@ class AnswerSFTTrainer(SFTTrainer):
 def avoid_wrong_kernels(device: torch.device) -> None:
     """Switch cuDNN's attention off on a card: in 16 bits its gradients can be NaN.
 
-    torch prefers it on an H100 and H200. Seen on an H200 with torch 2.11: with Qwen2.5 every
-    method of tuning stopped at the same packs; github.com/pytorch/pytorch/issues/196678 says why
-    (64, 192, 320, ... tokens and a mask). Flash or memory-efficient attention takes its place.
+    torch prefers it on an H100 and H200; flash or memory-efficient attention takes its place.
+    github.com/pytorch/pytorch/issues/196678 reports it for 64, 192, 320, ... tokens and a mask. It
+    fits what was seen on an H200 with torch 2.11, where Qwen2.5 stopped at certain packs in
+    bfloat16; with the kernel off it has not been tried there.
     """
     if device.type == "cuda":
         torch.backends.cuda.enable_cudnn_sdp(False)
