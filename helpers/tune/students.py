@@ -291,9 +291,10 @@ def measure_student(
 ) -> dict[str, Any]:
     """Train one student in `folder`, named by its key, and let it answer; returns its cell.
 
-    A cell: key, arm, study, seed, steps, rows, settings, machine, versions, facts, and `right` {what:
-    bools, one per row}: the exact record of each set, each field of the first one; with `free` the rows
-    with an invented value. The adapter is merged into the dense base before it answers.
+    A cell: key, arm, study, seed, steps, rows, settings, machine, versions, facts, and `right`
+    {what: bools, one per row}: the exact record of each set, each field of the first one; with
+    `free` the rows with an invented value. The adapter is merged into the dense base before it
+    answers.
     """
     runtime.quiet()  # a process of its own has not been told yet
     folder, settings = Path(folder), job.all_settings()
