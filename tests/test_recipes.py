@@ -293,7 +293,7 @@ def test_the_recorded_answers_are_those_to_the_prompts_of_today(inbox, seeds, na
         "forced": lambda: recipes.attributes(inbox, seeds, 30, 0, force=True),
     }[name]()
     engine = engines.Absent(teacher)
-    assert engine.identity == engines.identity_of(gguf_parts.PARCELS[model])
+    assert engine.identity == engines.identity_of(teacher)
     bill = teachers.collect([plan["request"] for plan in plans], engine, Journal(copy))
     made = recipes.rows_of(inbox, plans, bill.texts, teacher, [*seeds, *fresh])
     assert len(made) > 0.9 * len(plans)

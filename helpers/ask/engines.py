@@ -76,19 +76,24 @@ class Batches:
 
     parallel = 1
 
-    def __init__(self, teacher, size: int = 32) -> None:
+    def __init__(self, teacher, size: int = 32, loaded: Any = None) -> None:
+        """`loaded`: a model and tokenizer that are here already, in place of the teacher's."""
         self.teacher, self.size = teacher, size
         base, here = models.resolve(teacher.model), detect()
-        with base.loading():
-            self.tokenizer = AutoTokenizer.from_pretrained(base.path, padding_side="left")
-            model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=here.torch_dtype)
+        if loaded:
+            model, self.tokenizer = loaded
+            self.tokenizer.padding_side = "left"
+        else:
+            with base.loading():
+                self.tokenizer = AutoTokenizer.from_pretrained(base.path, padding_side="left")
+                model = AutoModelForCausalLM.from_pretrained(base.path, dtype=here.torch_dtype)
         self.model = model.to(here.device).eval()
         # prompts of a batch have different lengths
         self.tokenizer.pad_token_id = pad_token(self.tokenizer)
         # what shapes the answers, beside the request
         parcel = gguf_parts.PARCELS.get(teacher.model)
-        if parcel:  # its file's hash is pinned: no need to read three gigabytes for one
-            self.identity = identity_of(parcel)
+        if parcel and not loaded:  # its file's hash is pinned: no need to read three gigabytes
+            self.identity = identity_of(teacher)
         else:
             self.identity = [hash_of_weights(model), self.tokenizer.chat_template]
 
@@ -152,9 +157,11 @@ class Batches:
         return chat_prompt(self.tokenizer, request["messages"])
 
 
-def identity_of(parcel: gguf_parts.Parcel) -> list[str]:
+def identity_of(teacher) -> list[str]:
     """What the answers of a larger model are kept under, whether it is here or not."""
-    return [parcel.file, parcel.sha256]
+    parcel = gguf_parts.PARCELS[teacher.model]
+    # llama.cpp computes with the 4-bit weights themselves: other answers than transformers'
+    return [parcel.file, parcel.sha256, *(["llama.cpp"] if teacher.address else [])]
 
 
 class Absent:
@@ -164,7 +171,7 @@ class Absent:
 
     def __init__(self, teacher) -> None:
         self.teacher = teacher
-        self.identity = identity_of(gguf_parts.PARCELS[teacher.model])
+        self.identity = identity_of(teacher)
 
     def units(self, requests: Sequence[dict]) -> Iterator[list[dict]]:
         """Every request on its own."""
@@ -189,6 +196,8 @@ class Server:
         self.teacher, self.parallel = teacher, teacher.parallel
         # the address too: two servers may give one name to different models
         self.identity = [teacher.address, teacher.name, teacher.chat_only, teacher.gbnf]
+        if teacher.address == "embedded" and teacher.model in gguf_parts.PARCELS:
+            self.identity = identity_of(teacher)
         self._key, self._llama = teacher.key(), teacher.address == "embedded"
         self._client = openai.OpenAI(
             base_url=address or teacher.address,

@@ -1,0 +1,1 @@
+"""Worlds to act in, episodes of them, and the filter that keeps the good ones."""
