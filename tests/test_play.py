@@ -1,14 +1,19 @@
 """The order desk, episodes of it, the filter that keeps some, and rollouts that survive a kill."""
 
 import json
+import os
 import random
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
 
 import pytest
 from llguidance import LLMatcher
 from transformers import AutoTokenizer
 
-from helpers import CourseError
+from helpers import ROOT, CourseError
 from helpers.ask.answers import vocabulary
 from helpers.choose import models
 from helpers.core.files import Journal
@@ -288,6 +293,45 @@ def test_a_stopped_run_goes_on_without_asking_twice(tmp_path):
     again = Scripted(by_the_book)
     assert play(OrderDesk, range(12), Way("student"), again, Journal(path)) == expected
     assert again.asked == 0
+
+
+PLAYER = """
+import sys, time
+from pathlib import Path
+from helpers.core.files import Journal
+from helpers.play.order_desk import OrderDesk
+from helpers.play.rollouts import Way, play
+sys.path.insert(0, "tests")
+from test_play import Scripted, by_the_book
+
+def slowly(request):
+    time.sleep(0.02)
+    with open(sys.argv[2], "a") as asked:
+        asked.write("x")
+    return by_the_book(request)
+
+log = play(OrderDesk, range(12), Way("student"), Scripted(slowly), Journal(Path(sys.argv[1])))
+print(sum(episode.success for episode in log), sum(len(episode.turns) for episode in log))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kill -9")
+def test_kill_9_twice_loses_nothing_and_asks_for_next_to_nothing_twice(tmp_path):
+    asked = tmp_path / "asked"
+    command = [sys.executable, "-c", PLAYER, str(tmp_path / "replies.jsonl"), str(asked)]
+    for reached in (6, 25):
+        asked.touch()
+        start, victim = time.time(), subprocess.Popen(command, cwd=ROOT)
+        while asked.stat().st_size < reached and victim.poll() is None and time.time() < start + 90:
+            time.sleep(0.01)
+        assert victim.poll() is None
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    steps = sum(len(expert(seed).turns) for seed in range(12))
+    assert done.stdout.split() == ["12", str(steps)], done.stderr[-500:]
+    # what was under way when the process died is all that is asked for again
+    assert steps <= asked.stat().st_size <= steps + 2
 
 
 def test_the_majority_of_several_answers_acts(tmp_path):

@@ -16,10 +16,17 @@ from helpers.core import rows, runtime
 from helpers.core.files import write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
-from helpers.studies import curation_study, methods_study, qlora_study, recipe_study
+from helpers.studies import (
+    curation_study,
+    episodes_figures,
+    episodes_study,
+    methods_study,
+    qlora_study,
+    recipe_study,
+)
 from helpers.tune.students import train_students
 
-STUDIES = ("04", "05", "recipe", "methods")
+STUDIES = ("04", "05", "06", "recipe", "methods")
 
 
 def run_study(
@@ -38,6 +45,9 @@ def run_study(
         cells = recipe_study.train_all(pilot, data, run, jobs, say, n_jobs)
     elif number == "methods":
         cells = methods_study.train_methods(pilot, data, run, say, n_jobs)
+    elif number == "06":
+        cells = episodes_study.play_all(run, say, n_jobs)
+        episodes_study.keep_recordings(run)
     else:
         prepare_jobs = curation_study.curation_jobs if number == "04" else qlora_study.qlora_jobs
         jobs = prepare_jobs(pilot, data, run, say)
@@ -51,6 +61,9 @@ def run_study(
     elif number == "recipe":
         figures = recipe_study.recipe_figures(pilot, cells)
         settings = recipe_study.recipe_settings(pilot, data, run)
+    elif number == "06":
+        figures = episodes_figures.play_figures(run, cells)
+        settings = episodes_figures.play_settings(cells)
     elif number == "methods":
         figures = methods_study.method_figures(pilot, cells)
         settings = methods_study.method_settings(pilot, cells)
@@ -62,7 +75,10 @@ def run_study(
     path = run.finish(settings)
     # the students' own seconds: they worked side by side, over several starts
     result = json.loads(path.read_text(encoding="utf-8"))
-    result |= {"chapter": number, "seconds": round(sum(cell["seconds"] for cell in cells), 1)}
+    result |= {
+        "chapter": number,
+        "seconds": round(sum(cell.get("seconds") or 0 for cell in cells), 1),
+    }
     write_text(path, json.dumps(result, indent=1))
     return path
 

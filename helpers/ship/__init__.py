@@ -1,0 +1,1 @@
+"""Ship a tuned model: its adapter in the form that llama.cpp serves."""

@@ -1,0 +1,166 @@
+"""A stored LoRA adapter as a GGUF file, which llama.cpp lays over the GGUF of the same base."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from helpers import CourseError
+
+WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2}
+# what PEFT writes beside an adapter and what changes nothing of how its weights are applied; every
+# other setting that is switched on is refused, one that a later PEFT invents too
+# fmt: off
+HARMLESS = {
+    "auto_mapping", "base_model_name_or_path", "ensure_weight_tying", "eva_config",
+    "exclude_modules", "inference_mode", "layers_pattern", "layers_to_transform", "lora_alpha",
+    "lora_dropout", "megatron_core", "peft_version", "qalora_group_size", "r", "rank_pattern",
+    "revision", "runtime_config", "target_modules", "task_type",
+}
+# fmt: on
+ONLY = {  # the values of these that leave the base as it is
+    "peft_type": ("LORA",),
+    "bias": ("none",),
+    "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"),
+}
+PLAIN = "train a plain LoRA adapter, or let the model answer in this process"
+
+
+def write_adapter_gguf(adapter: Path, base: Path, target: Path) -> Path:
+    """Write the PEFT adapter in the folder `adapter` as the GGUF file `target`; returns `target`.
+
+    `base`: the folder of its base model, llama or qwen2, of which config.json is read. The same
+    adapter gives the same bytes, in one step. Raises CourseError for an adapter that is missing, is
+    of another shape than the base, or has what llama.cpp would leave out.
+    """
+    adapter, base, target = Path(adapter), Path(base), Path(target)
+    alpha = _alpha(_settings(adapter))
+    config = _config(base)
+    tensors = _renamed(_pairs(adapter), config)
+    half = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        writer = gguf.GGUFWriter(half, config.model_type)  # the name of the architecture as well
+        writer.add_type(gguf.GGUFType.ADAPTER)
+        writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+        for name in sorted(tensors):
+            writer.add_tensor(name, tensors[name])
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        os.replace(half, target)
+    except OSError as problem:
+        half.unlink(missing_ok=True)
+        what = f"{target.name} could not be written ({problem.strerror})"
+        raise CourseError(f"{what}; free some space or name another folder.") from None
+    return target
+
+
+def _settings(adapter: Path) -> dict[str, Any]:
+    """What adapter_config.json says."""
+    try:
+        settings = json.loads((adapter / SETTINGS).read_text(encoding="utf-8"))
+        return dict(settings)
+    except (OSError, ValueError, TypeError):
+        cure = "run the chapter that trains it once more"
+        raise CourseError(f"{adapter.name}/ has no {SETTINGS} that can be read; {cure}.") from None
+
+
+def _alpha(settings: Mapping[str, Any]) -> float:
+    """The adapter's alpha; CourseError where a setting asks for more than plain LoRA."""
+    for name, value in settings.items():
+        fits = value in ONLY[name] if name in ONLY else name in HARMLESS or not value
+        if not fits:
+            what = f"{SETTINGS} has {name} {json.dumps(value)}, which llama.cpp cannot apply"
+            raise CourseError(f"{what}; {PLAIN}.")
+    alpha = settings.get("lora_alpha")
+    if not isinstance(alpha, int | float) or alpha <= 0:  # llama.cpp takes 0 for "not said"
+        what = f"{SETTINGS} has lora_alpha {json.dumps(alpha)}; it must be a number above 0"
+        raise CourseError(f"{what}; {PLAIN}.")
+    return float(alpha)
+
+
+def _config(base: Path) -> Any:
+    """The base's configuration, as transformers reads it."""
+    try:
+        config = AutoConfig.from_pretrained(base, local_files_only=True)
+    except (OSError, ValueError):
+        what = f"The base model in {base.name}/ has no config.json that can be read"
+        raise CourseError(f"{what}; name the folder that holds the model.") from None
+    if config.model_type not in ARCHITECTURES:
+        what = f"The base is a {config.model_type} model, and adapters are written for"
+        cure = "let the model answer in this process"
+        raise CourseError(f"{what} {' and '.join(ARCHITECTURES)} only; {cure}.")
+    return config
+
+
+def _pairs(adapter: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """{layer: {"A": shape (rank, inputs), "B": shape (outputs, rank)}} of the stored weights."""
+    try:
+        stored = load_file(adapter / WEIGHTS)
+    except (OSError, SafetensorError):
+        cure = "run the chapter that trains it once more"
+        raise CourseError(f"{adapter.name}/ has no {WEIGHTS} that can be read; {cure}.") from None
+    pairs: dict[str, dict[str, torch.Tensor]] = {}
+    for name, weight in stored.items():
+        layer, _, side = name.removesuffix(".weight").rpartition(".lora_")
+        if side not in ("A", "B") or not name.startswith("base_model.model.model.layers."):
+            what = f"{WEIGHTS} holds {name}, which is no LoRA matrix of a layer"
+            raise CourseError(f"{what}; {PLAIN}.")
+        pairs.setdefault(layer.removeprefix("base_model.model."), {})[side] = weight
+    if not pairs:
+        raise CourseError(f"{WEIGHTS} holds no weights; run the chapter that trains it once more.")
+    return pairs
+
+
+def _renamed(pairs: Mapping[str, Mapping[str, torch.Tensor]], config: Any) -> dict[str, np.ndarray]:
+    """{llama.cpp's name: float16 or float32 matrix}, rows in the order that llama.cpp has them."""
+    with torch.device("meta"):  # shapes without weights
+        shapes = AutoModelForCausalLM.from_config(config).state_dict()
+    names = gguf.get_tensor_name_map(ARCHITECTURES[config.model_type], config.num_hidden_layers)
+    tensors = {}
+    for layer, pair in pairs.items():
+        name, shape = names.get_name(layer), shapes.get(f"{layer}.weight")
+        if name is None or shape is None or not _fits(pair, shape):
+            what = f"The adapter's matrices for {layer} do not fit this base model"
+            raise CourseError(f"{what}; name the base that it was trained on.")
+        for side, weight in pair.items():
+            # numpy has no bfloat16
+            numbers = (weight.float() if weight.dtype != torch.float16 else weight).numpy()
+            if side == "B":
+                numbers = numbers[_row_order(layer, len(numbers), config)]
+            tensors[f"{name}.weight.lora_{side.lower()}"] = numbers
+    return tensors
+
+
+def _fits(pair: Mapping[str, torch.Tensor], weight: torch.Tensor) -> bool:
+    """Whether both matrices are there and their product has the shape of the base's weight."""
+    if set(pair) != {"A", "B"} or any(matrix.dim() != 2 for matrix in pair.values()):
+        return False
+    (rank, inputs), (outputs, same) = pair["A"].shape, pair["B"].shape
+    return rank == same and (outputs, inputs) == tuple(weight.shape)
+
+
+def _row_order(layer: str, rows: int, config: Any) -> np.ndarray:
+    """Which row of a layer comes where in llama.cpp, shape (rows,).
+
+    Rotary embeddings turn pairs of numbers. In a head of a Llama from the hub the two of a pair lie
+    half a head apart, in its GGUF they are neighbours: q and k have their rows in another order.
+    """
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    places = np.arange(rows)
+    of = layer.rpartition(".")[2]
+    if config.model_type != "llama" or of not in heads:
+        return places
+    return places.reshape(heads[of], 2, -1).transpose(0, 2, 1).ravel()

@@ -1,0 +1,113 @@
+"""Figures of study 06: success of each arm in each world, what the filter brings, what it costs."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from helpers.core.runs import Run
+from helpers.measure import intervals
+from helpers.play import costs
+from helpers.studies import episodes_study as study
+from helpers.studies.study_figures import StudyFigure, arm_name
+
+HOW = "unseen tasks, seeds averaged, bootstrap 95 % over tasks"
+
+
+def of_arm(cells: Sequence[Mapping[str, Any]], world: str, arm: str, asked: str = "") -> np.ndarray:
+    """Successes of an arm, shape (seeds, tasks); `asked`: another set than the world's own."""
+    told = []
+    for cell in cells:
+        if (cell["world"], cell["arm"]) == (world, arm) and (asked or world) in cell["measured"]:
+            told.append(cell["measured"][asked or world]["success"])
+    return np.array(told, float)
+
+
+def task_share(right: np.ndarray) -> intervals.Share:
+    """Mean over seeds of each task, with its bootstrap 95 % interval over the tasks."""
+    means = right.mean(axis=0)
+    return intervals.Share(float(means.mean()), *intervals.bootstrap_interval(means), len(means))
+
+
+def play_figures(run: Run, cells: Sequence[Mapping[str, Any]]) -> Iterator[StudyFigure]:
+    """pass1 of each arm in and out of domain, curated - uncurated, pass^5, the timed ways."""
+    for world in ("desk", "babyai"):
+        for arm in dict.fromkeys(cell["arm"] for cell in cells if cell["world"] == world):
+            seeds = [c["seed"] for c in cells if (c["world"], c["arm"]) == (world, arm)]
+            for asked in (world, f"{world}_out"):
+                right = of_arm(cells, world, arm, asked)
+                if right.size:
+                    name = f"pass1.{asked}.{arm_name(arm)}"
+                    yield StudyFigure(name, task_share(right), HOW, seeds)
+            tries = of_arm(cells, world, arm, f"{world}_tries")
+            if tries.size:
+                value = float(np.mean([costs.pass_k(each, study.TIMES) for each in tries]))
+                how = f"{study.TIMES} tries a task at temperature {study.WARM}"
+                name = f"pass{study.TIMES}.{world}.{arm_name(arm)}"
+                yield StudyFigure(name, value, how, seeds, n=tries.shape[1])
+        pair = [of_arm(cells, world, arm) for arm in ("curated", "uncurated")]
+        if pair[0].size and pair[1].size:
+            gap = task_mean(pair[0].mean(axis=0) - pair[1].mean(axis=0))
+            name = f"pass1.{world}.curated_minus_uncurated"
+            how = f"equal number of episodes and of steps, {HOW}"
+            yield StudyFigure(name, gap, how, study.SEEDS, "difference")
+    yield from timed_figures(run)
+
+
+def task_mean(values: np.ndarray) -> intervals.Share:
+    """A mean over tasks with its bootstrap 95 % interval."""
+    low, high = intervals.bootstrap_interval(values)
+    return intervals.Share(float(values.mean()), low, high, len(values))
+
+
+def timed_figures(run: Run) -> Iterator[StudyFigure]:
+    """The ways on one machine: success, seconds and tokens of a task, cost ratios."""
+    if not run.path("timed.json").is_file():
+        return
+    timed = json.loads(run.path("timed.json").read_text("utf-8"))
+    how = "the same tasks one after the other, llama.cpp, the same machine"
+    for way, told in timed.items():
+        tasks = len(told["success"])
+        yield StudyFigure(f"pass1.{way}", intervals.share(told["success"]), how)
+        for what in ("seconds", "tokens_in", "tokens_out", "turns"):
+            value = float(np.mean(told[what]))
+            yield StudyFigure(f"{what}.{way}", value, f"{how}, mean of a task", None, what, tasks)
+    for way in ("large", "medium", "untuned"):
+        dear, student = timed[way], timed["student"]
+        if any(dear["success"]) and any(student["success"]):
+            columns = (dear["seconds"], dear["success"], student["seconds"], student["success"])
+            ratio = costs.cost_ratio(*columns)
+            name = "cost_per_success.ratio" if way == "large" else f"cost_per_success.{way}"
+            yield StudyFigure(name, ratio, f"seconds, {way} over student; {how}", None, "ratio")
+
+
+def play_settings(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What results.json says about the study: settings, where students learnt, what is missing."""
+    have = {(c["world"], c["arm"], c["seed"]) for c in cells}
+    wanted = [
+        (world, arm, seed)
+        for world in ("desk", "babyai")
+        for arm in study.MAIN
+        for seed in study.SEEDS
+    ]
+    others = {"desk": ("distinct", "hinted"), "babyai": ("alone 1", "alone 2", "alone 3")}
+    wanted += [(world, arm, 0) for world, arms in others.items() for arm in arms]
+    for world, numbers in study.NUMBERS.items():
+        wanted += [(world, f"curated {number}", 0) for number in numbers]
+    machines = {}
+    for cell in cells:
+        if "machine" in cell:
+            learnt = cell.get("trained_on", cell["machine"])
+            machines[f"{cell['world']} {cell['arm']} {cell['seed']}"] = {
+                "trained": learnt,
+                "measured": cell["machine"],
+            }
+    return {
+        "lead": [f"{len(have)} students and ways"],
+        "student": study.STUDENT,
+        "slip": study.SLIP,
+        "turns_seen": study.LAST,
+        "machines": machines,
+        "unfinished": [" ".join(map(str, one)) for one in wanted if one not in have],
+    }
