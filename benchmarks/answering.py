@@ -1,10 +1,11 @@
 """How fast a file is answered, and in how much memory: the streaming alone, and the real system.
 
-    python -m benchmarks.answering [--rows 100000] [--real 64] [--pilot FOLDER]
+    python -m benchmarks.answering [--rows 100000] [--real 60] [--pilot FOLDER] [--record]
 
 The streaming is measured with a stand-in that answers at once, in a process of its own, on a short
-file and on one of `--rows` rows: memory must not grow with the file. Then the pilot's own system
-answers `--real` of its test rows (0 leaves that out). Prints the figures; writes none down.
+file and on one of `--rows` rows, CSV and workbook: the memory for a CSV must not grow with it. Then
+the pilot's own system answers `--real` of its test rows (0 leaves that out). Prints the figures;
+`--record` writes them into data/reference/results/answering.json.
 """
 
 import argparse
@@ -19,12 +20,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import xlsxwriter
+
+from benchmarks.everywhere import add_figures
 from helpers import ROOT
 from helpers.ask.file_answers import Answer, answer_file
 from helpers.choose.memory import PeakMemory
 from helpers.core.pilot import Pilot
 
 SHORT = 2_000  # rows of the file that the long one is compared with
+KINDS = ("csv", "xlsx")
+RESULTS = ROOT / "data/reference/results/answering.json"
 
 
 class StandIn:
@@ -43,9 +49,9 @@ class StandIn:
         return [self.one] * len(messages)
 
 
-def streamed(rows: int, pilot: Path) -> dict[str, Any]:
+def streamed(rows: int, pilot: Path, kind: str = "csv") -> dict[str, Any]:
     """{"rows", "seconds", "bytes"} of so many short rows in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.answering", "--one", str(rows)]
+    command = [sys.executable, "-m", "benchmarks.answering", "--one", str(rows), "--kind", kind]
     done = subprocess.run(
         [*command, "--pilot", str(pilot)],
         cwd=ROOT,
@@ -57,22 +63,31 @@ def streamed(rows: int, pilot: Path) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def streamed_here(rows: int, pilot: Pilot) -> dict[str, Any]:
+def streamed_here(rows: int, pilot: Pilot, kind: str = "csv") -> dict[str, Any]:
     """The measurement behind `streamed`, in this process: `bytes` of it at its largest."""
     with tempfile.TemporaryDirectory() as place:
-        mail, out = Path(place) / "mail.csv", Path(place) / "out.csv"
-        with open(mail, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["id", pilot.text])
-            for n in range(rows):
-                writer.writerow(
-                    [n, f"Where is my order PO-{n % 10_000:04}? It was due on day {n}."]
-                )
+        mail, out = Path(place) / f"mail.{kind}", Path(place) / f"out.{kind}"
+        write_mail(mail, rows, pilot)
         started = time.perf_counter()
         with PeakMemory(False, every=0.02) as peak:
             tally = answer_file(mail, out, StandIn(pilot))
         seconds = time.perf_counter() - started
     return {"rows": tally.rows, "seconds": seconds, "bytes": peak.top}
+
+
+def write_mail(path: Path, rows: int, pilot: Pilot) -> None:
+    """So many short messages, no two alike, as CSV or as a workbook."""
+    lines: list[list] = [["id", pilot.text]]
+    for n in range(rows):
+        lines.append([n, f"Where is my order PO-{n % 10_000:04}? It was due on day {n}."])
+    if path.suffix == ".csv":
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(lines)
+        return
+    with xlsxwriter.Workbook(path) as book:
+        sheet = book.add_worksheet()
+        for n, cells in enumerate(lines):
+            sheet.write_row(n, 0, cells)
 
 
 def real(rows: int, pilot: Pilot) -> dict[str, Any]:
@@ -98,28 +113,57 @@ def real(rows: int, pilot: Pilot) -> dict[str, Any]:
     return {"rows": tally.rows, "open_seconds": opened - started, "seconds": seconds}
 
 
+def streaming_figures(rows: int, pilot: Path) -> list[dict[str, Any]]:
+    """Rows a second and peak memory with the stand-in, for each kind, short and long."""
+    figures = []
+    for kind in KINDS:
+        for size, number in (("short", SHORT), ("long", rows)):
+            one = streamed(number, pilot, kind)
+            how = f"{number:,} short rows, {kind} to {kind}, a stand-in that answers at once"
+            for name, value, unit in (
+                ("rows_per_second", one["rows"] / one["seconds"], "per second"),
+                ("peak_mb", one["bytes"] / 1e6, "MB"),
+            ):
+                figure = {"name": f"stand_in.{kind}.{size}.{name}", "value": value, "unit": unit}
+                figures.append(figure | {"n": one["rows"], "how": how})
+    return figures
+
+
+def system_figures(rows: int, pilot: Pilot) -> list[dict[str, Any]]:
+    """Rows a second of the pilot's own system, and the seconds until it can be asked."""
+    one = real(rows, pilot)
+    how = f"the system of {pilot.name} on its first test rows, jsonl to csv"
+    speed = {"name": "system.rows_per_second", "value": one["rows"] / one["seconds"]}
+    opening = {"name": "system.open_seconds", "value": one["open_seconds"], "unit": "s"}
+    figures = [speed | {"unit": "per second"}, opening]
+    return [figure | {"n": one["rows"], "how": how} for figure in figures]
+
+
 def main() -> int:
-    """Measure and print."""
+    """Measure, print, and write down where that is asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.answering", description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--real", type=int, default=64)
+    parser.add_argument("--real", type=int, default=60)
     parser.add_argument("--pilot", default=str(ROOT / "data/inbox"))
+    parser.add_argument("--record", action="store_true")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--kind", default="csv", help=argparse.SUPPRESS)
     options = parser.parse_args()
     pilot = Pilot.load(options.pilot)
     if options.one:
-        print(json.dumps(streamed_here(options.one, pilot)))
+        print(json.dumps(streamed_here(options.one, pilot, options.kind)))
         return 0
-    for number in (SHORT, options.rows):
-        one = streamed(number, pilot.folder.resolve())
-        speed, megabytes = one["rows"] / one["seconds"], one["bytes"] / 1e6
-        print(f"stand-in: {one['rows']:,} rows, {speed:,.0f} a second, at most {megabytes:.0f} MB")
+    started = time.perf_counter()
+    figures = streaming_figures(options.rows, pilot.folder.resolve())
     if options.real:
-        one = real(options.real, pilot)
-        speed = one["rows"] / one["seconds"]
-        print(
-            f"system: {one['rows']} rows, {speed:.2f} a second, {one['open_seconds']:.0f} s to open"
-        )
+        figures += system_figures(options.real, pilot)
+    for figure in figures:
+        print(f"{figure['name']:36}{figure['value']:10,.2f} {figure['unit']}")
+    if options.record:
+        seconds = round(time.perf_counter() - started, 1)
+        # what else this machine had to do: other work makes every figure slower
+        load = round(os.getloadavg()[0], 2)
+        add_figures("answering", figures, {"seconds": seconds, "load_average": load}, RESULTS)
     return 0
 
 

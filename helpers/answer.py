@@ -1,10 +1,12 @@
 """A pilot's system at work: ask it one message, or run it over tomorrow's file.
 
     python -m helpers.answer mail.csv out.csv [--pilot FOLDER] [--text COLUMN] [--fresh]
+                             [--served ADDRESS [--model NAME] [--key-from VARIABLE] [--tuned]]
 
-Reads CSV, XLSX or JSONL; writes a line for each row, in its order, as CSV or JSONL: the record, how
-sure each value is, who read it, whether a person should look. The same command goes on after a
-kill. The system is that of chapter 08, with the tuned model of chapter 05, else of chapter 00.
+Reads and writes CSV, XLSX or JSONL, a line for each row, in its order: the record, how sure each
+value is, who read it, whether a person should look. The same command goes on after a kill. The
+system is that of chapter 08, with the tuned model of chapter 05, else of chapter 00; with --served
+the model behind an OpenAI-compatible address (llama.cpp, vLLM) takes the place of that one.
 """
 
 import argparse
@@ -144,28 +146,48 @@ def answer_command(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", metavar="mail.csv", help="CSV, XLSX or JSONL")
-    parser.add_argument("out", metavar="out.csv", help="CSV or JSONL, by its ending")
+    parser.add_argument("out", metavar="out.csv", help="CSV, XLSX or JSONL, by its ending")
     parser.add_argument("--pilot", default=bundled, help="a folder with a pilot.yaml")
     parser.add_argument("--text", help="the column of the message; left out: that of the pilot")
     parser.add_argument("--fresh", action="store_true", help="begin anew, also over a finished out")
+    parser.add_argument("--served", metavar="ADDRESS", help="ask the model there: http://…/v1")
+    parser.add_argument("--model", metavar="NAME", help="its name; left out: the only one there")
+    parser.add_argument("--key-from", metavar="VARIABLE", help="the variable that holds the key")
+    parser.add_argument("--tuned", action="store_true", help="it serves the pilot's tuned model")
     options = parser.parse_args(arguments)
     try:
+        if not options.served and (options.model or options.key_from or options.tuned):
+            raise CourseError("--model, --key-from and --tuned belong to --served ADDRESS.")
         pilot = Pilot.load(Path(options.pilot).expanduser())
         # before a model is loaded
         Incoming.look(options.source, options.text or pilot.text)
         checked_out(options.source, options.out)
         print(licence_line(pilot), flush=True)
         runtime.quiet()
-        from helpers import at_work  # torch and its like: a wrong file is said before they load
+        # torch and its like: a wrong file is said before they load
+        from helpers import at_work, served
 
-        reader = at_work.open_system(pilot)
+        kept = Path(f"{options.out}.part.served.jsonl")
+        reader: Reader
+        if options.served:
+            server = served.open_server(options.served, options.model, options.key_from)
+            reader = served.open_served(pilot, server, kept, tuned=options.tuned)
+            print(reader, flush=True)
+        else:
+            reader = at_work.open_system(pilot)
+        if options.fresh:
+            kept.unlink(missing_ok=True)
         done = answer_file(
             options.source, options.out, reader, text=options.text, fresh=options.fresh
         )
+        kept.unlink(missing_ok=True)
         print(f"{done} Written to {options.out}.")
     except CourseError as problem:
         print(problem, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Stopped: the rows that are finished are kept; the same command goes on.")
+        return 130
     return 0
 
 

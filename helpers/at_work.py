@@ -17,7 +17,8 @@ from helpers.core import rows, runtime
 from helpers.core.files import fingerprint, sha256
 from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
-from helpers.measure import baselines, confidence, error_costs, reviews, scoring, system
+from helpers.measure import baselines, confidence, error_costs, readers, reviews, scoring, system
+from helpers.measure.error_costs import Costs
 from helpers.measure.system import Reading
 from helpers.tune import students
 
@@ -26,6 +27,10 @@ Read = Callable[[Sequence[str]], Reading]
 TUNED = "tuned"
 UNSEEN = {"studies/recipe": "unseen", "00": "unseen"}  # as chapter 08 takes them
 FIRST = "The tuned model is that of chapter 00, of labelled rows alone; chapter 05 makes a better."
+OTHER = (
+    "How far the tuned model is trusted, and who checks, was settled on readings of another model "
+    "than the one that answers now; chapter 08 says which."
+)
 CUT = "longer than the model reads: the end was left out"
 
 
@@ -164,19 +169,26 @@ def open_system(
     here = here or runtime.detect()
     data = rows.load(pilot, here.profile)
     run, train = Run(pilot, "08", here), list(data.train)
-    review = chosen_review(run, train, say)
+    unseen, costs = unseen_readings(run, train), error_costs_of(run, say)
+    chosen = system.choose_system(pilot, train, unseen)
+    review = reviews.choose_review(chosen, train, unseen, costs)
     known = [*baselines.ways_for(pilot, train), TUNED]
     ways: dict[str, Read] = {}
     is_cut, adapter = None, ""
     for way in ways_needed(review, known):
         if way == TUNED:
             say(probe.check_parts(pilot, data, here))
-            ways[way], is_cut, adapter = _open_model(run, train, say)
+            ways[way], is_cut, file = _open_model(run, train, say)
+            adapter = sha256(file)
+            judged = readers.who_read(run, unseen[TUNED], len(train))
+            # the weights come from readings of the recorded adapter, where that answers
+            if judged.remark and not readers.is_recorded(file):
+                say(OTHER)
         else:
-            ways[way] = _cheap_read(pilot, train, way)
+            ways[way] = cheap_read(pilot, train, way)
     made_from = fingerprint(
         pilot.model_dump(mode="json"),
-        _rules(pilot),
+        rules_in_words(pilot),
         train,
         review.system.weights,
         review.curves,
@@ -188,20 +200,23 @@ def open_system(
     return PilotSystem(review, ways, is_cut or (lambda message: False), made_from)
 
 
-def chosen_review(run: Run, train: list[dict], say: Callable[[str], None]) -> reviews.Review:
-    """System and review as in chapter 08, from what is stored of training rows unseen by a way."""
+def unseen_readings(run: Run, train: list[dict]) -> dict[str, Reading]:
+    """{way: what it reads in training rows that it did not learn from}."""
     pilot, texts = run.pilot, [row[run.pilot.text] for row in train]
     unseen = system.unseen_cheap_readings(pilot, train, baselines.folds(pilot, train, 3, 0))
     unseen[TUNED] = system.stored_reading(run, UNSEEN, texts)
     for field in pilot.fields:
         _refuse_other_fields(pilot, field, unseen[TUNED])
+    return unseen
+
+
+def error_costs_of(run: Run, say: Callable[[str], None]) -> Costs:
+    """The prices on the bar; without one, said to be assumed."""
     try:
-        costs = Bar.load(pilot, run.runtime.profile).costs
+        return Bar.load(run.pilot, run.runtime.profile).costs
     except CourseError as missing:
         say(f"{missing} Until then the prices behind 'check' are assumed from the field types.")
-        costs = error_costs.check_costs(pilot, error_costs.default_costs(pilot))
-    chosen = system.choose_system(pilot, train, unseen)
-    return reviews.choose_review(chosen, train, unseen, costs)
+    return error_costs.check_costs(run.pilot, error_costs.default_costs(run.pilot))
 
 
 def _refuse_other_fields(pilot: Pilot, field: str, reading: Reading) -> None:
@@ -217,14 +232,15 @@ def _refuse_other_fields(pilot: Pilot, field: str, reading: Reading) -> None:
         )
 
 
-def _cheap_read(pilot: Pilot, train: list[dict], way: str) -> Read:
+def cheap_read(pilot: Pilot, train: list[dict], way: str) -> Read:
+    """A function that reads messages by one cheap way, learnt from the labelled rows `train`."""
     return lambda messages: system.cheap_reading(pilot, train, messages, way)
 
 
 def _open_model(
     run: Run, train: list[dict], say: Callable[[str], None]
-) -> tuple[Read, Callable[[str], bool], str]:
-    """(the tuned model's read, does it leave out the end of a message, the adapter's hash)."""
+) -> tuple[Read, Callable[[str], bool], Path]:
+    """(the tuned model's read, does it leave out the end of a message, the adapter's file)."""
     pilot, here, weights = run.pilot, run.runtime, "adapter/adapter_model.safetensors"
     try:
         file = run.need("05", weights)
@@ -243,10 +259,10 @@ def _open_model(
         whole = answers.prompt(pilot, tokenizer, message, full=False)
         return whole != answers.prompt(pilot, tokenizer, message, full=False, max_length=length)
 
-    return tuned_read(model, tokenizer, pilot, train, here), is_cut, sha256(file)
+    return tuned_read(model, tokenizer, pilot, train, here), is_cut, file
 
 
-def _rules(pilot: Pilot) -> str:
+def rules_in_words(pilot: Pilot) -> str:
     """The hash of the pilot's keywords, or ""."""
     path = pilot.folder / "rules.yaml"
     return sha256(path) if path.is_file() else ""

@@ -161,7 +161,8 @@ def use_piece() -> str:
         f"The system {'passed' if passed else 'did not pass'} its page. In use a person checks "
         f"{checked['value']:.0%} of the new messages, and 1,000 cost {use['value']:,.0f} "
         f"{use['unit']} before building and upkeep; people as today {today['value']:,.0f}. The "
-        f"savings at the top count both. The line *with made messages too* is the mean of "
+        f"savings at the top count both. *The system* is chapter 08's: each field by what reads "
+        f"it best, model, rules or both. The line *with made messages too* is the mean of "
         f"{seeds} seeds, the others are one seed each."
     ).replace("%", " %")
 

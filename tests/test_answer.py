@@ -1,21 +1,33 @@
 """Tomorrow's file and one message: no row lost, doubled, moved or run, whatever comes or kills."""
 
 import csv
+import dataclasses
 import json
+import re
 import subprocess
 import sys
+import threading
 import time
+import zipfile
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+import openpyxl
 import pytest
+import xlsxwriter
 from conftest import ROOT
 
-from helpers import CourseError, answer, at_work
+from benchmarks import answering
+from helpers import CourseError, answer, at_work, served
+from helpers.ask import file_answers, teachers
 from helpers.ask.file_answers import CHUNK, LONGEST, answer_file
 from helpers.core import files, rows, runtime
 from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
+from helpers.make.grammar import record_grammar
 from helpers.measure import baselines, error_costs, reviews, system
+from helpers.pay.error_prices import ErrorCost
 
 LABELS = "name: odd\ntext: message\nfields:\n  kind: {type: label, values: [order, quote]}\n"
 SPANS = "name: odd\ntext: 本文\nfields:\n  品名: {type: span, optional: true}\n"
@@ -269,7 +281,7 @@ def test_files_that_cannot_be_are_refused_in_one_sentence(pilot, tmp_path):
     refused = {
         (mail, mail): "is the file that is read",
         (mail, tmp_path / "x" / ".." / "mail.csv"): "is the file that is read",
-        (mail, tmp_path / "out.xlsx"): "must end in .csv or .jsonl",
+        (mail, tmp_path / "out.xls"): "must end in .csv, .xlsx or .jsonl",
         (mail, tmp_path / "no" / "out.csv"): "There is no folder",
         (other, tmp_path / "out.csv"): "no column 'message'; did you mean 'messages'",
         (tmp_path / "none.csv", tmp_path / "out.csv"): "There is no file none.csv",
@@ -288,28 +300,156 @@ def test_files_that_cannot_be_are_refused_in_one_sentence(pilot, tmp_path):
     assert mail.read_bytes().count(b"\n") == 2, "what is read stays as it is"
 
 
-def test_a_workbook_is_read_where_openpyxl_is_there_else_the_way_out_is_said(
-    pilot, tmp_path, monkeypatch
-):
-    import xlsxwriter
+def workbook_of(path, rows, sheets=("Sheet1",)):
+    with xlsxwriter.Workbook(path, {"strings_to_formulas": False}) as book:
+        for name in sheets:
+            sheet = book.add_worksheet(name)
+            for number, cells in enumerate(rows):
+                sheet.write_row(number, 0, cells)
 
-    with xlsxwriter.Workbook(tmp_path / "mail.xlsx") as book:
-        sheet = book.add_worksheet()
-        for number, cells in enumerate([["message", "n"], ["a pump"], [], [12, 1], ["b", "", "c"]]):
-            sheet.write_row(number, 0, cells)
-    try:
-        import openpyxl  # noqa: F401
-    except ImportError:
-        with pytest.raises(CourseError, match="choose Save as, CSV UTF-8"):
-            answer_file(tmp_path / "mail.xlsx", tmp_path / "out.csv", StandIn(pilot))
-    else:
-        answer_file(tmp_path / "mail.xlsx", tmp_path / "out.csv", StandIn(pilot))
-        found = table(tmp_path / "out.csv")
-        assert [(row["row"], row["message"]) for row in found][:2] == [("2", "a pump"), ("4", "12")]
-        assert found[1]["note"] == "not text but a number" and "cells: 3" in found[2]["note"]
-    monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(CourseError, match="choose Save as, CSV UTF-8"):
-        answer_file(tmp_path / "mail.xlsx", tmp_path / "other.csv", StandIn(pilot))
+
+def sheet_of(path):
+    """The rows of a workbook, as openpyxl alone sees them: (value, kind) of each cell."""
+    book = openpyxl.load_workbook(path)
+    return [[(cell.value, cell.data_type) for cell in row] for row in book.active.iter_rows()]
+
+
+def test_a_workbook_is_read_row_by_row(pilot, tmp_path):
+    rows = [["message", "n"], ["a pump"], [], [12, 1], ["b", "", "c"], ["", 7], ["two\r\nlines"]]
+    workbook_of(tmp_path / "mail.xlsx", rows)
+    said = []
+    done = answer_file(
+        tmp_path / "mail.xlsx", tmp_path / "out.csv", StandIn(pilot), say=said.append
+    )
+    found = table(tmp_path / "out.csv")
+    assert [(row["row"], row["message"]) for row in found] == [
+        ("2", "a pump"),
+        ("4", "12"),
+        ("5", "b, , c"),
+        ("6", ""),
+        ("7", "two\nlines"),
+    ]
+    assert [row["note"] for row in found] == [
+        "",
+        "not text but a number",
+        "cells: 3 instead of 2",
+        "the message is empty",
+        "",
+    ]
+    assert done.unread == 3 and said == []
+    workbook_of(tmp_path / "more.xlsx", rows, ["受信", "old"])
+    answer_file(tmp_path / "more.xlsx", tmp_path / "more.csv", StandIn(pilot), say=said.append)
+    assert said == ["more.xlsx has 2 sheets; only the first, '受信', is read."]
+
+
+def test_what_a_program_wrote_down_as_the_size_of_a_sheet_loses_no_row(pilot, tmp_path):
+    workbook_of(tmp_path / "mail.xlsx", [["message", "n"], ["a pump", 1], ["b belt", 2]])
+    changed = tmp_path / "small.xlsx"
+    with zipfile.ZipFile(tmp_path / "mail.xlsx") as whole, zipfile.ZipFile(changed, "w") as small:
+        for name in whole.namelist():
+            small.writestr(name, whole.read(name).replace(b'ref="A1:B3"', b'ref="A1:A2"'))
+    assert b'ref="A1:A2"' in zipfile.ZipFile(changed).read("xl/worksheets/sheet1.xml")
+    assert answer_file(changed, tmp_path / "out.csv", StandIn(pilot)).rows == 2
+    assert [row["message"] for row in table(tmp_path / "out.csv")] == ["a pump", "b belt"]
+
+
+TEXTS = [
+    *HOSTILE,
+    "=1+1",
+    "+49 30 1234 is my number",
+    "@SUM(A1)",
+    "{=1}",
+    "https://example.com/a",
+    "007",
+    "<r><t>x</t></r>",
+    "<r>broken & bare</r>",
+    "_x000D_ and _x0041_ and _x005F_",
+    "注文 KS-1234 はいつ届きますか。ｶﾀｶﾅ 😀",
+    "a non-character \ufffe here",
+    "  spaces around  ",
+]
+
+
+def test_a_workbook_that_is_written_holds_texts_and_no_formula_and_is_read_back(pilot, tmp_path):
+    mail = mail_of(tmp_path, TEXTS)
+    answer_file(mail, tmp_path / "out.xlsx", StandIn(pilot))
+    answer_file(mail, tmp_path / "out.jsonl", StandIn(pilot))
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().splitlines()]
+    header, *rows = sheet_of(tmp_path / "out.xlsx")
+    assert [value for value, _ in header] == list(lines[0]) and len(rows) == len(TEXTS)
+    assert not [cell for row in rows for cell in row if cell[1] in "fe"], "no formula, no error"
+    assert [row[0] for row in rows] == [(n + 2, "n") for n in range(len(TEXTS))]
+    at = list(lines[0]).index("intent confidence")
+    assert rows[0][at] == (0.333, "n") and rows[2][2] == (HOSTILE[2], "s")
+    again = answer_file(tmp_path / "out.xlsx", tmp_path / "again.jsonl", StandIn(pilot))
+    back = [json.loads(line) for line in (tmp_path / "again.jsonl").read_bytes().splitlines()]
+    assert again.rows == len(TEXTS)
+    assert [line["message"] for line in back] == [line["message"] for line in lines]
+
+
+def test_a_text_longer_than_a_cell_is_cut_and_says_so(pilot, tmp_path):
+    answer_file(mail_of(tmp_path, ["😀" * 20_000, "a"]), tmp_path / "out.xlsx", StandIn(pilot))
+    header, long, short = sheet_of(tmp_path / "out.xlsx")
+    assert long[2][0] == "😀" * 16_383 and long[-2][0] == "yes"
+    assert long[-1][0].endswith("a cell holds 32,767 characters") and short[-1][0] is None
+
+
+def test_a_workbook_too_goes_on_after_a_stop_with_the_same_bytes(pilot, tmp_path, monkeypatch):
+    mail = mail_of(tmp_path, [f"pump {n}, =1+{n}" for n in range(4 * CHUNK)])
+    answer_file(mail, tmp_path / "whole.xlsx", StandIn(pilot))
+    with pytest.raises(KeyboardInterrupt):
+        answer_file(mail, tmp_path / "out.xlsx", Stopping(pilot))
+    said, at_work_on_it = [], file_answers._write_sheet
+
+    def killed(*parts):
+        at_work_on_it(*parts)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(file_answers, "_write_sheet", killed)
+    with pytest.raises(KeyboardInterrupt):
+        answer_file(mail, tmp_path / "out.xlsx", StandIn(pilot))
+    monkeypatch.undo()
+    reader = StandIn(pilot)
+    answer_file(mail, tmp_path / "out.xlsx", reader, say=said.append)
+    assert said == ["Going on after row 512 of the last start."] and reader.asked == []
+    assert (tmp_path / "out.xlsx").read_bytes() == (tmp_path / "whole.xlsx").read_bytes()
+    left = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert left == {"mail.csv", "whole.xlsx", "out.xlsx"}
+    monkeypatch.setattr(file_answers, "SHEET_ROWS", 100)
+    with pytest.raises(CourseError, match="512 rows and a sheet holds 100; let the output end in"):
+        answer_file(mail, tmp_path / "other.xlsx", StandIn(pilot))
+
+
+def test_a_broken_workbook_gives_one_sentence(pilot, tmp_path):
+    workbook_of(tmp_path / "mail.xlsx", [["message"], *([f"pump {n}"] for n in range(500))])
+    whole = (tmp_path / "mail.xlsx").read_bytes()
+    (tmp_path / "half.xlsx").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "none.xlsx").write_bytes(b"message\na pump\n")
+    (tmp_path / "locked.xlsx").write_bytes(b"\xd0\xcf\x11\xe0" + bytes(600))
+    (tmp_path / "empty.xlsx").write_bytes(b"")
+    for name, old, new in (
+        ("cut.xlsx", b"</sheetData>", b""),
+        ("text.xlsx", b'<c r="A300" t="s"><v>', b'<c r="A300" t="s"><v>9'),
+    ):
+        with (
+            zipfile.ZipFile(tmp_path / "mail.xlsx") as book,
+            zipfile.ZipFile(tmp_path / name, "w") as bad,
+        ):
+            contents = {part: book.read(part) for part in book.namelist()}
+            assert any(old in content for content in contents.values())
+            for part, content in contents.items():
+                bad.writestr(part, content.replace(old, new))
+    with (
+        zipfile.ZipFile(tmp_path / "mail.xlsx") as book,
+        zipfile.ZipFile(tmp_path / "gone.xlsx", "w") as bad,
+    ):
+        for part in book.namelist():
+            if "sheet1" not in part:
+                bad.writestr(part, book.read(part))
+    for name in ("half", "none", "locked", "empty", "cut", "text", "gone"):
+        with pytest.raises(CourseError, match="cannot be read as a workbook; open it in Excel"):
+            answer_file(tmp_path / f"{name}.xlsx", tmp_path / "out.csv", StandIn(pilot))
+    assert not (tmp_path / "out.csv").exists()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp932", "utf-16", "utf-16-le"])
@@ -453,6 +593,299 @@ def test_a_pilot_with_chapter_00_alone_gets_its_system_and_is_told_so(folder, mo
         at_work.open_system(Pilot.load(folder), here, said.append)
 
 
+# A server in place of the model -----------------------------------------------------------------
+
+KEY = "sk-fake-77c1a94f"
+
+
+def right_record(body):
+    """What a good model would answer to the message of a request."""
+    text = body["messages"][-1]["content"]
+    number = re.search(r"PO-\d{4}", text)
+    record = {"intent": "quote" if "cost" in text else "order", "product": text.split()[2]}
+    return json.dumps(record | {"order_id": number and number[0]}, ensure_ascii=False)
+
+
+@contextmanager
+def model_server(behave=right_record, models=("m",), owner="llamacpp"):
+    """An OpenAI-compatible server; `behave(body)` gives a text or a status. Yields address, bodies."""
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def send(self, status, page):
+            content = json.dumps(page).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            try:
+                self.end_headers()
+                self.wfile.write(content)
+            except ConnectionError:  # the client was killed
+                pass
+
+        def do_GET(self):
+            listed = [{"id": m, "object": "model", "created": 1, "owned_by": owner} for m in models]
+            self.send(200 if models else 404, {"object": "list", "data": listed})
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            seen.append(body | {"key": self.headers["Authorization"]})
+            told = behave(body)
+            if isinstance(told, int):
+                return self.send(told, {"error": {"message": f"no, {KEY}"}})
+            choice = {"index": 0, "finish_reason": "stop"}
+            choice["message"] = {"role": "assistant", "content": told}
+            page = {"id": "x", "object": "chat.completion", "created": 1, "model": "m"}
+            return self.send(200, page | {"choices": [choice]})
+
+        def log_message(self, *_):
+            pass
+
+    service = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    service.daemon_threads = True
+    threading.Thread(target=service.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{service.server_port}/v1", seen
+    finally:
+        service.shutdown()
+        service.server_close()
+
+
+@pytest.fixture
+def ready(folder, request, monkeypatch):
+    """The small pilot with what chapter 00 leaves behind: a model that reads its rows well."""
+    if not request.node.get_closest_marker("slow"):  # without the encoder; a second process has it
+        monkeypatch.setattr(baselines.encoder, "encoder_for", lambda *more: None)
+    csv_file = folder / "train.csv"  # with a product that rules do not find
+    lines = csv_file.read_text().replace("order,pump,PO-1003", "order,pump number 3,PO-1003")
+    csv_file.write_text(lines)
+    pilot, here = Pilot.load(folder), runtime.detect("smoke")
+    train = list(rows.load(pilot, here.profile).train)
+    read = [{name: row[name] for name in pilot.fields} for row in train]
+    labels = np.array([[0.9, 0.1] if row["intent"] == "order" else [0.1, 0.9] for row in train])
+    sure = {name: np.full(len(train), 0.9) for name in ("product", "order_id")}
+    reading = system.Reading(read, {"intent": labels}, sure)
+    texts = [row[pilot.text] for row in train]
+    system.keep_reading(Run(pilot, "00", here).path(system.READINGS), "unseen", texts, reading)
+    return pilot
+
+
+def served_reader(pilot, address, tmp_path, **more):
+    """As `open_served`, from a server that is not asked again where it fails."""
+    teacher = teachers.Teacher(address=address, model="m", gbnf=True, **{"retries": 0} | more)
+    kept = tmp_path / "kept.jsonl"
+    return served.open_served(pilot, served.ModelServer(teacher), kept, say=lambda line: None)
+
+
+MAIL = [f"Where is pump number {n}, PO-{2000 + n}?" for n in range(6)] + ["What does belt cost?"]
+
+
+def test_a_server_reads_with_the_prompt_and_grammar_of_the_pilot_and_a_person_looks(
+    ready, tmp_path
+):
+    mail = mail_of(tmp_path, [*MAIL, "", MAIL[0]])
+    with model_server() as (address, seen):
+        reader = served_reader(ready, address, tmp_path)
+        assert "product" in reader.unjudged and set(reader.unjudged) < set(ready.fields)
+        done = answer_file(mail, tmp_path / "out.csv", reader)
+    assert done.rows == 9 and done.unread == 1 and len(seen) == len(MAIL)
+    assert {tuple(turn["content"] for turn in body["messages"]) for body in seen} == {
+        tuple(turn["content"] for turn in ready.chat(text)) for text in MAIL
+    }
+    by_text = {body["messages"][-1]["content"]: body for body in seen}
+    assert by_text[MAIL[0]]["grammar"] == record_grammar(ready, MAIL[0])
+    assert by_text[MAIL[0]]["temperature"] == 0 and by_text[MAIL[0]]["model"] == "m"
+    found = table(tmp_path / "out.csv")
+    assert [row["message"] for row in found] == [*MAIL, "", MAIL[0]]
+    assert [row["product"] for row in found] == ["pump"] * 6 + ["belt", "", "pump"]
+    assert [row["order_id"] for row in found][:7] == [f"PO-{2000 + n}" for n in range(6)] + [""]
+    for row in found[:7]:
+        for name in ready.fields:
+            unknown = name in reader.unjudged
+            assert bool(row[f"{name} confidence"]) != unknown
+            assert ("served" in row[f"{name} by"]) == unknown
+        # a wrong product costs more than a look
+        assert row["check"] == "yes"
+        assert row["note"] == f"how sure {', '.join(reader.unjudged)} are is not known"
+    said = str(reader)
+    assert "127.0.0.1" in said and "licence that is yours to read" in said and "product" in said
+
+
+def test_where_no_error_of_a_server_costs_more_than_a_look_nobody_looks(ready, tmp_path):
+    with model_server() as (address, _):
+        reader = served_reader(ready, address, tmp_path)
+        for minutes, check in ((0.9, False), (1.2, True)):  # a look takes one minute
+            errors = dict.fromkeys(reader.costs.errors, ErrorCost(minutes=minutes))
+            costs = reader.costs.model_copy(update={"errors": errors, "caught": 0.5})
+            told = dataclasses.replace(reader, costs=costs, judged=None)
+            assert told.unjudged == ["intent", "product"]
+            assert answer.ask(MAIL[0], told).answer.check is check
+
+
+def test_a_server_without_a_grammar_gets_none_and_what_it_adds_is_refused(ready, tmp_path):
+    told = {
+        "plain": '{"intent": "order", "product": "plain", "order_id": null}',
+        "fenced": 'Sure!\n```json\n{"intent": "order", "product": null, "order_id": null}\n```',
+        "label": '{"intent": "complaint", "product": null, "order_id": null}',
+        "invented": '{"intent": "order", "product": "a gold pump", "order_id": null}',
+        "pattern": '{"intent": "order", "product": null, "order_id": "PO-12"}',
+        "number": '{"intent": "order", "product": null, "order_id": 1234}',
+        "half": '{"intent": "order", "product": "ha',
+        "keys": '{"intent": "order", "product": null}',
+        "twice": '{"intent": "order", "intent": "quote", "product": null, "order_id": null}',
+        "empty": "",
+        "null": None,
+        "status": 400,
+        "hidden": '{"intent": "or\u202eder", "product": null, "order_id": null}',
+    }
+    mail = mail_of(tmp_path, [f"{name} word PO-12345 here" for name in told])
+    with model_server(lambda body: told[body["messages"][-1]["content"].split()[0]], owner="v") as (
+        address,
+        seen,
+    ):
+        reader = served.open_served(ready, served.open_server(address), tmp_path / "kept.jsonl")
+        done = answer_file(mail, tmp_path / "out.csv", reader)
+    assert done.rows == len(told) and not any("grammar" in body for body in seen)
+    notes = {row["message"].split()[0]: row["note"] for row in table(tmp_path / "out.csv")}
+    start = "could not be read: the server gave "
+    read = {name for name, note in notes.items() if not note.startswith("could not be read")}
+    assert read == {"plain", "fenced"} and done.unread == len(told) - 2
+    assert notes["label"] == f'{start}intent "complaint", which this message does not allow'
+    assert notes["invented"] == f'{start}product "a gold pump", which this message does not allow'
+    assert notes["number"] == f"{start}order_id 1234, which this message does not allow"
+    for name in ("half", "keys", "twice", "empty"):
+        assert notes[name] == f"{start}no record with intent, product, order_id"
+    assert notes["null"].endswith("the server's answer could not be read")
+    assert notes["status"].endswith("the server answered with status 400")
+    assert "[U+202E]" in notes["hidden"]
+    checks = [row["check"] for row in table(tmp_path / "out.csv")]
+    assert checks == ["yes"] * len(told)
+
+
+def test_a_server_that_goes_down_gives_one_sentence_and_keeps_what_it_answered(ready, tmp_path):
+    texts = [f"Where is pump number {n}, PO-{2000 + n}?" for n in range(CHUNK + 30)]
+    mail, out = mail_of(tmp_path, texts), tmp_path / "out.csv"
+    with model_server() as (address, seen):
+        answer_file(mail, tmp_path / "whole.csv", served_reader(ready, address, tmp_path))
+        alive = [CHUNK + 9]
+
+        def failing(body):
+            alive[0] -= 1
+            return right_record(body) if alive[0] >= 0 else 503
+
+    # the same address: another one would be another server
+    with model_server(lambda body: failing(body)) as (address, seen):
+        with pytest.raises(CourseError) as stopped:
+            answer_file(mail, out, served_reader(ready, address, tmp_path, parallel=2))
+        assert str(stopped.value).count(".") == 4, "one sentence, and three points of an address"
+        assert "gives no answers any more (the server answered with status 503)" in str(stopped)
+        assert "what was answered is kept" in str(stopped.value) and not out.exists()
+        alive[0], asked, said = 10_000, len(seen), []
+        answer_file(mail, out, served_reader(ready, address, tmp_path, parallel=2), say=said.append)
+        assert said == [f"Going on after row {CHUNK} of the last start."]
+        assert len(seen) - asked == 30 - 9, "what was answered is not asked for again"
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    reader = served_reader(ready, address, tmp_path)  # nobody listens there any more
+    with pytest.raises(CourseError, match="any more .the server is not reachable.; see that it"):
+        answer_file(mail_of(tmp_path, [MAIL[0]], "one.csv"), tmp_path / "one_out.csv", reader)
+    assert not (tmp_path / "one_out.csv").exists()
+
+
+@pytest.mark.slow
+def test_a_served_file_that_was_killed_goes_on_with_the_same_bytes(ready, tmp_path):
+    """kill -9 in the middle of a chunk, and half a line that it left behind."""
+    texts = [f"Where is pump number {n}, PO-{2000 + n}?" for n in range(CHUNK + 40)]
+    mail, out = mail_of(tmp_path, texts), tmp_path / "out.csv"
+    slow = [0.0]
+
+    def behave(body):
+        time.sleep(slow[0])
+        return right_record(body)
+
+    with model_server(behave) as (address, seen):
+        common = ["--pilot", str(ready.folder), "--served", address]
+        assert answer.answer_command([str(mail), str(tmp_path / "whole.csv"), *common]) == 0
+        slow[0], before = 0.1, len(seen)
+        command = [sys.executable, "-m", "helpers.answer", str(mail), str(out), *common]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        kept = tmp_path / "out.csv.part.served.jsonl"
+        while process.poll() is None and lines_of(kept) < 20:
+            time.sleep(0.02)
+        assert process.poll() is None, "it was to be killed at work"
+        process.kill()
+        process.wait()
+        answered = lines_of(kept)
+        assert 20 <= answered < CHUNK and not out.exists()
+        with open(kept, "ab") as file:
+            file.write('{"entries": {"半'.encode()[:-1])
+        slow[0], asked = 0.0, len(seen)
+        assert answer.answer_command([str(mail), str(out), *common]) == 0
+        assert len(seen) - asked == len(texts) - answered and asked > before
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    left = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert left == {"mail.csv", "whole.csv", "out.csv"}
+
+
+def test_a_key_comes_from_a_variable_and_is_said_to_the_server_alone(
+    ready, tmp_path, monkeypatch, capsys
+):
+    mail, out = mail_of(tmp_path, MAIL), tmp_path / "out.csv"
+    common = [str(mail), str(out), "--pilot", str(ready.folder), "--key-from", "MY_KEY"]
+    with model_server() as (address, seen):
+        assert answer.answer_command([*common, "--served", address]) == 1
+        assert "variable that --key-from names is not set" in capsys.readouterr().err
+        monkeypatch.setenv("MY_KEY", KEY)
+        assert answer.answer_command([*common, "--served", address]) == 0
+        assert {body["key"] for body in seen} == {f"Bearer {KEY}"}
+        said = capsys.readouterr().out
+        assert said.startswith("Base model") and "\nEvery message is sent to 127.0.0.1:" in said
+    with model_server(lambda body: 401) as (address, _):
+        told = [*common, "--served", address, "--fresh"]
+        assert answer.answer_command(told) == 1
+        said = "".join(capsys.readouterr())
+        assert "refused the key (status 401); correct --served, --model or --key-from" in said
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+    assert KEY not in said
+
+
+def test_what_cannot_be_served_is_refused_in_one_sentence(ready, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MY_KEY", KEY)
+    for address in ("localhost:8000", "http://me:secret@host/v1", "http://host/v1?key=secret", ""):
+        with pytest.raises(CourseError, match="begins with http:// or https://") as refused:
+            served.open_server(address)
+        assert "secret" not in str(refused.value)
+    with pytest.raises(CourseError, match="NAME of an environment variable") as refused:
+        served.open_server("http://127.0.0.1:9/v1", key_from=KEY)
+    assert KEY not in str(refused.value)
+    with pytest.raises(CourseError, match="No server answers at 127.0.0.1:9; start it"):
+        served.open_server("http://127.0.0.1:9/v1")
+    with model_server(models=("one", "two")) as (address, _):
+        with pytest.raises(
+            CourseError, match=r"several models \(one, two\); name one with --model"
+        ):
+            served.open_server(address)
+        assert served.open_server(address, "two").teacher.name == "two"
+    with model_server(models=()) as (address, _):
+        with pytest.raises(CourseError, match="does not say which models it has; name one"):
+            served.open_server(address)
+        assert not served.open_server(address, "any").teacher.gbnf
+    with model_server() as (address, _):
+        server = served.open_server(address)
+        assert server.teacher.name == "m" and server.teacher.gbnf
+        one, kept = served_reader(ready, address, tmp_path), tmp_path / "kept.jsonl"
+        two = served.open_served(ready, server, kept, tuned=True, say=lambda line: None)
+        assert one.identity != two.identity
+        assert two._request("a pump")["messages"][0]["content"] == ready.instruction(full=False)
+        # a pilot for which chapter 00 has not run
+        monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "none"))
+        with pytest.raises(CourseError, match="run chapter 00 once"):
+            served_reader(ready, address, tmp_path)
+    paths = [str(mail_of(tmp_path, MAIL)), str(tmp_path / "out.csv")]
+    assert answer.answer_command([*paths, "--pilot", str(ready.folder), "--model", "m"]) == 1
+    assert "belong to --served ADDRESS" in capsys.readouterr().err
+
+
 # One message -----------------------------------------------------------------------------------
 
 
@@ -542,3 +975,17 @@ def test_the_recorded_adapter_answers_as_chapter_05_has_recorded(tmp_path, monke
             sure = float(found[place][f"{name} confidence"])
             assert sure == pytest.approx(chances[name][place], abs=0.05)
     assert "the end was left out" in found[-1]["note"] and found[-1]["check"] == "yes"
+
+
+@pytest.mark.parametrize("kind", answering.KINDS)
+def test_the_speed_of_a_file_is_measured_on_rows_that_are_all_answered(pilot, kind):
+    one = answering.streamed_here(300, pilot, kind)
+    assert one["rows"] == 300 and one["seconds"] > 0 and one["bytes"] > 1e6
+
+
+def test_the_recorded_memory_of_a_csv_does_not_grow_with_it():
+    page = json.loads(answering.RESULTS.read_text(encoding="utf-8"))
+    figures = {figure["name"]: figure for figure in page["figures"]}
+    short, long = (figures[f"stand_in.csv.{size}.peak_mb"] for size in ("short", "long"))
+    assert long["n"] == 100_000 and long["value"] < 1.25 * short["value"]
+    assert figures["system.rows_per_second"]["n"] >= 40

@@ -2,12 +2,24 @@
 
 import json
 
+import nbformat
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file
 from test_notebooks import label_pilot
 
 from helpers import course
+
+
+def test_rows_are_never_fewer_than_none():
+    notebook = nbformat.read(ROOT / "notebooks/05_qlora.ipynb", as_version=4)
+    [cell] = [one for one in notebook.cells if one.id == "c05-148"]
+    counted = cell.source.splitlines()[0]
+    for rows, labelled, made in ((24, 16, 0), (607, 60, 487), (40, 16, 8)):
+        names = {"recipe": [{}] * rows, "labelled": [{}] * labelled}
+        exec(counted, names)
+        assert names["made_number"] == made
 
 
 @pytest.mark.slow

@@ -53,6 +53,24 @@ def test_chapter_08_on_a_pilot_of_ones_own(tmp_path, tiny, capsys):
     assert str(tmp_path) not in page + card
 
 
+@pytest.mark.slow
+def test_a_small_run_says_everywhere_that_another_model_was_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "runs"))
+    folder, remarks = tmp_path / "runs/inbox/smoke", []
+    for chapter in ("08", "10"):
+        options = ["--pilot", str(ROOT / "data/inbox"), "--profile", "smoke", "--only", chapter]
+        assert course.main(options) == 0, capsys.readouterr().err
+        lead = json.loads((folder / chapter / "results.json").read_text())["settings"]["lead"]
+        remarks += [line for line in lead if "not of a model of this run" in line]
+    assert len(remarks) == 2 and remarks[0] == remarks[1]
+    page, card = (
+        (folder / "08" / name).read_text() for name in ("evaluation.html", "model_card.md")
+    )
+    assert remarks[0] in page and remarks[0] in card
+    assert "of the recorded recipe study · profile cpu" in page
+    assert "of the recorded recipe study. Licence" in card and "**Made from** 60 labelled" in card
+
+
 # What is recorded ---------------------------------------------------------------------------
 
 

@@ -420,3 +420,10 @@ def test_a_way_of_ones_own_is_followed_by_tables_verdict_and_spreadsheet(tmp_pat
     assert figures["pays.probability"] == figures["pays.system_doubtful"], "names mean one thing"
     with zipfile.ZipFile(place / "cost_model.xlsx") as book:
         assert "mine_total" in book.read("xl/workbook.xml").decode()
+
+
+def test_the_words_beside_the_answer_have_its_figure():
+    cells = {cell.id: cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells}
+    lead = json.loads((ROOT / "data/reference/results/10.json").read_text())["settings"]["lead"]
+    [half] = [re.search(r"save more than ([\d,]+ EUR)", line) for line in lead if "half of" in line]
+    assert f"Half of the draws save less than {half[1]}" in cells["c10-015"].source

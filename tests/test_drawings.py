@@ -14,6 +14,7 @@ from PIL import Image
 
 from helpers import CourseError, course
 from helpers.core import drawings, plots
+from helpers.measure import intervals
 
 PHONE = 390  # pixels that a phone is wide
 MESSAGE = "Where is PO-1234? The line is down, we need the gear pump GP-20 by Friday at the latest!"
@@ -38,10 +39,15 @@ MAKE = {
     "rows": lambda: drawings.row_sets(60, 20, 200, 200),
     "many rows": lambda: drawings.row_sets(3, 1, 1_000_000, 0),
     "page": lambda: drawings.page_to_sign(LINES),
-    "routing": lambda: drawings.routing(0.91, 0.38, 0.0),
+    "routing": lambda: drawings.routing(0.91, share(70, 182), share(0, 18)),
+    "routing of many": lambda: drawings.routing(0.5, share(9_999, 50_000), share(10, 50_000)),
     "lora": lambda: drawings.lora((576, 1536), 16),
     "pack": lambda: drawings.pack(PACKS, 512),
 }
+
+
+def share(wrong: int, n: int) -> intervals.Share:
+    return intervals.share([True] * wrong + [False] * (n - wrong))
 
 
 @pytest.fixture(autouse=True)
@@ -191,7 +197,14 @@ def test_shares_of_the_routing_add_up_and_are_shares():
     drawing = drawings.routing(0.25)
     assert {"25%", "75%"} <= {text.get_text() for text in letters(drawing)}
     with pytest.raises(CourseError, match="wrong_unchecked is 40: a share lies between 0 and 1"):
-        drawings.routing(0.9, 0.3, 40)
+        drawings.routing(0.9, None, intervals.Share(40, 0, 1, 18))
+
+
+def test_a_routing_says_how_far_no_error_may_be_trusted():
+    alt = drawings.routing(0.91, share(70, 182), share(0, 18)).alt
+    assert "70 of 182 wrong before the check (31.7% to 45.7%)" in alt
+    assert "0 of 18 wrong (up to 17.6%)" in alt
+    assert "0 of 180 wrong (up to 2.1%)" in drawings.routing(0.1, None, share(0, 180)).alt
 
 
 def test_only_answers_are_dark_in_a_pack():

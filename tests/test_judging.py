@@ -250,6 +250,7 @@ def test_a_larger_judge_is_recorded_asked_where_it_is_or_left_out(pilot, tmp_pat
     at_hand.append("a-larger-1.5b")
     smoke = runs.Run(pilot, "08", runtime.detect("smoke"), 0)
     assert judging.larger_judge("a-larger-1.5b", requests[:1], smoke) is None
+    assert "not asked in smoke" in judging.why_not("a-larger-1.5b", smoke)
 
     # a part of the chapter finds what the chapter recorded, and its own
     part = runs.Run(pilot, "08b", runtime.detect("cpu"), 0)

@@ -8,7 +8,7 @@ from conftest import ROOT
 from PIL import Image
 
 from helpers import CourseError, course, readme
-from helpers.core import rows
+from helpers.core import rows, runtime
 from helpers.core.files import read_yaml
 from helpers.core.pilot import Pilot
 
@@ -195,6 +195,16 @@ def phrases():
     yield value("01", f"{large}.memory_gib", "a second a message, {:.0f} GB of memory")
     yield value("01", f"{small}.megabytes", "({:.0f} MB, fetched when")
 
+    def peaks(kind):
+        return [
+            value("answering", f"stand_in.{kind}.{size}.peak_mb", "{:.0f}")
+            for size in ("short", "long")
+        ]
+
+    (csv_short, csv_long), (book_short, book_long) = peaks("csv"), peaks("xlsx")
+    yield f"({csv_short} and {csv_long} MB for 2,000 and 100,000 rows"
+    yield f"({book_short} and {book_long} MB)"
+
 
 def prose():
     """The README without its generated pieces and its code, in one line."""
@@ -225,6 +235,25 @@ def test_seconds_in_words_are_those_recorded():
     assert round(readme.figure("03", "seconds_per_raw_row")["value"]) == 3
     draws = readme.figure("10", "pays.probability")["n"]
     assert f"percentile of {draws:,} draws" in prose()
+
+
+def test_what_you_see_is_what_the_program_says():
+    table = PAGE.split("| you see | do this |")[1].split("\n\n")[0]
+    said = re.findall(r"^\| `([^`]+)`", table, re.M)
+    source = " ".join(path.read_text("utf-8") for path in (ROOT / "helpers").rglob("*.py"))
+    # a sentence that is written over two lines of code, or holds a name
+    source = " ".join(re.sub(r"\"\s*\n\s*f?\"|\{[^{}]*\}", "", source).split())
+    source += (ROOT / "Makefile").read_text("utf-8")
+    foreign = {"the kernel died", "ImportError … torchao"}
+    assert len(said) > 15 and foreign < set(said)
+    for sentence in said:
+        parts = [part.strip(" ().") for part in re.split("…|line|bar.yaml|Python", sentence)]
+        assert sentence in foreign or all(part in source for part in parts), sentence
+
+
+def test_the_profiles_on_the_page_are_all_there_are():
+    line = re.search(r"Four profiles: (.*?);", PAGE, re.S)[1]
+    assert tuple(re.findall(r"`(\w+)`", line)) == tuple(runtime.PROFILES)
 
 
 def test_files_that_the_readme_names_are_there():

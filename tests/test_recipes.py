@@ -275,7 +275,6 @@ def test_a_changed_template_is_asked_and_named(inbox, seeds):
 def test_the_recorded_answers_are_those_to_the_prompts_of_today(inbox, seeds, name, tmp_path):
     """Chapter 03 finds them without the model: character by character the same requests."""
     from helpers.ask import engines, teachers
-    from helpers.choose import gguf_parts
     from helpers.core.files import Journal
 
     model = "qwen2.5-coder-1.5b"

@@ -129,6 +129,16 @@ def test_the_bill_counts_money_and_says_when_it_guesses(journal):
     )
 
 
+def test_the_bill_is_of_what_was_asked_for_not_of_all_that_the_journal_holds(journal):
+    with server(echo) as (address, _):
+        teachers.collect(ask(12), engine(address), journal)
+        journal.seconds = 120.0
+        some = teachers.collect(ask(3), engine(address), journal)
+        whole = teachers.collect(ask(12), engine(address), journal)
+    assert (some.requests, some.tokens_in, some.tokens_out) == (3, 30, 15)
+    assert some.seconds == pytest.approx(30.0) and whole.seconds == pytest.approx(120.0)
+
+
 @pytest.mark.parametrize("status", [429, 500, 503, 408])
 def test_a_passing_error_is_tried_again(status, journal):
     with server(

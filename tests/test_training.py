@@ -664,6 +664,40 @@ def test_a_fast_step_has_the_gradients_of_the_plain_one(
         assert (gradients[name] - gradient).norm() <= tolerance * gradient.norm(), name
 
 
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-4), ("bfloat16", 0.01)])
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_short_look_at_held_out_rows_finds_the_same_loss(
+    tiny, tokenizer, tmp_path, dtype, tolerance, fast
+):
+    """Whatever the training uses, the look is fused and the unpacked weights outlive it."""
+    trainer = guard(
+        trainer_for(
+            tiny,
+            tokenizer,
+            toy_rows(tokenizer, 8),
+            tmp_path,
+            held_out=toy_rows(tokenizer),
+            fast=fast,
+            dense=four_bit(tiny, getattr(torch, dtype)),
+            per_device_eval_batch_size=2,
+            max_steps=2,
+            bf16=dtype == "bfloat16",
+        )
+    )
+    trainer.to_fuse = True
+    training.fit(trainer)
+    layers = [m for m in trainer.model.modules() if hasattr(m, "fused_plan")]
+    assert trainer.short_look and len(layers) == 2
+    trainer.short_look = False
+    plain = trainer.evaluate()
+    assert all(layer.fused_plan.groups[0].matrix is None for layer in layers)
+    trainer.short_look = True
+    short = trainer.evaluate()
+    assert all(layer.fused_plan.groups[0].matrix is not None for layer in layers)
+    assert short["eval_loss"] == pytest.approx(plain["eval_loss"], rel=tolerance)
+    assert not trainer.model.training and trainer.answer_only == fast
+
+
 def tiny_qwen(tokenizer):
     from transformers import Qwen2Config, Qwen2ForCausalLM
 

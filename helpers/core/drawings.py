@@ -77,13 +77,14 @@ def path(chapter: str) -> Drawing:
         raise CourseError(f"There is no chapter {chapter!r} to light: take one of {known}.")
     axes = _card("the path of the course")
     gap, top = 0.16, 0.45
-    width, height = (WIDTH - 2 * MARGIN - 3 * gap) / 4, 0.62
+    row = -(-len(PATH) // 2)  # two rows, the first the longer one
+    width, height = (WIDTH - 2 * MARGIN - (row - 1) * gap) / row, 0.62
     second = top + height + 0.32  # where the second row begins
     for place, number in enumerate(PATH):
-        left = MARGIN + place % 4 * (width + gap)
-        level = top if place < 4 else second
+        left = MARGIN + place % row * (width + gap)
+        level = top if place < row else second
         _chapter(axes, left, level, width, height, number, number == chapter)
-        if place % 4:
+        if place % row:
             _arrow(axes, (left - gap, level + height / 2), (left, level + height / 2))
         under = level + height
         for deeper in (name for name in DEEPER if name[:2] == number):
@@ -217,19 +218,21 @@ def page_to_sign(lines: Sequence[str]) -> Drawing:
 
 def routing(
     share_checked: float,
-    wrong_checked: float | None = None,
-    wrong_unchecked: float | None = None,
+    wrong_checked: Any = None,
+    wrong_unchecked: Any = None,
 ) -> Drawing:
     """A message goes through the system, and its record past a person or straight on.
 
     `share_checked`: of all records; `wrong_checked`, `wrong_unchecked`: the shares of wrong records
-    among those that a person looks at, before the look, and among the others. Raises CourseError
-    where a share is not between 0 and 1.
+    among those that a person looks at, before the look, and among the others, each as
+    measure.intervals.share counts it. Raises CourseError where a share is not between 0 and 1.
     """
-    shares = {"share_checked": share_checked, "wrong_checked": wrong_checked}
-    shares["wrong_unchecked"] = wrong_unchecked
+    shares = {"share_checked": share_checked}
+    for name, one in (("wrong_checked", wrong_checked), ("wrong_unchecked", wrong_unchecked)):
+        if one is not None:
+            shares[name] = one.value
     for name, share in shares.items():
-        if share is not None and not 0 <= share <= 1:
+        if not 0 <= share <= 1:
             raise CourseError(f"{name} is {share}: a share lies between 0 and 1.")
     axes, half = _card("from a message to a checked record"), (WIDTH - 2 * MARGIN - 0.3) / 2
     middles = MARGIN + half / 2, WIDTH - MARGIN - half / 2
@@ -246,9 +249,13 @@ def routing(
         )
         outer = "right" if middle < WIDTH / 2 else "left"  # beside the arrow, not on it
         _text(axes, middle, 1.62, f"{share:.0%}", outer, weight="bold")
+        lines = _wrapped(f"{name}: {words}", half - 0.1)
         if wrong is not None:
-            words += f"; {wrong:.0%} wrong{' before the check' if name == 'doubtful' else ''}"
-        _box(axes, middle - half / 2, 1.92, half, 0.62, f"{name}: {words}", colour)
+            counted = _counted(wrong, " before the check" if name == "doubtful" else "")
+            lines += _wrapped(counted, half - 0.1)
+            words += f"; {counted}"
+        _box(axes, middle - half / 2, 1.92, half, 0.62, "", colour)
+        _words(axes, middle, 2.23, lines, PAPER if colour == LIT else INK)
         _arrow(
             axes, (middle, 2.54), (WIDTH / 2 + (middle - WIDTH / 2) * 0.25, 2.84), 0.8 + 4 * share
         )
@@ -256,6 +263,13 @@ def routing(
     _box(axes, WIDTH / 2 - 0.85, 2.84, 1.7, 0.3, "record that is used", PAPER)
     alt = f"Each message gets a record from the system. Of these, {'; '.join(told)}."
     return _finished(axes, 2.84 + 0.3 + MARGIN, alt)
+
+
+def _counted(wrong: Any, when: str) -> str:
+    """How many records are wrong, and between which shares that may lie."""
+    number = round(wrong.value * wrong.n)
+    ends = f"{wrong.low:.1%} to {wrong.high:.1%}" if number else f"up to {wrong.high:.1%}"
+    return f"{number:,} of {wrong.n:,} wrong{when} ({ends})"
 
 
 def lora(shape: tuple[int, int], rank: int) -> Drawing:
@@ -310,6 +324,30 @@ def pack(packs: Sequence[Sequence[tuple[int, int]]], length: int) -> Drawing:
     )
     alt += "of each row, are trained, and no row sees the one before it."
     return _finished(axes, level + 0.24 + LINE / 2 + MARGIN, alt)
+
+
+def episodes(played: int, kept: int) -> Drawing:
+    """From episodes that were played to a student: what a program keeps, and what it drops."""
+    if not 0 <= kept <= played:
+        raise CourseError(f"{kept} episodes cannot be kept of {played}.")
+    axes, half = _card("from episodes to a student"), (WIDTH - 2 * MARGIN - 0.3) / 2
+    middles = MARGIN + half / 2, WIDTH - MARGIN - half / 2
+    _box(axes, WIDTH / 2 - 1.2, 0.42, 2.4, 0.3, f"large model acts: {played:,} episodes", PAPER)
+    _arrow(axes, (WIDTH / 2, 0.72), (WIDTH / 2, 0.92))
+    _box(axes, WIDTH / 2 - 1.2, 0.92, 2.4, 0.3, "success? a program looks", SOFT)
+    told = (("yes", kept, "teach", LIT), ("no", played - kept, "are left out", SOFT))
+    for middle, (word, number, what, colour) in zip(middles, told):
+        start = WIDTH / 2 + (middle - WIDTH / 2) * 0.4, 1.22
+        _arrow(axes, start, (middle, 1.62), 0.8 + 4 * number / max(played, 1))
+        _text(axes, middle, 1.42, word, "right" if middle < WIDTH / 2 else "left", weight="bold")
+        _box(axes, middle - half / 2, 1.62, half, 0.4, f"{number:,} {what}", colour)
+    _arrow(axes, (middles[0], 2.02), (middles[0], 2.22))
+    _box(axes, MARGIN, 2.22, half, 0.4, "student learns their actions", PAPER)
+    alt = (
+        f"A large model plays {played:,} episodes; a program keeps the {kept:,} that succeed, from "
+    )
+    alt += f"which the student learns the actions, and leaves {played - kept:,} out."
+    return _finished(axes, 2.22 + 0.4 + MARGIN, alt)
 
 
 # Pieces of a drawing: places in inches from the upper left corner of the card --------------------

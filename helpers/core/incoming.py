@@ -4,12 +4,17 @@
 """
 
 import codecs
+import contextlib
 import csv
 import json
+import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import openpyxl
 
 from helpers import CourseError
 from helpers.core.encodings import NAMES, told_encoding, utf_16
@@ -23,6 +28,8 @@ ABOVE = ("", "sep=", "sep=,", "sep=;", "sep=\t")  # what may stand above a heade
 EMPTY = "the message is empty"
 DAMAGED = "letters that are not UTF-8 were replaced"
 CONTROLS = "control characters were replaced by spaces"
+# how a workbook writes a character that XML does not hold, and the mark of such an escape itself
+ESCAPED = re.compile("_x(00[01][0-9A-F]|FFF[EF]|005F)_", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -59,12 +66,15 @@ class Incoming:
     def look(cls, path: str | Path, column: str) -> "Incoming":
         """Look through a file before anything is asked of it.
 
-        Raises CourseError: no such file or kind, no such column, a quote that never closes.
+        Raises CourseError: no such file or kind, no such column, a quote that never closes, a
+        broken workbook.
         """
         path = Path(path)
         _refuse_kind(path)
         found = cls(path, column)
-        if path.suffix.lower() != ".xlsx":
+        if path.suffix.lower() == ".xlsx":
+            found = replace(found, notes=_other_sheets(path))
+        else:
             found = found._with_encoding()
         number, with_column = 0, False
         for row in found.rows():
@@ -161,7 +171,7 @@ class Incoming:
 
     def _row_of_cells(self, number: int, cells: list[Any], header: list[str]) -> Arrival:
         if len(cells) != len(header):
-            shown = cleaned(", ".join(str(cell) for cell in cells))
+            shown = cleaned(", ".join("" if cell is None else str(cell) for cell in cells))
             what = f"cells: {len(cells)} instead of {len(header)}"
             return Arrival(number, str(number), shown, what)
         row = dict(zip(header, cells))
@@ -230,27 +240,46 @@ def _is_utf_8(path: Path) -> bool:
 def _sheet(path: Path) -> Iterator[list[Any]]:
     """The rows of the first sheet of a workbook, as long as its header; formulas as last computed.
 
-    Raises CourseError without openpyxl, and for what is no workbook.
+    Raises CourseError for what is no workbook.
     """
-    try:
-        import openpyxl  # no part of the course: Excel can save as CSV as well
-    except ImportError:
-        cure = "in Excel choose Save as, CSV UTF-8 (or install openpyxl)"
-        raise CourseError(f"{path.name} is an Excel workbook; {cure}.") from None
+    width = 0
+    with _book(path) as book:
+        sheet = book.worksheets[0]
+        sheet.reset_dimensions()  # some programs write down fewer rows than there are
+        for values in sheet.iter_rows(values_only=True):
+            cells = [_unescaped(value) if isinstance(value, str) else value for value in values]
+            while cells and cells[-1] is None:
+                cells.pop()
+            # a sheet does not store the empty cells at the end of a row
+            width = width or len(cells)
+            yield cells + [None] * (width - len(cells)) if cells else []
+
+
+def _other_sheets(path: Path) -> tuple[str, ...]:
+    """A note where a workbook has more sheets than the one that is read."""
+    with _book(path) as book:
+        names = book.sheetnames
+    if len(names) < 2:
+        return ()
+    return (f"{path.name} has {len(names)} sheets; only the first, {names[0]!r}, is read.",)
+
+
+@contextlib.contextmanager
+def _book(path: Path) -> Iterator[Any]:
+    """A workbook that is open to be read; whatever is wrong with it ends in one CourseError."""
+    # on styles and extensions, which nobody here reads
+    warnings.filterwarnings("ignore", module="openpyxl")
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        with contextlib.closing(book):
+            yield book
     except Exception:  # a broken zip file has many ways to say so
-        cure = "in Excel choose Save as, CSV UTF-8"
+        cure = "open it in Excel and choose Save as, CSV UTF-8"
         raise CourseError(f"{path.name} cannot be read as a workbook; {cure}.") from None
-    width = 0
-    for values in book.worksheets[0].iter_rows(values_only=True):
-        cells = list(values)
-        while cells and cells[-1] is None:
-            cells.pop()
-        # a sheet does not store the empty cells at the end of a row
-        width = width or len(cells)
-        yield cells + [None] * (width - len(cells)) if cells else []
-    book.close()
+
+
+def _unescaped(text: str) -> str:
+    return ESCAPED.sub(lambda code: chr(int(code[1], 16)), text)
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

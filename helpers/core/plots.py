@@ -1,16 +1,23 @@
-"""The course's pictures: dots with intervals, bars with their values, lines."""
+"""The course's pictures: dots with intervals, bars with their values, lines.
+
+All are narrow: scaled to a phone 360 pixels wide, their smallest letters are 8 pixels tall.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from textwrap import fill
 from typing import Any
+from unicodedata import east_asian_width
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 INK, ACCENT, SOFT = "#22313f", "#c8553d", "#9fb3c8"
 # spines, sizes, and the colours of lines and stacks in their order
@@ -26,7 +33,7 @@ WIDE_FONTS: tuple[str, ...] = (
 WIDE_FONTS += ("msgothic", "ipaexg", "NotoSansJP-Regular", "PingFang", "msyh", "malgun")
 
 
-def new_axes(width: float = 7.0, height: float = 2.6) -> tuple[Figure, Axes]:
+def new_axes(width: float = 5.0, height: float = 2.6) -> tuple[Figure, Axes]:
     """An empty picture in the style of the course; `width` and `height` in inches."""
     use_style()
     return plt.subplots(figsize=(width, height))
@@ -49,12 +56,34 @@ def _fonts() -> list[str]:
     return ["DejaVu Sans"]
 
 
+def wrapped(words: str, columns: int = 24) -> str:
+    """`words` in lines of at most `columns` Latin letters; a Japanese one takes two columns.
+
+    Words that are too long for one line are first broken after their commas.
+    """
+    wide = any(east_asian_width(letter) in "WF" for letter in words)
+    columns = columns // 2 if wide else columns
+    parts = [words] if len(words) <= columns else re.split("(?<=,) ", words)
+    return "\n".join(fill(part, columns) for part in parts)
+
+
+def set_title(figure: Figure, title: str) -> None:
+    """A title that begins at the left edge of the picture, in as many lines as it needs."""
+    figure.suptitle(wrapped(title, 60), x=0.02, ha="left", size=10)
+
+
+def height_of_rows(names: Iterable[str]) -> float:
+    """Inches that rows with these names take, all as tall as the one with the most lines."""
+    lines = [name.count("\n") + 1 for name in names]
+    return len(lines) * (0.24 + 0.1 * max(lines, default=0))
+
+
 def shares(named: Mapping[str, Any], title: str = "", highlight: str | None = None) -> Figure:
     """Dots with 95 % intervals for {name: Share}; `highlight` names the one in colour."""
     intervals = {name: (share.value, share.low, share.high) for name, share in named.items()}
     figure = ranges(intervals, title, "{:.1%}", highlight)
     axes = figure.axes[0]
-    axes.set_xlim(0, 1.14)  # beyond 100 % there is only a dot's label
+    axes.set_xlim(0, 1.18)  # beyond 100 % there is only a dot's label
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}" if value <= 1 else "")
     return figure
 
@@ -66,23 +95,25 @@ def ranges(
     highlight: str | None = None,
 ) -> Figure:
     """Dots with intervals for {name: (value, low, high)} in any unit, values written in `form`."""
-    figure, axes = new_axes(height=0.9 + 0.34 * len(named))
+    names = [wrapped(name) for name in named]
+    figure, axes = new_axes(height=0.9 + height_of_rows(names))
     for y, (name, (value, low, high)) in enumerate(list(named.items())[::-1]):
         colour = ACCENT if name == highlight else INK
         axes.plot([low, high], [y, y], color=colour, linewidth=2)
         axes.plot(value, y, "o", color=colour, markersize=6)
         axes.annotate(f"  {form.format(value)}", (high, y), va="center", color=colour)
-    axes.set_yticks(range(len(named)), list(named)[::-1])
+    axes.set_yticks(range(len(named)), names[::-1])
     axes.set_ylim(-0.6, len(named) - 0.4)
     axes.set_xlim(0, 1.15 * max(high for _, _, high in named.values()))
     axes.grid(axis="x")
-    axes.set_title(title)
+    set_title(figure, title)
     return figure
 
 
 def bars(named: Mapping[str, float], title: str = "", unit: str = "") -> Figure:
     """Horizontal bars for {name: number}, each with its value."""
-    return _draw_bars(pd.DataFrame({"value": named}), title, "{:.3g} " + unit, SOFT)
+    form = "{:,.0f} " if max(named.values()) >= 1000 else "{:.3g} "  # never 1.2e+03
+    return _draw_bars(pd.DataFrame({"value": named}), title, form + unit, SOFT)
 
 
 def limits(named: Mapping[str, float], marks: Mapping[str, float], title: str = "") -> Figure:
@@ -90,31 +121,35 @@ def limits(named: Mapping[str, float], marks: Mapping[str, float], title: str = 
     figure = _draw_bars(pd.DataFrame({"value": named}), title, "{:.1f}", SOFT)
     axes = figure.axes[0]
     axes.set(xscale="log", xlim=(min(named.values()) / 2, max(named.values()) * 2))
-    axes.set_xlabel("logarithmic axis: each step is ten times the one before")
-    for name, value in marks.items():
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("logarithmic: each step is ten times the one before")
+    for label in axes.texts:  # a line passes behind a number
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0})
+    for place, (name, value) in enumerate(marks.items()):
         axes.axvline(value, color=ACCENT, linewidth=1, linestyle="--")
-        above = (value, len(named) - 0.3)
-        axes.annotate(name, above, color=ACCENT, ha="center", size=8, annotation_clip=False)
-    axes.set_title(title, pad=16)
+        above = (value, len(named) - 0.3 + 0.45 * (place % 2))  # close limits: one above the other
+        axes.annotate(name, above, color=ACCENT, ha="center", annotation_clip=False)
     return figure
 
 
 def stacks(named: Mapping[str, Mapping[str, float]], title: str = "", unit: str = "") -> Figure:
     """Stacked bars for {name: {piece: number}}: one colour per piece, totals written on."""
     figure = _draw_bars(pd.DataFrame(named).T.fillna(0.0), title, "{:,.0f} " + unit)
-    figure.axes[0].legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.02))
+    figure.axes[0].legend(ncols=2, loc="upper center", bbox_to_anchor=(0.4, -0.02))
     return figure
 
 
 def _draw_bars(table: pd.DataFrame, title: str, form: str, colour: str | None = None) -> Figure:
     """A bar for each row of `table`, its columns stacked and their sum written at the end."""
-    figure, axes = new_axes(height=1.0 + 0.34 * len(table))
+    table = table.rename(index=wrapped)
+    figure, axes = new_axes(height=1.0 + height_of_rows(table.index))
     table = table[::-1]  # matplotlib counts from below
     table.plot.barh(ax=axes, stacked=True, color=colour, width=0.62, legend=False)
     totals = table.sum(axis=1)
     labels = [" " + form.format(total) for total in totals]
     axes.bar_label(axes.containers[-1], labels)  # type: ignore[arg-type]
-    axes.set(xlim=(0, 1.25 * totals.max()), ylabel="", title=title)
+    axes.set(xlim=(0, 1.25 * totals.max()), ylabel="")
+    set_title(figure, title)
     axes.set_xticks([])  # the values are written on: no axis is needed
     return figure
 
@@ -122,20 +157,24 @@ def _draw_bars(table: pd.DataFrame, title: str, form: str, colour: str | None = 
 def radar_and_dots(named: Mapping[str, Mapping[str, float]]) -> Figure:
     """The same shares {way: {field: share}} as a radar, which misleads, and as dots."""
     plt.style.use(STYLE)
-    figure = plt.figure(figsize=(7.4, 2.9))
-    radar, dots = figure.add_subplot(121, polar=True), figure.add_subplot(122)
+    figure = plt.figure(figsize=(5.0, 4.4))
+    radar, dots = figure.add_subplot(211, polar=True), figure.add_subplot(212)
     for (way, values), colour in zip(named.items(), (INK, ACCENT, SOFT)):
         fields, shares = list(values), list(values.values())
         angles = [2 * math.pi * place / len(fields) for place in range(len(fields) + 1)]
         radar.fill(angles, [*shares, shares[0]], color=colour, alpha=0.35)
         dots.plot(shares, range(len(fields)), "o", color=colour, label=way)
-        radar.set_xticks(angles[:-1], fields, fontsize=7)
+        radar.set_xticks(angles[:-1], fields)
         dots.set_yticks(range(len(fields)), fields)
+    for angle, label in zip(angles, radar.get_xticklabels()):
+        side = round(math.cos(angle))
+        label.set(horizontalalignment={1: "left", 0: "center", -1: "right"}[side])
     radar.set_yticklabels([])
-    radar.tick_params(pad=12)
+    radar.tick_params(pad=4)
+    dots.invert_yaxis()  # the first field on top
     dots.set_xlim(0, 1)
-    dots.legend(fontsize=7)
-    figure.tight_layout()
+    dots.xaxis.set_major_formatter(PercentFormatter(1))
+    dots.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure
 
 
@@ -148,22 +187,25 @@ def curves(
     percent: bool = True,
 ) -> Figure:
     """Lines for {name: (xs, ys)}, each with its name at its end; a dashed line at `level`."""
-    figure, axes = new_axes(height=3.0)
+    figure, axes = new_axes(height=3.2)
     ends = []
     for name, (xs, ys) in named.items():
         [line] = axes.plot(xs, ys, linewidth=1.8)
-        ends.append((ys[-1], xs[-1], name, line.get_color()))
-    # a line of text is about 7 % of the height: names of close lines are moved apart
-    gap = 0.07 * max(max(ys) for _, ys in named.values())
-    lowest = -1.0
+        ends.append((ys[-1], xs[-1], wrapped(name, 18), line.get_color()))
+    # a line of text is about 8 % of the height: names of close lines are moved apart
+    gap = 0.08 * max(max(ys) for _, ys in named.values())
+    lowest, beside = -math.inf, (4, 0)
     for height, last, name, colour in sorted(ends):
-        lowest = max(height, lowest + gap)
-        place = (last, lowest)
-        axes.annotate(f" {name}", place, color=colour, va="center", annotation_clip=False)
+        half = gap * (name.count("\n") + 1) / 2
+        middle = max(height, lowest + half)
+        lowest = middle + half
+        label = axes.annotate(name, (last, middle), beside, textcoords="offset points")
+        label.set(color=colour, va="center", annotation_clip=False)
     if level is not None:
         axes.axhline(level, color=INK, linewidth=0.9, linestyle="--", alpha=0.6)
     axes.margins(x=0.01)
-    axes.set(xlabel=x, ylabel=y, title=title, ylim=(0, None))
+    axes.set(xlabel=x, ylabel=y, ylim=(0, None))
+    set_title(figure, title)
     if percent:
         axes.yaxis.set_major_formatter("{x:.0%}")
     axes.grid(axis="y")

@@ -101,6 +101,13 @@ class Run:
         cure = f"run that chapter once for the pilot {self.pilot.name!r}"
         raise CourseError(f"{name} is made by chapter {chapter}; {cure}.")
 
+    def made_with(self, chapter: str, name: str) -> dict | None:
+        """The settings of what `chapter` of this very run made as `name`; None where it has not."""
+        path = self.folder.parent / chapter / "manifest.json"
+        if not path.is_file():
+            return None
+        return json.loads(path.read_text(encoding="utf-8")).get(name, {}).get("settings")
+
     def stored_answers(self, chapter: str, name: str, texts: Sequence[str]) -> StoredAnswers:
         """The answers `name` that another chapter recorded to these texts; or CourseError."""
         for folder in self._folders_of(chapter):

@@ -4,6 +4,7 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from textwrap import fill
 from typing import Any
 
 from pydantic import ValidationError
@@ -84,6 +85,21 @@ def same_message(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).casefold()  # full-width forms too
     folded = " ".join(folded.split())
     return folded.rstrip(" .!?。！？") or folded  # marks alone are a message, too
+
+
+def narrow(*lines: object, width: int = 78) -> str:
+    """The lines for printing, each broken at `width` letters, what follows indented.
+
+    An interval in brackets stays in one piece.
+    """
+    broken = []
+    for line in lines:
+        tied = re.sub(r"\[[^][]*\]", lambda match: match[0].replace(" ", "\0"), str(line))
+        filled = fill(
+            tied, width, subsequent_indent="   ", break_long_words=False, break_on_hyphens=False
+        )
+        broken.append(filled.replace("\0", " "))
+    return "\n".join(broken)
 
 
 def did_you_mean(word: object, known: Iterable[str], number: int = 1) -> str:

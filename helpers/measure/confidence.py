@@ -212,9 +212,12 @@ def plot_reliability(named: dict[str, list[tuple[float, Share]]], title: str = "
     figure, axes = new_axes(4.6, 4.0)
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle="--", alpha=0.6)
     for name, bins in named.items():
-        points = [(mean, s.value, s.value - s.low, s.high - s.value) for mean, s in bins]
-        means, values, below, above = zip(*points)
-        axes.errorbar(means, values, yerr=[below, above], marker="o", linewidth=1, label=name)
+        means, values = zip(*((mean, s.value) for mean, s in bins))
+        ends = [(s.value - s.low, s.high - s.value) for _, s in bins]
+        # rounding may put the upper end of "all right" a hair below it
+        axes.errorbar(
+            means, values, yerr=np.maximum(ends, 0).T, marker="o", linewidth=1, label=name
+        )
     axes.set(xlim=(0, 1), ylim=(0, 1), title=title)
     axes.set_xlabel("confidence: how likely the model says it is right")
     axes.set_ylabel("share that was right")

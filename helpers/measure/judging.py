@@ -162,6 +162,15 @@ def _recorded_or_here(
     return told
 
 
+def why_not(name: str, run: Run) -> str:
+    """Why a larger model gave nothing to a question that no recorded run has."""
+    if run.runtime.profile.name == "smoke":
+        return "not recorded for these pairs, and not asked in smoke"
+    if gguf_parts.is_fetched(name, models.cache_folder()):
+        return "nothing to ask"
+    return "neither recorded for these pairs nor on this machine"
+
+
 def places_of(logs: Sequence[Sequence[float]]) -> np.ndarray:
     """Log-likelihoods of read_alone as places, shape (pairs, 2), both orders; -1 for a tie."""
     first, second = np.asarray(logs, float).reshape(-1, 2).T

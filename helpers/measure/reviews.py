@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 
 from helpers.core.pilot import Pilot
-from helpers.core.plots import ACCENT, INK, SOFT, new_axes
+from helpers.core.plots import ACCENT, INK, SOFT, new_axes, set_title
 from helpers.measure import baselines
 from helpers.measure.error_costs import error_kinds
 from helpers.measure.scoring import same_value
@@ -151,13 +151,14 @@ def draw_checks(
     Left of `line` nobody checks; wrong records are in colour.
     """
     order = np.argsort(expected)
-    figure, axes = new_axes(7, 2.6)
+    figure, axes = new_axes()
     for wanted, colour, words in ((True, SOFT, "right"), (False, ACCENT, "wrong")):
         at = np.flatnonzero(right[order] == wanted)
         axes.plot(expected[order][at], at, "o", color=colour, markersize=4, label=words)
     axes.axvline(line, color=INK, linestyle="--", linewidth=1)
-    axes.set(xscale="log", ylabel="messages", title=title)
+    axes.set(xscale="log", ylabel="messages")
+    set_title(figure, title)
     axes.set_xlabel(f"{currency} that its errors are expected to cost")
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.legend()
+    axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure

@@ -38,11 +38,13 @@ class Reading:
 
     `probabilities`: {label field: shape (texts, classes)}, classes as baselines.label_classes.
     `sure`: {copied field: shape (texts,)}, how likely a model finds the value that it copied.
+    `home`: the folder of the chapter or study whose model read them, where they were stored.
     """
 
     records: list[dict]
     probabilities: dict[str, np.ndarray]
     sure: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    home: Path | None = None
 
 
 def cheap_reading(pilot: Pilot, train: baselines.Rows, texts: Sequence[str], way: str) -> Reading:
@@ -175,7 +177,7 @@ def kept_reading(path: str | Path, name: str, texts: Sequence[str]) -> Reading:
         tables[part] = {
             field: np.array([entry[part][field] for entry in entries]) for field in entries[0][part]
         }
-    return Reading([entry["record"] for entry in entries], **tables)
+    return Reading([entry["record"] for entry in entries], **tables, home=Path(path).parent)
 
 
 def stored_reading(run: Run, ways: Mapping[str, str], texts: Sequence[str]) -> Reading:

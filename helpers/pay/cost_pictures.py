@@ -26,7 +26,7 @@ def draw_pieces(
     for bars, colour in zip(axes.containers, PIECES, strict=True):
         plots.plt.setp(bars, color=colour)
     # before any bar turns pale: the legend looks like the first one
-    axes.legend(ncols=4, loc="upper right", bbox_to_anchor=(1.0, -0.02), columnspacing=1.2)
+    axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.4, -0.02))
     for bars in axes.containers:
         for name, bar in zip(reversed(list(pieces)), bars):  # counted from below
             if name in unmeasured:
@@ -47,7 +47,8 @@ def draw_payoffs(
 
     Dotted and hollow where the way is `unmeasured`.
     """
-    figure, axes = plots.new_axes(8.2, 1.2 + 0.34 * len(payoffs))
+    rows = [plots.wrapped(names[way], 18) for way in payoffs]
+    figure, axes = plots.new_axes(height=1.2 + plots.height_of_rows(rows))
     for y, (way, payoff) in enumerate(list(payoffs.items())[::-1]):
         value, low, high = np.maximum(payoff.saving, least)  # what lies beyond is cut off
         guessed = way in unmeasured
@@ -57,13 +58,14 @@ def draw_payoffs(
             axes.plot(least, y, "<", color=colours[way])
         if value > least:
             axes.plot(value, y, "o", color=colours[way], markerfacecolor=face)
-        words = f"pays in {payoff.probability:.0%}" + ", not measured" * guessed
+        words = f"pays in {payoff.probability:.0%}" + ",\nnot measured" * guessed
         axes.text(1.02, y, words, transform=axes.get_yaxis_transform(), va="center")
-    _name_rows(axes, [names[way] for way in payoffs])
+    _name_rows(axes, rows)
     axes.set_xlim(1.05 * least, None)
-    axes.set_xlabel(f"{unit}, 5th to 95th percentile of the draws")
+    axes.set_xlabel(f"{unit},\n5th to 95th percentile of the draws")
+    axes.locator_params(axis="x", nbins=4)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:+,.0f}" if value else "today")
-    figure.suptitle(title, x=0.02, ha="left")
+    plots.set_title(figure, title)
     return figure
 
 
@@ -78,7 +80,7 @@ def draw_volumes(
     for way, line in zip(lines, axes.lines):
         line.set(color=colours[way], linestyle="--" if way == TODAY else "-")
     for text in axes.texts:
-        text.set_color(colour_of[text.get_text().strip()])
+        text.set_color(colour_of[" ".join(text.get_text().split())])
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.axvline(volume, color="black", linewidth=0.8, linestyle=":")
@@ -87,18 +89,20 @@ def draw_volumes(
 
 def draw_tornado(table: pd.DataFrame, inputs: Inputs, saved: float, title: str) -> Figure:
     """Bars from cost_model.tornado around what is `saved` now."""
-    figure, axes = plots.new_axes(8.0, 1.0 + 0.34 * len(table))
-    rows = range(len(table))[::-1]
-    axes.barh(rows, table["low"] - saved, left=saved, color=LOW_END, height=0.6)
-    axes.barh(rows, table["high"] - saved, left=saved, color=HIGH_END, height=0.6)
     labels = []
     for name in table.index:
         one = inputs[name]
         ends = f"{plain_number(one.low)} to {plain_number(one.high)} {one.unit}"
-        labels.append(f"{name.replace('_', ' ')}: {ends}")
+        labels.append(f"{name.replace('_', ' ')}:\n{plots.wrapped(ends, 28)}")
+    figure, axes = plots.new_axes(height=1.2 + plots.height_of_rows(labels))
+    rows = range(len(table))[::-1]
+    axes.barh(rows, table["low"] - saved, left=saved, color=LOW_END, height=0.6)
+    axes.barh(rows, table["high"] - saved, left=saved, color=HIGH_END, height=0.6)
     _name_rows(axes, labels)
+    axes.locator_params(axis="x", nbins=4)
     axes.xaxis.set_major_formatter("{x:+,.0f}")
-    axes.set_title(f"{title}\nlight: input at its low end, dark: at its high end")
+    axes.set_xlabel("light: input at its low end, dark: at its high end", x=0, ha="center")
+    plots.set_title(figure, title)
     return figure
 
 
@@ -107,8 +111,8 @@ def draw_ratios(
 ) -> Figure:
     """Times cheaper, logarithmic: your own {name: (value, low, high)}, and below them the published
     ones {task: (at the prices of its day, at today's)}, with an arrow from one to the other."""
-    figure, axes = plots.new_axes(7.6, 1.0 + 0.36 * (len(published) + len(ratios)))
-    names = [*ratios, *(f"published: {task}" for task in published)]
+    names = [plots.wrapped(name) for name in (*ratios, *(f"published: {one}" for one in published))]
+    figure, axes = plots.new_axes(height=1.2 + plots.height_of_rows(names))
     places = iter(range(len(names) - 1, -1, -1))
     for value, low, high in ratios.values():
         y = next(places)
@@ -125,7 +129,7 @@ def draw_ratios(
         _dot(axes, now, y, PIECES[1], "white")
     _name_rows(axes, names, 1)
     axes.axvspan(5, 30, color=PIECES[3], alpha=0.4)  # what was published
-    label = "times cheaper (logarithmic); left of the dashed line: costs more"
+    label = "times cheaper (logarithmic);\nleft of the dashed line: costs more"
     axes.set(xscale="log", xlabel=label)
     axes.xaxis.set_major_formatter("{x:,g}")
     return figure
@@ -134,7 +138,7 @@ def draw_ratios(
 def _dot(axes: Axes, value: float, y: int, colour: str, face: str | None = None) -> None:
     axes.plot(value, y, "o", color=colour, markerfacecolor=face or colour)
     words, above = plain_number(value), (0, 5)
-    axes.annotate(words, (value, y), above, textcoords="offset points", ha="center", size=8)
+    axes.annotate(words, (value, y), above, textcoords="offset points", ha="center")
 
 
 def _name_rows(axes: Axes, names: Sequence[str], today: float = 0) -> None:

@@ -310,7 +310,7 @@ def _forward(
     dtype, plan = hidden_states.dtype, self.fused_plan
     if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") != dtype:
         dtype = None
-    training = self.training and torch.is_grad_enabled() and past_key_values is None
+    training = self.training and past_key_values is None
     if training and dtype == plan.dtype and plan.linears == linear_layers(self) and usable(self):
         return plan.run(hidden_states, attention_mask, position_embeddings)
     plan.close(keep=False)

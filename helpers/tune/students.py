@@ -391,9 +391,9 @@ def new_reading(
     """
     pilot, texts = run.pilot, [row[run.pilot.text] for row in rows]
     try:
-        return system.kept_reading(
-            run.need("08", labelled_rows.NEW_READINGS), f"qlora {seed}", texts
-        )
+        path = run.need("08", labelled_rows.NEW_READINGS)
+        reading = system.kept_reading(path, f"qlora {seed}", texts)
+        return replace(reading, home=path.parent.parent / "studies/recipe")
     except CourseError:
         if seed != 0:
             raise CourseError(
@@ -404,14 +404,15 @@ def new_reading(
     # another adapter is another look
     way = f"adapter {sha256(adapter / 'adapter_model.safetensors')[:12]}"
     with contextlib.suppress(CourseError):
-        return system.kept_reading(run.need("08", labelled_rows.NEW_READINGS), way, texts)
+        reading = system.kept_reading(run.need("08", labelled_rows.NEW_READINGS), way, texts)
+        return replace(reading, home=adapter.parent)
     model, (_, tokenizer) = shipped(pilot, adapter, here), answers.open_base(pilot)
     longest = max(len(tokenizer(pilot.answer(row)).input_ids) for row in rows)
     room, length = max(SETTINGS["max_new_tokens"], longest + 16), here.profile.max_length
     at = run.path("answers/new")
     _, reading = read_with(model, tokenizer, pilot, rows, at, here, length, room)
     system.keep_reading(run.path(labelled_rows.NEW_READINGS), way, texts, reading)
-    return reading
+    return replace(reading, home=adapter.parent)
 
 
 def train_students(

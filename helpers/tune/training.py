@@ -44,6 +44,8 @@ class AnswerSFTTrainer(SFTTrainer):
     they do nothing. `answer_only` computes logits only where a token is trained; TRL runs the
     output layer over the prompts too and throws that away. `share_start` reads the beginning that
     all rows of a step have in common once, where all of them see it. `fused` is fused.fuse.
+    `short_look` leaves out the same work when the loss on held-out rows is taken, whichever of
+    the three the training uses; TRL's entropy and accuracy of these rows are left out with it.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class AnswerSFTTrainer(SFTTrainer):
         answer_only: bool = True,
         share_start: bool = True,
         fused: bool = True,
+        short_look: bool = True,
         **more: Any,
     ) -> None:
         super().__init__(*args, **more)
@@ -60,6 +63,8 @@ class AnswerSFTTrainer(SFTTrainer):
         self.answer_only = answer_only and on_cpu
         self.share_start = share_start and self.answer_only and fusing.sees_all(self.model)
         self.to_fuse = fused and on_cpu and isinstance(self.model, PeftModel)
+        nothing_random = fusing.sees_all(self.model) and not self.args.neftune_noise_alpha
+        self.short_look = short_look and on_cpu and nothing_random
         self.tokens_read = 0
         avoid_wrong_kernels(self.args.device)
 
@@ -106,6 +111,21 @@ class AnswerSFTTrainer(SFTTrainer):
             what = "The loss is a number and its gradient is not"
             raise self._no_number(what, step_inputs, "A kernel computes wrongly here, or lower")
         return loss
+
+    def prediction_step(
+        self, model: Any, inputs: dict, prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple:
+        """(loss, logits, labels) of a batch of held-out rows; the loss alone with `short_look`."""
+        if not (self.short_look and prediction_loss_only):
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        of_training = self.answer_only, self.share_start
+        self.answer_only = self.share_start = True
+        model.train()  # only then are its layers the fused ones, and nothing in them is random
+        try:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        finally:
+            model.eval()
+            self.answer_only, self.share_start = of_training
 
     def _no_number(self, what: str, inputs: Mapping[str, torch.Tensor], cure: str) -> CourseError:
         names = self.rows_of_step(inputs)
@@ -303,7 +323,7 @@ def build_trainer(
     # a longer one would be cut: to look on must not change how the others are trained
     seen = [r for r in held_out if examples.row_length(tokenizer, r) <= settings["max_length"]]
     if seen:
-        # nothing is kept for a gradient: several packs at once, each weight unpacked once for them
+        # nothing is kept for a gradient: there is room for several packs at once
         batch = 4 * settings.get("per_device_train_batch_size", 8)
         settings = {"eval_strategy": "epoch", "per_device_eval_batch_size": batch, **settings}
     tokens = settings["max_length"] * settings.get("per_device_train_batch_size", 8)
