@@ -6,7 +6,7 @@ the rest: no step is lost, none is paid for twice.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ class Way:
     samples: int = 1
     temperature: float = 0.0
     max_tokens: int = 24
-    first_seed: int = 0
 
     def requests(self, episode: Episode, grammar: str, hint: str = "") -> list[dict[str, Any]]:
         """What the engine is asked for the next action of an episode: `samples` requests."""
@@ -50,7 +49,7 @@ class Way:
             asked["grammar"] = 'root ::= action "\\n"\n' + grammar.replace("root", "action", 1)
             asked["stop"] = ["\n"]
         # another attempt or sample is another draw
-        first = self.first_seed + 1000 * episode.attempt
+        first = 1000 * episode.attempt
         return [asked | {"seed": first + number} for number in range(self.samples)]
 
     def _chat(self, episode: Episode, hint: str) -> list[dict[str, str]]:
@@ -76,13 +75,13 @@ def play(
     engine: Any,
     journal: Journal,
     attempt: int = 0,
-    hints: bool = False,
+    hint: Callable[[Any], str] | None = None,
 ) -> list[Episode]:
     """One episode for each seed, in their order; `journal` keeps every reply, and their seconds.
 
-    A reply that the engine failed to give is an empty action, which a world refuses. `hints`:
-    a model is told how the episode ends (for a second try only). Raises CourseError when the
-    engine cannot be asked; what was answered is kept.
+    A reply that the engine failed to give is an empty action, which a world refuses. `hint(world)`:
+    what a model is told beside the opening, for a second try. Raises CourseError when the engine
+    cannot be asked; what was answered is kept.
     """
     worlds, episodes = [], []
     for seed in seeds:
@@ -95,8 +94,8 @@ def play(
         asked = []
         for number in live:
             world = worlds[number]
-            hint = world.hint() if hints else ""  # type: ignore[attr-defined]
-            asked.append(way.requests(episodes[number], world.grammar(), hint))
+            told = hint(world) if hint else ""
+            asked.append(way.requests(episodes[number], world.grammar(), told))
         replies = _replies([one for requests in asked for one in requests], engine, journal)
         going = []
         for place, number in enumerate(live):
@@ -132,23 +131,23 @@ def _act(world: World, episode: Episode, replies: Sequence[dict]) -> bool:
 
 
 def play_timed(
-    make_world: Callable[[], World], seeds: Sequence[int], way: Way, engine: Any, folder: Path
+    make_world: Callable[[], World],
+    seeds: Sequence[int],
+    way: Way,
+    engine: Any,
+    folder: Path,
+    attempt: int = 0,
 ) -> list[tuple[Episode, float]]:
     """(episode, seconds of the engine) for each seed, one task after the other as mail comes in.
 
-    The engine keeps what it has read of a task for its next step. Finished tasks lie in
-    `folder`/timed.jsonl with their seconds and are not played again.
+    The engine keeps what it has read of a task for its next step. Each task has a journal of its
+    own in `folder`, which also counts the seconds that a start spent before it was killed.
     """
-    done = Journal(folder / "timed.jsonl", "Timed episodes")
-    replies = Journal(folder / "replies.jsonl")
     told = []
     for seed in seeds:
-        key = fingerprint(seed, way.name, way.rules, way.last, way.first_seed, engine.identity)
-        if key not in done.entries:
-            before = replies.seconds
-            (episode,) = play(make_world, [seed], way, engine, replies)
-            seconds = replies.seconds - before
-            done.add({key: {"episode": episode.as_dict(), "seconds": round(seconds, 3)}}, seconds)
-        kept = done.entries[key]
-        told.append((Episode.of(kept["episode"]), kept["seconds"]))
+        world = make_world()
+        made_from = (world.reset(seed), world.grammar(), asdict(way), attempt, engine.identity)
+        replies = Journal(folder / f"{seed}-{fingerprint(*made_from)}.jsonl")
+        (episode,) = play(make_world, [seed], way, engine, replies, attempt)
+        told.append((episode, replies.seconds))
     return told

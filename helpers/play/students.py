@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from transformers import AutoTokenizer
 
 from helpers.ask import engines, teachers
@@ -18,6 +17,7 @@ from helpers.play.episodes import Episode
 from helpers.play.rollouts import Way
 from helpers.ship.adapter_gguf import write_adapter_gguf
 from helpers.tune import training
+from helpers.tune.students import merged
 
 BASE = "embedded"
 LAST = 8  # turns that a student sees
@@ -71,15 +71,7 @@ def train_player(
     facts = {"seconds": round(seconds, 1), "rows": len(rows)}
     facts["loss"] = trainer.state.log_history[-1].get("train_loss")
     training.save_adapter(trainer.model, folder / "adapter")
-    return merged(folder / "adapter", here), tokenizer, facts
-
-
-def merged(adapter: Path, here: runtime.Runtime) -> Any:
-    """A stored student as it acts: its adapter merged into the dense base."""
-    base = models.resolve(BASE)
-    with base.loading():
-        dense = training.load_base(base.path, here, four_bit=False)
-    return PeftModel.from_pretrained(dense, str(adapter)).merge_and_unload()
+    return merged(base, folder / "adapter", here), tokenizer, facts
 
 
 def engine_of(model: Any, tokenizer: Any) -> engines.Batches:

@@ -10,6 +10,7 @@ from helpers.core.runs import Run
 from helpers.measure import intervals
 from helpers.play import costs
 from helpers.studies import episodes_study as study
+from helpers.studies import episodes_ways as ways
 from helpers.studies.study_figures import StudyFigure, arm_name
 
 HOW = "unseen tasks, seeds averaged, bootstrap 95 % over tasks"
@@ -42,9 +43,9 @@ def play_figures(run: Run, cells: Sequence[Mapping[str, Any]]) -> Iterator[Study
                     yield StudyFigure(name, task_share(right), HOW, seeds)
             tries = of_arm(cells, world, arm, f"{world}_tries")
             if tries.size:
-                value = float(np.mean([costs.pass_k(each, study.TIMES) for each in tries]))
-                how = f"{study.TIMES} tries a task at temperature {study.WARM}"
-                name = f"pass{study.TIMES}.{world}.{arm_name(arm)}"
+                value = float(np.mean([costs.pass_k(each, ways.TIMES) for each in tries]))
+                how = f"{ways.TIMES} tries a task at temperature {ways.WARM}"
+                name = f"pass{ways.TIMES}.{world}.{arm_name(arm)}"
                 yield StudyFigure(name, value, how, seeds, n=tries.shape[1])
         pair = [of_arm(cells, world, arm) for arm in ("curated", "uncurated")]
         if pair[0].size and pair[1].size:
@@ -106,8 +107,8 @@ def play_settings(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "lead": [f"{len(have)} students and ways"],
         "student": study.STUDENT,
-        "slip": study.SLIP,
-        "turns_seen": study.LAST,
+        "slip": ways.SLIP,
+        "turns_seen": study.students.LAST,
         "machines": machines,
         "unfinished": [" ".join(map(str, one)) for one in wanted if one not in have],
     }

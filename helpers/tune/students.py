@@ -330,8 +330,12 @@ def measure_student(
 
 
 def shipped(pilot: Pilot, adapter: str | Path, here: runtime.Runtime) -> Any:
-    """The model as it ships: a stored adapter merged into the dense base, in 16 bits on most."""
-    base = models.resolve(pilot.base_model, pilot.folder)
+    """The model as it ships: see merged."""
+    return merged(models.resolve(pilot.base_model, pilot.folder), adapter, here)
+
+
+def merged(base: models.Base, adapter: str | Path, here: runtime.Runtime) -> Any:
+    """A stored adapter merged into its dense base, in 16 bits on most machines."""
     with base.loading():
         dense = training.load_base(base.path, here, four_bit=False)
     return PeftModel.from_pretrained(dense, str(adapter)).merge_and_unload()
