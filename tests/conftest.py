@@ -3,6 +3,9 @@
 import os
 import tempfile
 import textwrap
+import threading
+from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 os.environ.setdefault("COURSE_QUIET", "1")
@@ -29,6 +32,19 @@ fields:
   product: {type: span, optional: true}
   order_id: {type: pattern, regex: 'PO-\\d{4}', optional: true}
 """
+
+
+@contextmanager
+def listening(handler):
+    """A small HTTP server of this `handler` on a port of this machine; yields its address."""
+    service = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    service.daemon_threads = True
+    threading.Thread(target=service.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{service.server_port}/v1"
+    finally:
+        service.shutdown()
+        service.server_close()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -6,17 +6,16 @@ import json
 import re
 import subprocess
 import sys
-import threading
 import time
 import zipfile
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 import openpyxl
 import pytest
 import xlsxwriter
-from conftest import ROOT
+from conftest import ROOT, listening
 
 from benchmarks import answering
 from helpers import CourseError, answer, at_work, served
@@ -641,14 +640,8 @@ def model_server(behave=right_record, models=("m",), owner="llamacpp"):
         def log_message(self, *_):
             pass
 
-    service = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    service.daemon_threads = True
-    threading.Thread(target=service.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{service.server_port}/v1", seen
-    finally:
-        service.shutdown()
-        service.server_close()
+    with listening(Handler) as address:
+        yield address, seen
 
 
 @pytest.fixture

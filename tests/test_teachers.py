@@ -7,14 +7,13 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, listening
 
 from helpers import CourseError
 from helpers.ask import engines, teachers
@@ -50,14 +49,8 @@ def server(behave):
         def log_message(self, *_):
             pass
 
-    service = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    service.daemon_threads = True
-    threading.Thread(target=service.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{service.server_port}/v1", seen
-    finally:
-        service.shutdown()
-        service.server_close()
+    with listening(Handler) as address:
+        yield address, seen
 
 
 def completion(text, usage=True, **more):
