@@ -137,6 +137,7 @@ def play_timed(
     engine: Any,
     folder: Path,
     attempt: int = 0,
+    hint: Callable[[Any], str] | None = None,
 ) -> list[tuple[Episode, float]]:
     """(episode, seconds of the engine) for each seed, one task after the other as mail comes in.
 
@@ -146,8 +147,10 @@ def play_timed(
     told = []
     for seed in seeds:
         world = make_world()
-        made_from = (world.reset(seed), world.grammar(), asdict(way), attempt, engine.identity)
+        made_from = [world.reset(seed), world.grammar(), asdict(way), attempt, engine.identity]
+        if hint:
+            made_from.append(hint(world))
         replies = Journal(folder / f"{seed}-{fingerprint(*made_from)}.jsonl")
-        (episode,) = play(make_world, [seed], way, engine, replies, attempt)
+        (episode,) = play(make_world, [seed], way, engine, replies, attempt, hint)
         told.append((episode, replies.seconds))
     return told

@@ -12,23 +12,20 @@ from typing import Any
 import joblib
 import numpy as np
 
-from helpers.ask import teachers
-from helpers.choose import gguf_parts, models
 from helpers.core import runtime
 from helpers.core.files import Journal, fingerprint, write_text
 from helpers.core.runs import Run
 from helpers.play import episode_filter, students
 from helpers.play.episodes import Episode, random_episode
-from helpers.play.rollouts import play
+from helpers.play.rollouts import play, play_timed
 from helpers.play.students import LAST, engine_of, student_base, student_way, train_player
 from helpers.studies import episodes_served as served
 from helpers.studies.episodes_ways import (
-    ASKED,
     LARGE,
     LEARNT,
     MEASURED,
-    MEDIUM,
     OUTSIDE,
+    OWN,
     TIMES,
     WARM,
     WORLDS,
@@ -48,20 +45,25 @@ STUDENT: dict[str, Any] = students.STUDENT | {
     "episodes": {"desk": 120, "babyai": 200},  # of each arm, the same number
 }
 NUMBERS = {"desk": (30, 60), "babyai": (50, 100, 400)}  # other numbers of curated episodes
-SECOND_SEED, SECOND_STEPS = 1, 240  # of the student of both rounds
+DISTINCT = 20  # episodes of each shape of path
+SECOND_SEED, SECOND_STEPS = 0, 300  # of the student of both rounds
 
 
 # The logs that are learnt from ----------------------------------------------------------------
 
 
 def log_of_large(run: Run, engine: Any, say: Callable[[str], None] = print) -> None:
-    """What the large model does with the tasks to learn from: a try, a second, a hinted one."""
-    way = prompted("desk", "large", temperature=WARM)
-    journal = Journal(run.path("replies/large_desk.jsonl"), "The large model's replies")
-    failed: list[int] = list(LEARNT)
-    for attempt, name in enumerate(("first", "again", "hinted")):
-        hint = (lambda world: world.hint()) if name == "hinted" else None
-        log = play(WORLDS["desk"], failed, way, engine, journal, attempt, hint)
+    """What the large model does with the tasks to learn from; those it fails, again with a hint.
+
+    A server keeps what it has read of a task for its next step, so it gets a task after the other.
+    """
+    failed: list[int] = list(LEARNT["desk"])
+    for attempt, name in enumerate(("first", "hinted")):
+        way = prompted("desk", "large", temperature=WARM if attempt else 0.0)
+        hint = (lambda world: world.hint()) if attempt else None
+        folder = run.path(f"replies/large_{name}")
+        pairs = play_timed(WORLDS["desk"], failed, way, engine, folder, attempt, hint)
+        log = [episode for episode, _ in pairs]
         write_episodes(run.path(f"episodes/desk_{name}.jsonl"), log)
         say(f"large, desk, {name}: {sum(e.success for e in log)} of {len(log)}")
         failed = [episode.seed for episode in log if not episode.success]
@@ -69,20 +71,21 @@ def log_of_large(run: Run, engine: Any, say: Callable[[str], None] = print) -> N
 
 def pools(run: Run, world: str) -> dict[str, list[Episode]]:
     """{arm: the episodes it draws from}; what the filter and its rivals keep of the logs."""
-    more: list[Episode] = []
+    walker = [random_episode(WORLDS[world](), seed) for seed in LEARNT[world]]
     if world == "babyai":
         made = WORLDS[world]()
-        log = [slipping_expert(made, seed) for seed in LEARNT]
-    else:
-        log = read_episodes(run.path("episodes/desk_first.jsonl"))
-        more = log + read_episodes(run.path("episodes/desk_again.jsonl"))
-    walker = [random_episode(WORLDS[world](), seed) for seed in LEARNT]
-    arms = {"curated": episode_filter.successes(log), "uncurated": log, "random": walker}
-    if more:
-        every = more + read_episodes(run.path("episodes/desk_hinted.jsonl"))
-        arms["distinct"] = episode_filter.distinct_paths(episode_filter.successes(more), 25)
-        arms["hinted"] = episode_filter.successes(every)
-    return arms
+        log = [slipping_expert(made, seed) for seed in LEARNT[world]]
+        return {"curated": episode_filter.successes(log), "uncurated": log, "random": walker}
+    log = read_episodes(run.path("episodes/desk_first.jsonl"))
+    hinted = read_episodes(run.path("episodes/desk_hinted.jsonl"))
+    kept = episode_filter.successes(log)
+    return {
+        "curated": kept,
+        "uncurated": log,
+        "random": walker,
+        "distinct": episode_filter.distinct_paths(kept, DISTINCT),
+        "hinted": episode_filter.successes([*log, *hinted]),
+    }
 
 
 # The students ---------------------------------------------------------------------------------
@@ -180,31 +183,27 @@ def train_players(
     return cells
 
 
-def own_tries(run: Run, first: Mapping[str, Any], failed: Sequence[int], tries: int = 2) -> list:
-    """What a student manages of the tasks that its teacher failed: draws, `tries` at each."""
-    place = run.path("players") / first["key"]
+def own_tries(
+    run: Run, cell: Mapping[str, Any], tasks: Sequence[int], attempt: int = 1
+) -> list[Episode]:
+    """What the student of a cell does with tasks to learn from, drawing its actions."""
+    place = run.path("players") / cell["key"]
     base, tokenizer = student_base()
     engine = engine_of(merged(base, place / "adapter", run.runtime), tokenizer)
-    told: list[Episode] = []
-    for attempt in range(1, tries + 1):
-        way, journal = student_way(temperature=WARM), Journal(place / "replies_own.jsonl")
-        played = play(WORLDS[first["world"]], failed, way, engine, journal, attempt)
-        told += played
-        failed = [episode.seed for episode in played if not episode.success]
-    return told
+    way, journal = student_way(temperature=WARM), Journal(place / "replies_own.jsonl")
+    return play(WORLDS[cell["world"]], tasks, way, engine, journal, attempt)
 
 
 def second_round(
     run: Run, first: Mapping[str, Any], say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """The cell of a student of both rounds: the large model's successes, and the first student's.
+    """The cell of a student that learns all successes so far: the large model's and a student's.
 
-    `first`: the cell of the student that tries what the large model failed.
+    `first`: the cell of the student that tries new tasks, those in OWN.
     """
-    log = read_episodes(run.path("episodes/desk_first.jsonl"))
-    own = own_tries(run, first, [episode.seed for episode in log if not episode.success])
+    own = own_tries(run, first, OWN)
     write_episodes(run.path("episodes/desk_own.jsonl"), own)
-    kept = episode_filter.successes([*log, *own])
+    kept = episode_filter.successes([*pools(run, "desk")["hinted"], *own])
     say(f"own: {sum(episode.success for episode in own)} successes, {len(kept)} episodes in all")
     about = {"world": "desk", "arm": "second round", "seed": SECOND_SEED, "number": len(kept)}
     folder = run.path("players")
@@ -220,35 +219,18 @@ def without_a_teacher(
     """
     walks, cells = [], []
     for draw in range(2):
-        walks += [random_episode(WORLDS[world](), seed, draw) for seed in LEARNT]
+        walks += [random_episode(WORLDS[world](), seed, draw) for seed in LEARNT[world]]
     kept = episode_filter.successes(walks)
     for number in range(1, rounds + 1):
         about = {"world": world, "arm": f"alone {number}", "seed": 0, "number": len(kept)}
         steps, folder = STUDENT["steps"][world], run.path("players")
         cells.append(student_cell(about, kept, steps, run.runtime, folder))
         say(f"alone, round {number}: {np.mean(cells[-1]['measured'][world]['success']):.1%}")
-        kept = episode_filter.successes([*kept, *own_tries(run, cells[-1], LEARNT, 1)])
+        kept = episode_filter.successes([*kept, *own_tries(run, cells[-1], LEARNT[world])])
     return cells
 
 
 # Everything -----------------------------------------------------------------------------------
-
-
-def prompted_cell(run: Run, model: str, world: str) -> dict[str, Any]:
-    """The cell of a prompted model on the first measured tasks of a world."""
-    teacher = teachers.Teacher(model=model, licence="Apache-2.0")
-    with teachers.opened(teacher) as engine:
-
-        def played(name: str, seeds: Sequence[int], attempt: int) -> list[Episode]:
-            way = prompted(name, model, temperature=WARM if attempt else 0.0)
-            journal = Journal(run.path(f"replies/{model}_{name}.jsonl"))
-            return play(WORLDS[name], seeds, way, engine, journal, attempt)
-
-        # only the large one is dear enough to ask how steady it is
-        times = TIMES if (model, world) == (LARGE, "desk") else 0
-        told = on_unseen_tasks(world, played, ASKED[world], times)
-    about = {"world": world, "arm": f"prompted {model}", "seed": 0}
-    return about | {"machine": run.runtime.note, "measured": told}
 
 
 def play_all(run: Run, say: Callable[[str], None] = print, n_jobs: int = 1) -> list[dict[str, Any]]:
@@ -257,20 +239,20 @@ def play_all(run: Run, say: Callable[[str], None] = print, n_jobs: int = 1) -> l
     Raises CourseError where a larger model is not fetched: the first sentence says how.
     """
     cells: list[dict[str, Any]] = []
-    with teachers.opened(teachers.Teacher(model=LARGE, licence="Apache-2.0")) as engine:
+    with served.embedded(LARGE) as engine:
         log_of_large(run, engine, say)
     for world in ("desk", "babyai"):
         cells += measure_others(world)
         cells += train_players(run, world, say, n_jobs)
-        for model in (LARGE, MEDIUM, students.BASE):
-            if model == students.BASE or gguf_parts.is_fetched(model, models.cache_folder()):
-                cells.append(prompted_cell(run, model, world))
     cells += without_a_teacher(run, say=say)
     chosen = ("desk", "curated", SECOND_SEED)
     first = next(c for c in cells if (c["world"], c["arm"], c["seed"]) == chosen)
     cells.append(second_round(run, first, say))
     best = run.path("players") / cells[-1]["key"] / "adapter"
-    timed = served.timed_ways(run, best, MEASURED[:60], say)
+    # alone on the machine: these are timed
+    for world in ("desk", "babyai"):
+        cells += served.prompted_cells(run, world, say)
+    timed = served.timed_ways(run, best, say)
     write_text(run.path("timed.json"), json.dumps(timed))
     write_text(run.path("injected.json"), json.dumps(served.injected(run, best)))
     return cells
@@ -278,7 +260,7 @@ def play_all(run: Run, say: Callable[[str], None] = print, n_jobs: int = 1) -> l
 
 def keep_recordings(run: Run) -> None:
     """Enter what chapter 06 reads into the run's manifest, under the names it reads."""
-    names = {"desk_first": "log_large", "desk_own": "own_tries"}
+    names = {"desk_first": "log_large", "desk_hinted": "log_hinted", "desk_own": "own_tries"}
     for stored, name in names.items():
         path = run.path(f"episodes/{stored}.jsonl")
         if path.is_file():
