@@ -131,7 +131,10 @@ def test_a_row_without_its_source_date_or_confidence_is_refused(tmp_path, missin
         catalog.licences(tmp_path / "catalog")
 
 
-@pytest.mark.parametrize("name", ["prices.csv", "tokens.csv", "datasets.csv", "models.csv"])
+TABLES = ["prices.csv", "hosted_prices.csv", "tokens.csv", "datasets.csv", "models.csv"]
+
+
+@pytest.mark.parametrize("name", TABLES)
 def test_the_tables_say_where_their_facts_come_from(name):
     for row in csv.DictReader((ROOT / "data/catalog" / name).open(encoding="utf-8")):
         assert (

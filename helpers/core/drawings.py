@@ -40,8 +40,9 @@ PATH = {  # the chapters on the line, and beside them those that go deeper
     "01": "choose a model",
     "02": "page to sign",
     "03": "make rows",
-    "04": "keep good rows",
+    "04": "filter rows",
     "05": "tune",
+    "06": "act",
     "08": "good enough?",
     "10": "does it pay?",
 }

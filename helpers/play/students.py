@@ -45,7 +45,10 @@ def student_way(name: str = "student", **changes: Any) -> Way:
 def train_player(
     episodes: Sequence[Episode], seed: int, steps: int, here: runtime.Runtime, folder: Path
 ) -> tuple[Any, Any, dict[str, Any]]:
-    """(merged model in the machine's number format, tokenizer, facts) of one QLoRA student."""
+    """(merged model in the machine's number format, tokenizer, facts) of one QLoRA student.
+
+    Started again after a kill, it goes on from the last checkpoint in `folder`.
+    """
     base, tokenizer = student_base()
     rows = episode_filter.teaching_rows(episodes, tokenizer, LAST)
     with base.loading():
@@ -66,6 +69,9 @@ def train_player(
         per_device_train_batch_size=STUDENT["batch_size"],
         warmup_steps=0.05,
         completion_only_loss=True,
+        save_strategy="steps",
+        save_steps=max(1, steps // 6),
+        save_total_limit=1,
     )
     seconds = training.fit(trainer)
     facts = {"seconds": round(seconds, 1), "rows": len(rows)}

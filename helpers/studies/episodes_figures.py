@@ -41,6 +41,7 @@ def play_figures(run: Run, cells: Sequence[Mapping[str, Any]]) -> Iterator[Study
                 if right.size:
                     name = f"pass1.{asked}.{arm_name(arm)}"
                     yield StudyFigure(name, task_share(right), HOW, seeds)
+            yield from general_figures(cells, world, arm)
             tries = of_arm(cells, world, arm, f"{world}_tries")
             if tries.size:
                 value = float(np.mean([costs.pass_k(each, ways.TIMES) for each in tries]))
@@ -54,6 +55,26 @@ def play_figures(run: Run, cells: Sequence[Mapping[str, Any]]) -> Iterator[Study
             how = f"equal number of episodes and of steps, {HOW}"
             yield StudyFigure(name, gap, how, study.SEEDS, "difference")
     yield from timed_figures(run)
+
+
+def general_figures(
+    cells: Sequence[Mapping[str, Any]], world: str, arm: str
+) -> Iterator[StudyFigure]:
+    """What the students of an arm still answer of forty general questions, against the base."""
+    base = [c["general"] for c in cells if c["arm"] == "base"]
+    own = [c["general"] for c in cells if (c["world"], c["arm"]) == (world, arm) and "general" in c]
+    if not own:
+        return
+    how = "forty general questions, the likeliest choice"
+    if arm == "base":
+        yield StudyFigure("general.base", intervals.share(own[0]), how)
+        return
+    right = np.array(own, float)
+    yield StudyFigure(f"general.{world}.{arm_name(arm)}", task_share(right), how)
+    if base:
+        gap = task_mean(right.mean(axis=0) - np.array(base[0], float))
+        name = f"general.{world}.{arm_name(arm)}_minus_base"
+        yield StudyFigure(name, gap, f"{how}, paired, bootstrap 95 %", None, "difference")
 
 
 def task_mean(values: np.ndarray) -> intervals.Share:

@@ -4,6 +4,7 @@ See episodes_ways for the tasks. Everything made lies under what it was made fro
 """
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from helpers.core import runtime
 from helpers.core.files import Journal, fingerprint, write_text
 from helpers.core.runs import Run
+from helpers.measure import harness
 from helpers.play import episode_filter, students
 from helpers.play.episodes import Episode, random_episode
 from helpers.play.rollouts import play, play_timed
@@ -36,17 +38,18 @@ from helpers.studies.episodes_ways import (
     slipping_expert,
     write_episodes,
 )
+from helpers.tune import training
 from helpers.tune.students import merged
 
 SEEDS = (0, 1, 2)
 MAIN = ("curated", "uncurated", "random")  # compared at equal number, with every seed
 STUDENT: dict[str, Any] = students.STUDENT | {
     "steps": {"desk": 120, "babyai": 200},
-    "episodes": {"desk": 120, "babyai": 200},  # of each arm, the same number
+    "episodes": {"desk": 100, "babyai": 200},  # of each arm, the same number
 }
-NUMBERS = {"desk": (30, 60), "babyai": (50, 100, 400)}  # other numbers of curated episodes
-DISTINCT = 20  # episodes of each shape of path
-SECOND_SEED, SECOND_STEPS = 0, 300  # of the student of both rounds
+NUMBERS = {"desk": (25, 50), "babyai": (50, 100)}  # other numbers of curated episodes
+FEW, DISTINCT = 3, 12  # episodes of each shape of path: in one log, in all rounds
+ROUND_STEPS = 240  # of the students of the second and third round
 
 
 # The logs that are learnt from ----------------------------------------------------------------
@@ -83,7 +86,7 @@ def pools(run: Run, world: str) -> dict[str, list[Episode]]:
         "curated": kept,
         "uncurated": log,
         "random": walker,
-        "distinct": episode_filter.distinct_paths(kept, DISTINCT),
+        "distinct": episode_filter.distinct_paths(kept, FEW),
         "hinted": episode_filter.successes([*log, *hinted]),
     }
 
@@ -124,7 +127,7 @@ def student_cell(
     folder: Path,
     times: int = 0,
 ) -> dict[str, Any]:
-    """Train and measure one student; a kill loses its training at most.
+    """Train and measure one student; a kill loses the steps since its last checkpoint at most.
 
     `about`: world, arm, seed and number of its cell. The cell lies in `folder` under what made it,
     with its adapter; `times` as in episodes_ways.on_unseen_tasks.
@@ -142,6 +145,7 @@ def student_cell(
     else:
         model, tokenizer, facts = train_player(episodes, about["seed"], steps, here, place)
         write_text(place / "facts.json", json.dumps(facts))
+        shutil.rmtree(place / "trainer", ignore_errors=True)  # its checkpoints
     engine = engine_of(model, tokenizer)
 
     def played(name: str, seeds: Sequence[int], attempt: int) -> list[Episode]:
@@ -152,8 +156,18 @@ def student_cell(
     cell = dict(about) | {"steps": steps, "key": key} | facts
     cell |= {"machine": here.note, "versions": runtime.versions()}
     cell["measured"] = on_unseen_tasks(world, played, times=times)
+    cell["general"] = harness.by_hand(model, tokenizer, harness.general_docs()).tolist()
     write_text(place / "cell.json", json.dumps(cell))
     return cell
+
+
+def base_cell(here: runtime.Runtime) -> dict[str, Any]:
+    """The base before any tuning: what is left of its general answers is compared with these."""
+    base, tokenizer = student_base()
+    with base.loading():
+        model = training.load_base(base.path, here, four_bit=False)
+    right = harness.by_hand(model, tokenizer, harness.general_docs()).tolist()
+    return {"world": "desk", "arm": "base", "seed": 0, "measured": {}, "general": right}
 
 
 def run_job(job: PlayJob, pool: Sequence[Episode], folder: Path, profile: str) -> dict[str, Any]:
@@ -194,20 +208,28 @@ def own_tries(
     return play(WORLDS[cell["world"]], tasks, way, engine, journal, attempt)
 
 
-def second_round(
+def further_rounds(
     run: Run, first: Mapping[str, Any], say: Callable[[str], None] = print
-) -> dict[str, Any]:
-    """The cell of a student that learns all successes so far: the large model's and a student's.
+) -> list[dict[str, Any]]:
+    """Students that learn all successes so far: the large model's, hinted ones, and students' own.
 
-    `first`: the cell of the student that tries new tasks, those in OWN.
+    `first`: the cell of the student that tries the new tasks of the second round; who has learnt
+    from these tries those of the third. Of each shape of path at most DISTINCT episodes teach:
+    what a model does too often would else be taught too often.
     """
-    own = own_tries(run, first, OWN)
-    write_episodes(run.path("episodes/desk_own.jsonl"), own)
-    kept = episode_filter.successes([*pools(run, "desk")["hinted"], *own])
-    say(f"own: {sum(episode.success for episode in own)} successes, {len(kept)} episodes in all")
-    about = {"world": "desk", "arm": "second round", "seed": SECOND_SEED, "number": len(kept)}
-    folder = run.path("players")
-    return student_cell(about, kept, SECOND_STEPS, run.runtime, folder, TIMES)
+    cells: list[dict[str, Any]] = [dict(first)]
+    own: list[Episode] = []
+    for number, tasks in OWN.items():
+        own += own_tries(run, cells[-1], tasks)
+        write_episodes(run.path(f"episodes/desk_round_{number}.jsonl"), own)
+        won = episode_filter.successes([*pools(run, "desk")["hinted"], *own])
+        kept = episode_filter.distinct_paths(won, DISTINCT)
+        say(f"round {number}: {len(won)} successes so far, {len(kept)} of them teach")
+        about = {"world": "desk", "arm": f"round {number}", "seed": 0, "number": len(kept)}
+        folder = run.path("players")
+        cells.append(student_cell(about, kept, ROUND_STEPS, run.runtime, folder, TIMES))
+        say(f"round {number}: {np.mean(cells[-1]['measured']['desk']['success']):.1%}")
+    return cells[1:]
 
 
 def without_a_teacher(
@@ -238,16 +260,16 @@ def play_all(run: Run, say: Callable[[str], None] = print, n_jobs: int = 1) -> l
 
     Raises CourseError where a larger model is not fetched: the first sentence says how.
     """
-    cells: list[dict[str, Any]] = []
+    cells = [base_cell(run.runtime)]
     with served.embedded(LARGE) as engine:
         log_of_large(run, engine, say)
     for world in ("desk", "babyai"):
         cells += measure_others(world)
         cells += train_players(run, world, say, n_jobs)
     cells += without_a_teacher(run, say=say)
-    chosen = ("desk", "curated", SECOND_SEED)
+    chosen = ("desk", "curated", 0)
     first = next(c for c in cells if (c["world"], c["arm"], c["seed"]) == chosen)
-    cells.append(second_round(run, first, say))
+    cells += further_rounds(run, first, say)
     best = run.path("players") / cells[-1]["key"] / "adapter"
     # alone on the machine: these are timed
     for world in ("desk", "babyai"):
@@ -260,7 +282,7 @@ def play_all(run: Run, say: Callable[[str], None] = print, n_jobs: int = 1) -> l
 
 def keep_recordings(run: Run) -> None:
     """Enter what chapter 06 reads into the run's manifest, under the names it reads."""
-    names = {"desk_first": "log_large", "desk_hinted": "log_hinted", "desk_own": "own_tries"}
+    names = {"desk_first": "log_large", "desk_hinted": "log_hinted"}
     for stored, name in names.items():
         path = run.path(f"episodes/{stored}.jsonl")
         if path.is_file():
