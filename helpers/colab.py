@@ -36,9 +36,14 @@ def host() -> str:
 
 
 def pinned(text: str = "") -> dict[str, str]:
-    """{package: version} of requirements.txt, or of the lines in `text`."""
+    """{package: version} of requirements.txt, or of the lines in `text`, for this system."""
     text = text or (ROOT / "requirements.txt").read_text(encoding="utf-8")
-    return dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)", text, re.M))
+    lines = re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+) *(?:; *([^#\n]+))?", text, re.M)
+    return {
+        name: version
+        for name, version, condition in lines
+        if sys.platform != "win32" or 'sys_platform != "win32"' not in condition
+    }
 
 
 def tried() -> dict[str, str]:

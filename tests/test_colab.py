@@ -294,3 +294,9 @@ def test_a_part_replaces_its_own_figures_and_no_others(tmp_path):
         add_figures("two", [{"name": "two.d", "value": 1.0, "how": ""}], {}, page)
     with pytest.raises(ValueError, match="twice"):
         add("two", "two.d", "two.d")
+
+
+def test_a_package_that_a_system_cannot_have_is_not_called_missing(monkeypatch):
+    assert "minigrid" in colab.pinned()
+    monkeypatch.setattr("sys.platform", "win32")
+    assert "minigrid" not in colab.pinned() and "torch" in colab.pinned()

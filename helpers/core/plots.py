@@ -210,3 +210,23 @@ def curves(
         axes.yaxis.set_major_formatter("{x:.0%}")
     axes.grid(axis="y")
     return figure
+
+
+def points(named: Mapping[str, tuple[Any, Any]], title: str = "", x: str = "") -> Figure:
+    """A point with the intervals of both axes for each {name: (across, up)}, two Shares.
+
+    Across is drawn on a logarithmic scale, up in percent.
+    """
+    figure, axes = new_axes(height=3.2)
+    for name, (across, up) in named.items():
+        spans = [[[one.value - one.low], [one.high - one.value]] for one in (across, up)]
+        axes.errorbar(across.value, up.value, spans[1], spans[0], fmt="o", capsize=3)
+        axes.annotate(
+            wrapped(name, 18), (across.value, up.value), (6, 6), textcoords="offset points"
+        )
+    axes.set(xscale="log", xlabel=x, ylim=(0, 1))
+    axes.margins(x=0.2)
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    axes.grid()
+    set_title(figure, title)
+    return figure
