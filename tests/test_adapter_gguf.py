@@ -22,7 +22,7 @@ from helpers.core import rows, runtime
 from helpers.core.pilot import Pilot
 from helpers.make.grammar import record_grammar
 from helpers.ship import adapter_gguf
-from helpers.ship.adapter_gguf import write_adapter_gguf
+from helpers.ship.adapter_gguf import write_adapter_gguf, write_merged_gguf
 from helpers.tune import students
 
 RECORDED = ROOT / "data/reference/inbox/05/adapter"
@@ -194,8 +194,8 @@ def test_llama_cpp_and_transformers_give_the_same_answers(embedded, tmp_path, mo
     prompts = [answers.prompt(pilot, tokenizer, row[pilot.text], full=False) for row in test]
     lengths = [len(tokenizer(text, add_special_tokens=False).input_ids) for text in prompts]
 
-    def equal(adapter: Path | None) -> int:
-        with server.llama_server(embedded.gguf, 8, 512, adapter) as address:
+    def equal(adapter: Path | None, base: Path = embedded.gguf) -> int:
+        with server.llama_server(base, 8, 512, adapter) as address:
             served = Server(Teacher(address="embedded"), address)
             with ThreadPoolExecutor(8) as pool:
                 replies = list(pool.map(lambda row: served.answer([asked(row)])[0], test))
@@ -211,3 +211,43 @@ def test_llama_cpp_and_transformers_give_the_same_answers(embedded, tmp_path, mo
     target = write_adapter_gguf(RECORDED, Path(embedded.path), tmp_path / "adapter.gguf")
     assert equal(target) >= 7
     assert equal(None) <= 2
+    merged = write_merged_gguf(
+        RECORDED, Path(embedded.path), embedded.gguf, tmp_path / "merged.gguf"
+    )
+    assert equal(None, merged) >= 7
+
+
+def test_merged_weights_are_those_of_the_base_plus_the_adapters(embedded, tmp_path):
+    base = Path(embedded.path)
+    beside = read(write_adapter_gguf(RECORDED, base, tmp_path / "adapter.gguf"))
+    settings = json.loads((RECORDED / "adapter_config.json").read_text())
+    whole = gguf.GGUFReader(embedded.gguf)
+    target = write_merged_gguf(RECORDED, base, embedded.gguf, tmp_path / "new/merged.gguf")
+    found = gguf.GGUFReader(target)
+    assert [tensor.name for tensor in found.tensors] == [tensor.name for tensor in whole.tensors]
+    assert set(found.fields) == set(whole.fields)
+    for old, new in zip(whole.tensors, found.tensors):
+        if old.name.split(".")[1] not in ("3", "weight"):  # one layer, and what has none
+            continue
+        was, now = (gguf.quants.dequantize(one.data, one.tensor_type) for one in (old, new))
+        small = beside.get(f"{old.name}.lora_a")
+        if small is not None:
+            scale = settings["lora_alpha"] / settings["r"]
+            change = scale * beside[f"{old.name}.lora_b"].astype(np.float32) @ small
+            assert np.abs(change).max() > 1e-3
+            was = was + change
+        # of 32 numbers the largest is written as 127: half a step of it is rounded away
+        largest = np.abs(was).max()
+        assert np.abs(was - now).max() <= 0.51 * largest / 127
+    assert not list(tmp_path.glob("**/*.part"))
+
+
+@pytest.mark.parametrize("broken", ["kind", "place"])
+def test_a_merged_file_that_cannot_be_written_is_one_sentence(embedded, tmp_path, broken):
+    (tmp_path / "file").write_text("in the way")
+    kind = "Q2_K" if broken == "kind" else "Q4_0"
+    target = tmp_path / ("file/merged.gguf" if broken == "place" else "merged.gguf")
+    said = "not as 'Q2_K'" if broken == "kind" else "could not be written"
+    with pytest.raises(CourseError, match=said):
+        write_merged_gguf(RECORDED, Path(embedded.path), embedded.gguf, target, kind)
+    assert not (tmp_path / "merged.gguf").exists()

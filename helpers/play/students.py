@@ -15,12 +15,13 @@ from helpers.core.files import sha256
 from helpers.play import episode_filter
 from helpers.play.episodes import Episode
 from helpers.play.rollouts import Way
-from helpers.ship.adapter_gguf import write_adapter_gguf
+from helpers.ship.adapter_gguf import write_merged_gguf
 from helpers.tune import training
 from helpers.tune.students import merged
 
 BASE = "embedded"
 LAST = 8  # turns that a student sees
+SERVED = "Q8_0"  # how a student's merged weights are rounded for llama.cpp
 STUDENT: dict[str, Any] = {
     "r": 16,
     "lora_alpha": 32,
@@ -88,13 +89,14 @@ def engine_of(model: Any, tokenizer: Any) -> engines.Batches:
 
 
 @contextmanager
-def student_engine(adapter: Path, gguf: Path, parallel: int = 1) -> Iterator[engines.Server]:
-    """A student served by llama.cpp: its adapter over the embedded base, written to `gguf`."""
+def student_engine(
+    adapter: Path, gguf: Path, parallel: int = 1, kind: str = SERVED
+) -> Iterator[engines.Server]:
+    """A student served by llama.cpp: base and adapter merged, written to `gguf` as `kind`."""
     base = models.resolve(BASE)
-    gguf.parent.mkdir(parents=True, exist_ok=True)
-    write_adapter_gguf(adapter, Path(base.path), gguf)
+    write_merged_gguf(adapter, Path(base.path), base.gguf, gguf, kind)
     teacher = teachers.Teacher(address="embedded", parallel=parallel, licence="own")
-    with llama_server(base.gguf, parallel, adapter=gguf) as address:
+    with llama_server(gguf, parallel) as address:
         engine = engines.Server(teacher, address)
         engine.identity = [*engine.identity, sha256(gguf)]
         yield engine

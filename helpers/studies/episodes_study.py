@@ -213,9 +213,8 @@ def further_rounds(
 ) -> list[dict[str, Any]]:
     """Students that learn all successes so far: the large model's, hinted ones, and students' own.
 
-    `first`: the cell of the student that tries the new tasks of the second round; who has learnt
-    from these tries those of the third. Of each shape of path at most DISTINCT episodes teach:
-    what a model does too often would else be taught too often.
+    `first`: the cell of the student that tries the new tasks of the second round. Of each shape of
+    path at most DISTINCT episodes teach: what a model does too often would be taught too often.
     """
     cells: list[dict[str, Any]] = [dict(first)]
     own: list[Episode] = []
