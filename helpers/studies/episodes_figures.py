@@ -1,12 +1,10 @@
 """Figures of study 06: success of each arm in each world, what the filter brings, what it costs."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from helpers.core.runs import Run
 from helpers.measure import intervals
 from helpers.play import costs
 from helpers.studies import episodes_study as study
@@ -31,8 +29,13 @@ def task_share(right: np.ndarray) -> intervals.Share:
     return intervals.Share(float(means.mean()), *intervals.bootstrap_interval(means), len(means))
 
 
-def play_figures(run: Run, cells: Sequence[Mapping[str, Any]]) -> Iterator[StudyFigure]:
-    """pass1 of each arm in and out of domain, curated - uncurated, pass^5, the timed ways."""
+def play_figures(
+    cells: Sequence[Mapping[str, Any]], timed: Mapping[str, Any]
+) -> Iterator[StudyFigure]:
+    """pass1 of each arm in and out of domain, curated - uncurated, pass^5, the timed ways.
+
+    `timed`: what episodes_served.timed_ways returns; {} where nothing was timed.
+    """
     for world in ("desk", "babyai"):
         for arm in dict.fromkeys(cell["arm"] for cell in cells if cell["world"] == world):
             seeds = [c["seed"] for c in cells if (c["world"], c["arm"]) == (world, arm)]
@@ -54,7 +57,7 @@ def play_figures(run: Run, cells: Sequence[Mapping[str, Any]]) -> Iterator[Study
             name = f"pass1.{world}.curated_minus_uncurated"
             how = f"equal number of episodes and of steps, {HOW}"
             yield StudyFigure(name, gap, how, study.SEEDS, "difference")
-    yield from timed_figures(run)
+    yield from timed_figures(timed)
 
 
 def general_figures(
@@ -83,11 +86,8 @@ def task_mean(values: np.ndarray) -> intervals.Share:
     return intervals.Share(float(values.mean()), low, high, len(values))
 
 
-def timed_figures(run: Run) -> Iterator[StudyFigure]:
+def timed_figures(timed: Mapping[str, Any]) -> Iterator[StudyFigure]:
     """The ways on one machine: success, seconds and tokens of a task, cost ratios."""
-    if not run.path("timed.json").is_file():
-        return
-    timed = json.loads(run.path("timed.json").read_text("utf-8"))
     how = "the same tasks one after the other, llama.cpp, the same machine"
     for way, told in timed.items():
         tasks = len(told["success"])
@@ -95,7 +95,7 @@ def timed_figures(run: Run) -> Iterator[StudyFigure]:
         for what in ("seconds", "tokens_in", "tokens_out", "turns"):
             value = float(np.mean(told[what]))
             yield StudyFigure(f"{what}.{way}", value, f"{how}, mean of a task", None, what, tasks)
-    for way in ("large", "medium", "untuned"):
+    for way in [way for way in timed if way != "student"]:
         dear, student = timed[way], timed["student"]
         if any(dear["success"]) and any(student["success"]):
             columns = (dear["seconds"], dear["success"], student["seconds"], student["success"])

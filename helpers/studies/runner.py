@@ -62,7 +62,8 @@ def run_study(
         figures = recipe_study.recipe_figures(pilot, cells)
         settings = recipe_study.recipe_settings(pilot, data, run)
     elif number == "06":
-        figures = episodes_figures.play_figures(run, cells)
+        timed = json.loads(run.path("timed.json").read_text(encoding="utf-8"))
+        figures = episodes_figures.play_figures(cells, timed)
         settings = episodes_figures.play_settings(cells)
     elif number == "methods":
         figures = methods_study.method_figures(pilot, cells)
