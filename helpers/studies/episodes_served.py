@@ -12,6 +12,7 @@ from helpers.choose import gguf_parts, models
 from helpers.core.runs import Run
 from helpers.play.episodes import Episode, Move
 from helpers.play.order_desk import ACTION, OrderDesk
+from helpers.play.prompted import prompted
 from helpers.play.rollouts import Way, play_timed
 from helpers.play.students import BASE, student_engine, student_way
 from helpers.studies.episodes_ways import (
@@ -23,7 +24,6 @@ from helpers.studies.episodes_ways import (
     WARM,
     WORLDS,
     on_unseen_tasks,
-    prompted,
     summary,
 )
 
@@ -87,7 +87,7 @@ def prompted_cells(
         with embedded(model) as engine:
 
             def played(where: str, seeds: Sequence[int], attempt: int) -> list[Episode]:
-                way = prompted(where, name, temperature=WARM if attempt else 0.0)  # noqa: B023
+                way = prompted(WORLDS[where], name, temperature=WARM if attempt else 0.0)  # noqa: B023
                 return [episode for episode, _ in timed(run, where, way, engine, seeds, attempt)]  # noqa: B023
 
             # only the large one is dear enough to ask how steady it is
@@ -110,7 +110,7 @@ def timed_ways(
     for name, model in PROMPTED.items():
         if model == BASE or gguf_parts.is_fetched(model, models.cache_folder()):
             with embedded(model) as engine:
-                told[name] = timed(run, "desk", prompted("desk", name), engine, tasks)
+                told[name] = timed(run, "desk", prompted(WORLDS["desk"], name), engine, tasks)
     with student_engine(adapter, run.path("timed/student.gguf")) as engine:
         told["student"] = timed(run, "desk", student_way(), engine, tasks)
     kept = {}

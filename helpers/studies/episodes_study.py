@@ -19,6 +19,7 @@ from helpers.core.runs import Run
 from helpers.measure import harness
 from helpers.play import episode_filter, students
 from helpers.play.episodes import Episode, random_episode
+from helpers.play.prompted import prompted
 from helpers.play.rollouts import play, play_timed
 from helpers.play.students import LAST, engine_of, student_base, student_way, train_player
 from helpers.studies import episodes_served as served
@@ -33,7 +34,6 @@ from helpers.studies.episodes_ways import (
     WORLDS,
     measure_others,
     on_unseen_tasks,
-    prompted,
     read_episodes,
     slipping_expert,
     write_episodes,
@@ -62,7 +62,7 @@ def log_of_large(run: Run, engine: Any, say: Callable[[str], None] = print) -> N
     """
     failed: list[int] = list(LEARNT["desk"])
     for attempt, name in enumerate(("first", "hinted")):
-        way = prompted("desk", "large", temperature=WARM if attempt else 0.0)
+        way = prompted(WORLDS["desk"], "large", temperature=WARM if attempt else 0.0)
         hint = (lambda world: world.hint()) if attempt else None
         folder = run.path(f"replies/large_{name}")
         pairs = play_timed(WORLDS["desk"], failed, way, engine, folder, attempt, hint)

@@ -16,7 +16,6 @@ from helpers.core.files import write_text
 from helpers.play.babyai import BabyAI
 from helpers.play.episodes import Episode, acted, random_episode
 from helpers.play.order_desk import OrderDesk
-from helpers.play.rollouts import Way
 
 WORLDS: dict[str, Callable[[], Any]] = {
     "desk": OrderDesk,
@@ -27,39 +26,11 @@ WORLDS: dict[str, Callable[[], Any]] = {
 LEARNT = {"desk": range(240), "babyai": range(400)}  # by the large model, by the expert
 OWN = {2: range(1_000, 1_500)}  # {round: tasks of the desk that a student tries to learn from}
 MEASURED, OUTSIDE = range(10_000, 10_100), range(10_000, 10_050)
-SHOWN = 900_000  # seeds of the worked examples in a prompt begin here
 LARGE, MEDIUM = "qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b"
 SLIP = 0.25  # of the expert of BabyAI: a third of its episodes fail
 WARM = 0.7  # the temperature of every draw
 TIMES, TRIED = 5, 20  # tries at each of so many measured tasks, for pass^5
 ASKED = {"desk": 100, "babyai": 40}  # measured tasks that the dear ways are given
-
-
-# Ways -----------------------------------------------------------------------------------------
-
-
-def examples_of(world: str) -> list[Episode]:
-    """The worked episodes that a prompted model is shown: one for each decision, or three walks."""
-    made = WORLDS[world]()
-    shown: list[Episode] = []
-    if not isinstance(made, OrderDesk):
-        for seed in range(SHOWN, SHOWN + 3):
-            shown.append(acted(made, seed, made.bot_actions(seed), "expert"))
-        return shown
-    # by turns with the number in the message and without
-    wanted = [("refund", True), ("escalate", False), ("refuse", True), ("replace", False)]
-    for seed in range(SHOWN, SHOWN + 1000):
-        made.reset(seed)
-        kind = made.task.decision, made.task.number in made.task.message
-        if wanted and kind == wanted[0]:
-            shown.append(acted(made, seed, made.expert_actions(), "expert"))
-            wanted.pop(0)
-    return shown
-
-
-def prompted(world: str, name: str, **changes: Any) -> Way:
-    """A model that is told the rules and shown the worked episodes of a world."""
-    return Way(name, WORLDS[world]().rules, tuple(examples_of(world)), **changes)
 
 
 def slipping_expert(world: BabyAI, seed: int) -> Episode:
