@@ -21,7 +21,7 @@ from helpers.tune.students import merged
 
 BASE = "embedded"
 LAST = 8  # turns that a student sees
-SERVED = "Q4_0"  # rounding for llama.cpp: chosen on tasks that nothing is measured on
+SERVED = "Q8_0"  # rounding of merged weights for llama.cpp: nearest to what was trained
 STUDENT: dict[str, Any] = {
     "r": 16,
     "lora_alpha": 32,

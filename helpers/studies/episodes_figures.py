@@ -95,13 +95,17 @@ def timed_figures(timed: Mapping[str, Any]) -> Iterator[StudyFigure]:
         for what in ("seconds", "tokens_in", "tokens_out", "turns"):
             value = float(np.mean(told[what]))
             yield StudyFigure(f"{what}.{way}", value, f"{how}, mean of a task", None, what, tasks)
-    for way in [way for way in timed if way != "student"]:
+    for way in [way for way in timed if not way.startswith("student")]:
         dear, student = timed[way], timed["student"]
         if any(dear["success"]) and any(student["success"]):
             columns = (dear["seconds"], dear["success"], student["seconds"], student["success"])
             ratio = costs.cost_ratio(*columns)
             name = "cost_per_success.ratio" if way == "large" else f"cost_per_success.{way}"
             yield StudyFigure(name, ratio, f"seconds, {way} over student; {how}", None, "ratio")
+    if "large" in timed:
+        gap = intervals.compare(timed["student"]["success"], timed["large"]["success"])
+        about = f"paired difference; {how}"
+        yield StudyFigure("pass1.student_minus_large", gap, about, None, "difference")
 
 
 def play_settings(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

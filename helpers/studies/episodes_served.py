@@ -14,7 +14,7 @@ from helpers.play.episodes import Episode, Move
 from helpers.play.order_desk import ACTION, OrderDesk
 from helpers.play.prompted import prompted
 from helpers.play.rollouts import Way, play_timed
-from helpers.play.students import BASE, student_engine, student_way
+from helpers.play.students import BASE, SERVED, student_engine, student_way
 from helpers.studies.episodes_ways import (
     ASKED,
     LARGE,
@@ -104,15 +104,17 @@ def timed_ways(
     """{way: summary with seconds of each task}: every way on the same tasks of the desk.
 
     All are served by llama.cpp, a task after the other: the prompted models with rules and worked
-    episodes, the student with neither. What prompted_cells has played is not played again.
+    episodes, the student with neither, its weights in eight bits and in four. What prompted_cells
+    has played is not played again.
     """
     tasks, told = MEASURED[: ASKED["desk"]], {}
     for name, model in PROMPTED.items():
         if model == BASE or gguf_parts.is_fetched(model, models.cache_folder()):
             with embedded(model) as engine:
                 told[name] = timed(run, "desk", prompted(WORLDS["desk"], name), engine, tasks)
-    with student_engine(adapter, run.path("timed/student.gguf")) as engine:
-        told["student"] = timed(run, "desk", student_way(), engine, tasks)
+    for name, kind in (("student", SERVED), ("student_4_bits", "Q4_0")):
+        with student_engine(adapter, run.path(f"timed/{name}.gguf"), kind=kind) as engine:
+            told[name] = timed(run, "desk", student_way(), engine, tasks)
     kept = {}
     for name, pairs in told.items():
         log = [episode for episode, _ in pairs]

@@ -22,7 +22,7 @@ class StudyFigure:
     """The arguments of Run.figure; without `seeds` the run's own."""
 
     name: str
-    value: float | intervals.Share
+    value: float | intervals.Share | intervals.Comparison
     how: str
     seeds: Sequence[int] | None = None
     unit: str = "share"
