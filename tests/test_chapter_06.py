@@ -82,7 +82,7 @@ def test_faults_are_named_by_the_first_thing_that_went_wrong():
         "none": right,
         "no decision": right[:1] * 8,
         "wrong decision": [*right[:-1], f"decide {other} {task.number}"],
-        "decided without looking": right[-1:],
+        "right end, wrong way": right[-1:],
     }
     for name, actions in named.items():
         assert space["fault"](acted(desk, 4, actions, "test")) == name
