@@ -101,7 +101,7 @@ def timed_figures(timed: Mapping[str, Any]) -> Iterator[StudyFigure]:
             columns = (dear["seconds"], dear["success"], student["seconds"], student["success"])
             ratio = costs.cost_ratio(*columns)
             name = "cost_per_success.ratio" if way == "large" else f"cost_per_success.{way}"
-            yield StudyFigure(name, ratio, f"seconds, {way} over student; {how}", None, "ratio")
+            yield StudyFigure(name, ratio, f"seconds, {way} over student; {how}", None, "times")
     if "large" in timed:
         gap = intervals.compare(timed["student"]["success"], timed["large"]["success"])
         about = f"paired difference; {how}"
