@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -17,7 +18,7 @@ import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 INK, ACCENT, SOFT = "#22313f", "#c8553d", "#9fb3c8"
 # spines, sizes, and the colours of lines and stacks in their order
@@ -218,14 +219,17 @@ def points(named: Mapping[str, tuple[Any, Any]], title: str = "", x: str = "") -
     Across is drawn on a logarithmic scale, up in percent.
     """
     figure, axes = new_axes(height=3.2)
+    beside = cycle([(8, 8), (8, -16)])  # above and below by turns: close points stay legible
     for name, (across, up) in named.items():
         spans = [[[one.value - one.low], [one.high - one.value]] for one in (across, up)]
         axes.errorbar(across.value, up.value, spans[1], spans[0], fmt="o", capsize=3)
-        axes.annotate(
-            wrapped(name, 18), (across.value, up.value), (6, 6), textcoords="offset points"
-        )
+        place = across.value, up.value
+        axes.annotate(wrapped(name, 18), place, next(beside), textcoords="offset points")
     axes.set(xscale="log", xlabel=x, ylim=(0, 1))
     axes.margins(x=0.2)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.grid()
     set_title(figure, title)
