@@ -32,7 +32,7 @@ def test_chapter_06_on_a_pilot_of_ones_own(tmp_path, tiny, capsys):
         result = json.loads((folder / "results.json").read_text())
         figures = {f["name"]: f["value"] for f in result["figures"]}
         assert 0 <= figures["pass1.walker"] < 0.1 < figures["hasty.last_word"]
-        assert figures["hasty.mended"] == 0 and figures["pass1.program"] > 0.9
+        assert figures["hasty.mended"] == 0 and figures["pass1.program"] > 0.8
         assert figures["world.desk.steps_per_second"] > 100
         assert 0 <= figures["pass1.mine"] <= 1 and figures["training.seconds"] > 0
         pictures = {path.name for path in folder.glob("*.png")}
