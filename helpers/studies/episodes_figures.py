@@ -7,6 +7,7 @@ import numpy as np
 
 from helpers.measure import intervals
 from helpers.play import costs
+from helpers.studies import episodes_served as served
 from helpers.studies import episodes_study as study
 from helpers.studies import episodes_ways as ways
 from helpers.studies.study_figures import StudyFigure, arm_name
@@ -121,19 +122,33 @@ def play_settings(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     wanted += [(world, arm, 0) for world, arms in others.items() for arm in arms]
     for world, numbers in study.NUMBERS.items():
         wanted += [(world, f"curated {number}", 0) for number in numbers]
-    machines = {}
-    for cell in cells:
-        if "machine" in cell:
-            learnt = cell.get("trained_on", cell["machine"])
-            machines[f"{cell['world']} {cell['arm']} {cell['seed']}"] = {
-                "trained": learnt,
-                "measured": cell["machine"],
-            }
+    wanted += [(world, arm, 0) for world in ("desk", "babyai") for arm in served.PROMPTED]
+    machines = {
+        f"{cell['world']} {cell['arm']} {cell['seed']}": cell["machine"]
+        for cell in cells
+        if "machine" in cell
+    }
     return {
         "lead": [f"{len(have)} students and ways"],
         "student": study.STUDENT,
+        "round": {"steps": study.ROUND_STEPS, "most_of_a_shape": study.DISTINCT},
+        "served": study.students.SERVED,
+        "temperature_of_draws": ways.WARM,
         "slip": ways.SLIP,
         "turns_seen": study.students.LAST,
+        "tasks": {
+            "learnt": {world: _ends(tasks) for world, tasks in ways.LEARNT.items()},
+            "own": {f"round {number}": _ends(tasks) for number, tasks in ways.OWN.items()},
+            "measured": _ends(ways.MEASURED),
+            "outside": _ends(ways.OUTSIDE),
+            "tried": ways.TRIED,
+            "asked": ways.ASKED,
+        },
         "machines": machines,
         "unfinished": [" ".join(map(str, one)) for one in wanted if one not in have],
     }
+
+
+def _ends(tasks: range) -> list[int]:
+    """The first seed of a range of tasks, and the one behind its last."""
+    return [tasks.start, tasks.stop]

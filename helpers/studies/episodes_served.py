@@ -77,25 +77,36 @@ def embedded(model: str) -> Iterator[Any]:
         yield engine
 
 
+def prompted_here() -> dict[str, str]:
+    """{name: model} of the models that are prompted, without those that nobody has fetched."""
+    folder = models.cache_folder()
+    return {
+        name: model
+        for name, model in PROMPTED.items()
+        if model == BASE or gguf_parts.is_fetched(model, folder)
+    }
+
+
 def prompted_cells(
     run: Run, world: str, say: Callable[[str], None] = print
 ) -> Iterator[dict[str, Any]]:
     """The cells of the prompted models that are here, on the first measured tasks of a world."""
-    for name, model in PROMPTED.items():
-        if model != BASE and not gguf_parts.is_fetched(model, models.cache_folder()):
-            continue
+    for name, model in prompted_here().items():
+        # only the large one is dear enough to ask how steady it is
+        times = TIMES if (name, world) == ("large", "desk") else 0
         with embedded(model) as engine:
-
-            def played(where: str, seeds: Sequence[int], attempt: int) -> list[Episode]:
-                way = prompted(WORLDS[where], name, temperature=WARM if attempt else 0.0)  # noqa: B023
-                return [episode for episode, _ in timed(run, where, way, engine, seeds, attempt)]  # noqa: B023
-
-            # only the large one is dear enough to ask how steady it is
-            times = TIMES if (name, world) == ("large", "desk") else 0
+            played = partial(_prompted_episodes, run, name, engine)
             told = on_unseen_tasks(world, played, ASKED[world], times)
         say(f"{world}, {name}: {sum(told[world]['success'])} of {ASKED[world]}")
         about = {"world": world, "arm": name, "seed": 0}
         yield about | {"machine": run.runtime.note, "measured": told}
+
+
+def _prompted_episodes(
+    run: Run, name: str, engine: Any, world: str, seeds: Sequence[int], attempt: int
+) -> list[Episode]:
+    way = prompted(WORLDS[world], name, temperature=WARM if attempt else 0.0)
+    return [episode for episode, _ in timed(run, world, way, engine, seeds, attempt)]
 
 
 def timed_ways(
@@ -108,10 +119,9 @@ def timed_ways(
     has played is not played again.
     """
     tasks, told = MEASURED[: ASKED["desk"]], {}
-    for name, model in PROMPTED.items():
-        if model == BASE or gguf_parts.is_fetched(model, models.cache_folder()):
-            with embedded(model) as engine:
-                told[name] = timed(run, "desk", prompted(WORLDS["desk"], name), engine, tasks)
+    for name, model in prompted_here().items():
+        with embedded(model) as engine:
+            told[name] = timed(run, "desk", prompted(WORLDS["desk"], name), engine, tasks)
     for name, kind in (("student", SERVED), ("student_4_bits", "Q4_0")):
         with student_engine(adapter, run.path(f"timed/{name}.gguf"), kind=kind) as engine:
             told[name] = timed(run, "desk", student_way(), engine, tasks)

@@ -49,7 +49,7 @@ STUDENT: dict[str, Any] = students.STUDENT | {
 }
 NUMBERS = {"desk": (25, 50), "babyai": (50, 100)}  # other numbers of curated episodes
 FEW, DISTINCT = 3, 12  # episodes of each shape of path: in one log, in all rounds
-ROUND_STEPS = 240  # of the students of the second and third round
+ROUND_STEPS = 240  # of a student that learns from its own successes, too
 
 
 # The logs that are learnt from ----------------------------------------------------------------
