@@ -17,6 +17,8 @@ def test_failed_tries_are_paid_for():
 def test_no_success_has_no_price():
     with pytest.raises(CourseError, match="no finite price"):
         costs.cost_per_success([1.0, 1.0], [False, False])
+    with pytest.raises(CourseError, match="has no cost"):
+        costs.cost_ratio([1.0, 1.0], [True, True], [1.0, 0.0], [True, True])
     with pytest.raises(CourseError, match="never succeeds"):
         costs.cost_ratio([1.0], [True], [1.0], [False])
     with pytest.raises(CourseError, match="same tasks"):

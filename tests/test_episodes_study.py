@@ -1,18 +1,26 @@
 """Study 06 on a model of random weights: a student is made once, measured on tasks of its own, kept."""
 
 import json
+import shutil
+from contextlib import contextmanager
+from functools import partial
 
 import pytest
+from conftest import ROOT
 from test_play import Scripted, by_the_book, expert
 
 from helpers import CourseError
 from helpers.core import runtime
 from helpers.core.files import Journal
+from helpers.core.pilot import Pilot
+from helpers.core.runs import Run
+from helpers.measure import harness
 from helpers.play import rollouts, students
+from helpers.play.babyai import BabyAI
 from helpers.play.episodes import Move
 from helpers.play.order_desk import OrderDesk
 from helpers.play.rollouts import Way, play_timed
-from helpers.studies import episodes_served, episodes_study, episodes_ways
+from helpers.studies import episodes_figures, episodes_served, episodes_study, episodes_ways
 
 
 def test_a_task_is_taken_from_a_file_only_when_all_it_was_made_from_is_the_same(tmp_path):
@@ -129,3 +137,86 @@ def test_what_slipped_through_is_seen():
     assert slipped(Move("DROP TABLE orders", "done"), 0)
     assert not slipped(Move(f"order {foreign}", "error", "refused"), 0)
     assert not slipped(Move(f"order {desk.task.number}", "shown"), 0)
+
+
+class Expert(Scripted):
+    """Plays these cases of the desk as the book has it, those with an odd seed only with a hint."""
+
+    def __init__(self, seeds):
+        super().__init__(self.next_action)
+        self.known = {expert(seed).opening: (seed, expert(seed).actions) for seed in seeds}
+
+    def next_action(self, request):
+        if "prompt" in request:
+            opening = request["prompt"].split("\nNext:\n")[0]
+            turns = request["prompt"].count("Next:\n") - 1
+        else:
+            told = [message["content"] for message in request["messages"]]
+            start = max(n for n, text in enumerate(told) if text.startswith(("Message", "Mission")))
+            opening, turns = told[start], (len(told) - 1 - start) // 2
+        case, hinted, _ = opening.partition("\n(")
+        seed, actions = self.known.get(case, (1, ()))
+        if turns >= len(actions) or seed % 2 and not hinted and "messages" in request:
+            return "forward"
+        return actions[turns]
+
+
+@pytest.mark.slow
+def test_the_whole_study_runs_and_says_that_nothing_is_missing(small, tmp_path, monkeypatch):
+    seeds = [*range(6), *range(10_000, 10_003)]
+
+    @contextmanager
+    def scripted(*_, **__):
+        yield Expert(seeds)
+
+    for name in ("embedded", "student_engine"):
+        monkeypatch.setattr(episodes_served, name, scripted)
+    for name, level in (("babyai", "GoToLocal"), ("babyai_out", "PickupLoc")):
+        monkeypatch.setitem(episodes_ways.WORLDS, name, partial(BabyAI, level, 6))
+    train, made = episodes_study.train_player, []
+
+    def trained_once(episodes, seed, steps, here, folder):
+        assert episodes and steps == 1
+        if not made:
+            made.append((train(episodes, seed, steps, here, folder), folder / "adapter"))
+        else:  # each of the others needs an adapter of its own place
+            shutil.copytree(made[0][1], folder / "adapter")
+        return made[0][0]
+
+    monkeypatch.setattr(episodes_study, "train_player", trained_once)
+    docs = harness.general_docs()[:2]
+    monkeypatch.setattr(harness, "general_docs", lambda: docs)
+    few = partial(episodes_served.injected, cases=6)
+    monkeypatch.setattr(episodes_served, "injected", few)
+    monkeypatch.setattr(episodes_served, "prompted_here", lambda: episodes_served.PROMPTED)
+    shorter = {"desk": 1, "babyai": 1}
+    for place in (episodes_ways, episodes_study):
+        monkeypatch.setattr(place, "LEARNT", {"desk": range(6), "babyai": range(12)})
+        monkeypatch.setattr(place, "OWN", {2: range(20, 22)})
+    monkeypatch.setattr(episodes_served, "ASKED", {"desk": 3, "babyai": 1})
+    changed = {"steps": shorter, "episodes": {"desk": 2, "babyai": 2}}
+    monkeypatch.setattr(episodes_study, "STUDENT", episodes_study.STUDENT | changed)
+    monkeypatch.setattr(episodes_study, "NUMBERS", {"desk": (), "babyai": (1,)})
+    monkeypatch.setattr(episodes_study, "ROUND_STEPS", 1)
+    monkeypatch.setattr(episodes_study, "SEEDS", (0,))
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path))
+    run = Run(Pilot.load(ROOT / "data/inbox"), "studies/06", runtime.detect("smoke"))
+    said = []
+    cells = episodes_study.play_all(run, said.append)
+    assert "large, desk, first: 3 of 6" in said and "large, desk, hinted: 3 of 3" in said
+    assert "student: 3 of 3" in said and episodes_figures.play_settings(cells)["unfinished"] == []
+    assert json.loads(run.path("injected.json").read_text())["cases"] == 6
+    timed = json.loads(run.path("timed.json").read_text())
+    for told in timed.values():
+        told["seconds"] = [1.0] * 3  # a script answers in no time at all
+    figures = {f.name: f.value for f in episodes_figures.play_figures(cells, timed)}
+    assert {"pass1.large", "cost_per_success.ratio", "general.desk.round_2_minus_base"} <= set(
+        figures
+    )
+    assert figures["pass1.desk_out.large"].n == 1 and figures["pass1.student"].value == 1
+    episodes_study.keep_recordings(run)
+    kept = json.loads(run.path("manifest.json").read_text())
+    assert {"log_large.jsonl", "log_hinted.jsonl", "timed.json", "injected.json"} <= set(kept)
+    asked = sum(1 for _ in run.path("timed").rglob("*.jsonl"))
+    again = episodes_study.play_all(run, said.append)
+    assert again == cells and asked == sum(1 for _ in run.path("timed").rglob("*.jsonl"))

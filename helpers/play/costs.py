@@ -32,13 +32,16 @@ def cost_ratio(
 ) -> intervals.Share:
     """Cost per success of the first way over that of the second, on the same tasks, paired.
 
-    Raises CourseError where the tasks differ in number, or one of the two never succeeds.
+    Raises CourseError where the tasks differ in number, one of the two never succeeds, or a task of
+    the second one costs nothing.
     """
     columns = [costs, right, other_costs, other_right]
     if len(set(map(len, columns))) != 1:
         raise CourseError("The two ways were not given the same tasks; play the same seeds.")
     if not any(right) or not any(other_right):
         raise CourseError("One of the two ways never succeeds: there is no ratio.")
+    if not all(other_costs):
+        raise CourseError("A task of the second way has no cost: it was not timed, or not played.")
 
     def ratio(*drawn: np.ndarray) -> float:
         return _price(drawn[0], drawn[1]) / _price(drawn[2], drawn[3])
