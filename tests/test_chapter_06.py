@@ -68,6 +68,15 @@ def test_the_ratio_of_the_page_is_that_of_the_timed_cases():
     result = json.loads((ROOT / "data/reference/results/06.json").read_text())
     told = {figure["name"]: figure["value"] for figure in result["figures"]}
     assert told["cost_per_success.ratio"] == pytest.approx(found.value, rel=1e-5)
+    cells = (RECORDED / "study_cells.jsonl").read_text().splitlines()
+    trained = {
+        c["arm"]: c["seconds"] for c in map(json.loads, cells) if c.get("seconds") and not c["seed"]
+    }
+    spent = trained["curated"] + trained["round 2"] + 500 * np.mean(student["seconds"])
+    for log in ("log_large", "log_hinted"):
+        lines = (RECORDED / f"{log}.jsonl").read_text(encoding="utf-8").splitlines()
+        spent += len(lines) * np.mean(large["seconds"])
+    assert told["spent.paid_back_after"] == pytest.approx(spent / (each[0] - each[1]), rel=1e-5)
     assert told["pass1.student"] == pytest.approx(np.mean(student["success"]), abs=1e-6)
 
 
