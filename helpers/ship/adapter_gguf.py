@@ -53,9 +53,9 @@ def write_adapter_gguf(adapter: Path, base: Path, target: Path) -> Path:
     of another shape than the base, or has what llama.cpp would leave out.
     """
     adapter, base, target = Path(adapter), Path(base), Path(target)
-    alpha = _alpha(_settings(adapter))
-    config = _config(base)
-    tensors = _renamed(_pairs(adapter), config)
+    alpha = _alpha(read_settings(adapter))
+    config = _served_config(base)
+    tensors = _renamed(read_pairs(adapter), config)
     with _written(target) as half:
         writer = gguf.GGUFWriter(half, config.model_type)  # the name of the architecture as well
         writer.add_type(gguf.GGUFType.ADAPTER)
@@ -81,8 +81,8 @@ def write_merged_gguf(
         raise CourseError(f"Merged weights are written as {' or '.join(KINDS)}, not as {kind!r}.")
     if base_gguf is None:
         raise CourseError(f"The base in {base.name}/ came without a GGUF file; let it answer here.")
-    alpha, config = _alpha(_settings(adapter)), _config(base)
-    sides = _renamed(_pairs(adapter), config)
+    alpha, config = _alpha(read_settings(adapter)), _served_config(base)
+    sides = _renamed(read_pairs(adapter), config)
     number, file_type = KINDS[kind]
     with _written(target) as half:
         read = gguf.GGUFReader(str(base_gguf))
@@ -110,6 +110,24 @@ def write_merged_gguf(
     return target
 
 
+def check_adapter(adapter: Path, base: Path) -> None:
+    """Raise CourseError for an adapter that the base in the folder `base` cannot be used with.
+
+    That is one that cannot be read, that is of another shape, or that has numbers which are not
+    finite; `adapter` and `base` as in write_adapter_gguf, a base of any kind.
+    """
+    settings, pairs = read_settings(adapter), read_pairs(adapter)
+    check_fit(pairs, read_config(base))
+    for layer, pair in pairs.items():
+        if not all(matrix.float().isfinite().all() for matrix in pair.values()):
+            what = f"{WEIGHTS} has numbers for {layer} that are not finite"
+            raise CourseError(f"{what}; train it again with a lower learning rate.")
+        said, rank = settings.get("r"), len(pair["A"])
+        if said != rank and not settings.get("rank_pattern"):
+            what = f"{SETTINGS} has r {json.dumps(said)}, but the matrices for {layer} have {rank}"
+            raise CourseError(f"{what}; bring back the settings of these weights.")
+
+
 @contextmanager
 def _written(target: Path) -> Iterator[Path]:
     """A file that takes its place in one step; CourseError where it cannot be written."""
@@ -133,8 +151,8 @@ def _finish(writer: gguf.GGUFWriter) -> None:
     writer.close()
 
 
-def _settings(adapter: Path) -> dict[str, Any]:
-    """What adapter_config.json says."""
+def read_settings(adapter: Path) -> dict[str, Any]:
+    """What adapter_config.json says; CourseError where it cannot be read."""
     try:
         settings = json.loads((adapter / SETTINGS).read_text(encoding="utf-8"))
         return dict(settings)
@@ -157,13 +175,17 @@ def _alpha(settings: Mapping[str, Any]) -> float:
     return float(alpha)
 
 
-def _config(base: Path) -> Any:
-    """The base's configuration, as transformers reads it."""
+def read_config(base: Path) -> Any:
+    """The base's configuration, as transformers reads it; CourseError where it cannot."""
     try:
-        config = AutoConfig.from_pretrained(base, local_files_only=True)
+        return AutoConfig.from_pretrained(base, local_files_only=True)
     except (OSError, ValueError):
         what = f"The base model in {base.name}/ has no config.json that can be read"
         raise CourseError(f"{what}; name the folder that holds the model.") from None
+
+
+def _served_config(base: Path) -> Any:
+    config = read_config(base)
     if config.model_type not in ARCHITECTURES:
         what = f"The base is a {config.model_type} model, and adapters are written for"
         cure = "let the model answer in this process"
@@ -171,8 +193,11 @@ def _config(base: Path) -> Any:
     return config
 
 
-def _pairs(adapter: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """{layer: {"A": shape (rank, inputs), "B": shape (outputs, rank)}} of the stored weights."""
+def read_pairs(adapter: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """{layer: {"A": shape (rank, inputs), "B": shape (outputs, rank)}} of the stored weights.
+
+    Raises CourseError for weights that cannot be read, and for any that are no plain LoRA.
+    """
     try:
         stored = load_file(adapter / WEIGHTS)
     except (OSError, SafetensorError):
@@ -192,15 +217,13 @@ def _pairs(adapter: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 def _renamed(pairs: Mapping[str, Mapping[str, torch.Tensor]], config: Any) -> dict[str, np.ndarray]:
     """{llama.cpp's name: float16 or float32 matrix}, rows in the order that llama.cpp has them."""
-    with torch.device("meta"):  # shapes without weights
-        shapes = AutoModelForCausalLM.from_config(config).state_dict()
+    check_fit(pairs, config)
     names = gguf.get_tensor_name_map(ARCHITECTURES[config.model_type], config.num_hidden_layers)
     tensors = {}
     for layer, pair in pairs.items():
-        name, shape = names.get_name(layer), shapes.get(f"{layer}.weight")
-        if name is None or shape is None or not _fits(pair, shape):
-            what = f"The adapter's matrices for {layer} do not fit this base model"
-            raise CourseError(f"{what}; name the base that it was trained on.")
+        name = names.get_name(layer)
+        if name is None:
+            raise _unfit(layer)
         for side, weight in pair.items():
             # numpy has no bfloat16
             numbers = (weight.float() if weight.dtype != torch.float16 else weight).numpy()
@@ -208,6 +231,25 @@ def _renamed(pairs: Mapping[str, Mapping[str, torch.Tensor]], config: Any) -> di
                 numbers = numbers[_row_order(layer, len(numbers), config)]
             tensors[f"{name}.weight.lora_{side.lower()}"] = numbers
     return tensors
+
+
+def check_fit(pairs: Mapping[str, Mapping[str, torch.Tensor]], config: Any) -> None:
+    """Raise CourseError for a layer of `read_pairs` that the base does not have in that shape."""
+    try:
+        with torch.device("meta"):  # shapes without weights
+            shapes = AutoModelForCausalLM.from_config(config).state_dict()
+    except ValueError:
+        what = f"The base is a {config.model_type} model, which writes no text"
+        raise CourseError(f"{what}; name the base that the adapter was trained on.") from None
+    for layer, pair in pairs.items():
+        shape = shapes.get(f"{layer}.weight")
+        if shape is None or not _fits(pair, shape):
+            raise _unfit(layer)
+
+
+def _unfit(layer: str) -> CourseError:
+    what = f"The adapter's matrices for {layer} do not fit this base model"
+    return CourseError(f"{what}; name the base that it was trained on.")
 
 
 def _fits(pair: Mapping[str, torch.Tensor], weight: torch.Tensor) -> bool:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ def write_delta(
         shapes[name] = [*weight.shape, type(of).__name__]
         for part, tensor in of.pack(weight).items():
             tensors[f"{name}:{part}"] = tensor.contiguous()
-    about = {"way": type(way).__name__, "settings": asdict(way), "base": base, "shapes": shapes}
+    about = {"way": type(way).__name__, "settings": vars(way), "base": base, "shapes": shapes}
     half = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
