@@ -28,11 +28,11 @@ from helpers.core.files import Journal, fingerprint
 from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
 from helpers.core.text import visible
-from helpers.make.grammar import record_grammar
 from helpers.measure import baselines, error_costs, reviews, scoring, system
 from helpers.measure.error_costs import Costs
 from helpers.measure.system import Reading
 from helpers.pay.error_prices import known_kinds
+from helpers.ship.serve import record_request
 
 SERVED = "served"
 GONE = re.compile(r"not reachable|no answer within|status (429|502|503|504)")  # no row's fault
@@ -256,12 +256,8 @@ class ServedSystem:
         return journal.of(keys)
 
     def _request(self, message: str) -> dict:
-        chat = self.pilot.chat(message, full=not self.short)
-        # the likeliest answer, the same at every start
-        request = {"messages": chat, "seed": 0, "temperature": 0.0, "max_tokens": self.room}
-        if self.server.teacher.gbnf:
-            request["grammar"] = record_grammar(self.pilot, message)
-        return request
+        grammar = self.server.teacher.gbnf
+        return record_request(self.pilot, message, self.room, not self.short, grammar)
 
 
 def dearest_error(pilot: Pilot, costs: Costs, record: dict, field: str) -> float:

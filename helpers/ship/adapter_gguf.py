@@ -23,6 +23,7 @@ from helpers import CourseError
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2}
 KINDS = {
+    "F16": (gguf.GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16),
     "Q8_0": (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
     "Q4_0": (gguf.GGMLQuantizationType.Q4_0, gguf.LlamaFileType.MOSTLY_Q4_0),
 }
@@ -73,8 +74,8 @@ def write_merged_gguf(
     """Write base and adapter as one GGUF file `target`, which llama.cpp serves alone; returns it.
 
     `base`, `adapter`: as in write_adapter_gguf; `base_gguf`: the base's weights and vocabulary.
-    `kind`: Q8_0 or Q4_0, one byte or half a byte a number and a scale for each 32. What it rounds
-    away is not measured here: compare its answers. Raises CourseError as write_adapter_gguf does.
+    `kind`: F16, or Q8_0 or Q4_0: one byte or half a byte a number and a scale for each 32. What it
+    rounds away is not measured here: compare answers. Raises CourseError as write_adapter_gguf.
     """
     adapter, base, target = Path(adapter), Path(base), Path(target)
     if kind not in KINDS:

@@ -139,6 +139,19 @@ def content_hash(weights: str, adapter: Path, base: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
+def adapter_name(adapter: Path, base: models.Base) -> str:
+    """The 12 digits under which a registry stores an adapter of `base`.
+
+    Raises CourseError for a folder without weights and settings that can be read.
+    """
+    try:
+        weights = sha256(adapter / WEIGHTS)
+        return content_hash(weights, adapter, weights_hash(base))[:12]
+    except (OSError, ValueError):
+        what = f"{adapter.name}/ has no {WEIGHTS} and {SETTINGS} that can be read"
+        raise CourseError(f"{what}; name the folder of a trained adapter.") from None
+
+
 def fill_folder(folder: Path, adapter: Path, record: Mapping[str, Any]) -> None:
     """Copy the files of an adapter into an empty folder and write record.json with a checksum.
 

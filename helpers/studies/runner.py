@@ -23,10 +23,11 @@ from helpers.studies import (
     methods_study,
     qlora_study,
     recipe_study,
+    shipping_study,
 )
 from helpers.tune.students import train_students
 
-STUDIES = ("04", "05", "recipe", "methods", "06")  # the last asks a model that is fetched
+STUDIES = ("04", "05", "recipe", "methods", "06", "09")  # 06 asks a model that is fetched
 
 
 def run_study(
@@ -48,6 +49,8 @@ def run_study(
     elif number == "06":
         cells = episodes_study.play_all(run, say, n_jobs)
         episodes_study.keep_recordings(run)
+    elif number == "09":
+        cells = shipping_study.ship_all(pilot, data, run, say)
     else:
         prepare_jobs = curation_study.curation_jobs if number == "04" else qlora_study.qlora_jobs
         jobs = prepare_jobs(pilot, data, run, say)
@@ -65,6 +68,9 @@ def run_study(
         timed = json.loads(run.path("timed.json").read_text(encoding="utf-8"))
         figures = episodes_figures.play_figures(cells, timed)
         settings = episodes_figures.play_settings(cells)
+    elif number == "09":
+        figures = shipping_study.ship_figures(cells)
+        settings = shipping_study.ship_settings(cells)
     elif number == "methods":
         figures = methods_study.method_figures(pilot, cells)
         settings = methods_study.method_settings(pilot, cells)

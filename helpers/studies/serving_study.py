@@ -1,0 +1,286 @@
+"""Study 09, third part: chapter 05's adapter served by llama.cpp, against transformers' answers.
+
+Every way of serving answers the same test rows; loads of a minute over three adapters, with and
+without the mend. Nothing is chosen by what a test row says.
+"""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from helpers.ask import answers, engines, teachers
+from helpers.ask.server import llama_server
+from helpers.choose import models
+from helpers.core import runtime
+from helpers.core.files import Journal, fingerprint, sha256
+from helpers.core.pilot import Pilot
+from helpers.core.runs import Run
+from helpers.measure import intervals, scoring
+from helpers.ship.adapter_gguf import write_adapter_gguf, write_merged_gguf
+from helpers.ship.load_test import Job, LoadResult, cold_answers, load
+from helpers.ship.serve import record_request, serve_adapters
+from helpers.studies import study_figures as figures
+from helpers.tune.students import shipped
+
+# {way: rounding of the merged weights; None: the adapter is laid over the base, in 4 bits here}
+SERVED: dict[str, str | None] = {
+    "adapter": None,
+    "merged 16 bits": "F16",
+    "merged 8 bits": "Q8_0",
+    "merged 4 bits": "Q4_0",
+}
+PARALLEL, MINUTE, CLIENTS = 4, 60.0, (1, 4, 16)
+LOADED_WAYS = ("adapter", "merged 8 bits")  # by several clients, too
+LOADED = 8  # messages of a load, each asked of every adapter
+ALONE = 40  # test rows that transformers answers one by one, for its speed
+
+
+def room_of(pilot: Pilot, tokenizer: Any, rows: Sequence[dict]) -> int:
+    """Tokens that an answer may take."""
+    return max(64, max(len(tokenizer(pilot.answer(row)).input_ids) for row in rows) + 16)
+
+
+@contextmanager
+def served(way: str, adapter: Path, base: models.Base, folder: Path) -> Iterator[engines.Server]:
+    """The engine of one way of serving an adapter, PARALLEL requests at a time."""
+    kind, laid_over, gguf = SERVED[way], None, base.gguf
+    assert gguf, "the embedded model has one"
+    if kind:
+        target = folder / f"{figures.arm_name(way)}.gguf"
+        gguf = write_merged_gguf(adapter, Path(base.path), base.gguf, target, kind)
+    else:
+        laid_over = write_adapter_gguf(adapter, Path(base.path), folder / "adapter.gguf")
+    teacher = teachers.Teacher(address="embedded", parallel=PARALLEL, licence="own")
+    with llama_server(gguf, PARALLEL, 2048, laid_over) as address:
+        engine = engines.Server(teacher, address)
+        engine.identity = [way, sha256(gguf), sha256(laid_over) if laid_over else ""]
+        yield engine
+
+
+# Quality and speed -----------------------------------------------------------------------------
+
+
+def measure_served(
+    pilot: Pilot, data: Any, run: Run, say: Callable[[str], None] = print
+) -> list[dict[str, Any]]:
+    """A cell for transformers and for each way of serving: right, speeds, bytes; kept once made."""
+    adapter = run.need("05", "adapter")
+    base, tokenizer = answers.open_base(pilot)
+    room, journal = room_of(pilot, tokenizer, data.train), Journal(run.path("served.jsonl"))
+    texts = [row[pilot.text] for row in data.test]
+    weights, cells = sha256(adapter / "adapter_model.safetensors"), []
+    makers: dict[str, Callable[[], dict[str, Any]]] = {
+        "transformers": partial(_transformers, pilot, data, run, adapter, tokenizer, room)
+    }
+    for way in SERVED:
+        makers[way] = partial(_llama, way, pilot, data, run, adapter, base, room)
+    for way, make in makers.items():
+        key = fingerprint(way, weights, texts, MINUTE, ALONE)
+        if journal.missing([key]):
+            start = time.perf_counter()
+            cell = {"arm": way, "key": key, "machine": run.runtime.note} | make()
+            journal.add({key: cell | {"versions": runtime.versions()}}, time.perf_counter() - start)
+        cells += journal.of([key])
+        exact, speed = np.mean(cells[-1]["right"]), cells[-1]["one_by_one"]
+        say(f"{way:16} exact {exact:.1%}  {speed:.2f} messages a second, one by one")
+    return cells
+
+
+def _transformers(
+    pilot: Pilot, data: Any, run: Run, adapter: Path, tokenizer: Any, room: int
+) -> dict[str, Any]:
+    model = shipped(pilot, adapter, run.runtime)
+    limits: dict[str, Any] = {"max_length": 512, "max_new_tokens": room}
+    told = answers.generate(model, tokenizer, pilot, data.test, run.path("told/all"), **limits)
+    some = data.test.select(range(min(ALONE, len(data.test))))
+    alone = run.path(f"told/alone_{time.time_ns()}")  # never answers of an earlier start
+    one = answers.generate(model, tokenizer, pilot, some, alone, batch_size=1, **limits)
+    right = scoring.score(pilot, data.test, told.texts).exact.tolist()
+    size = sum(file.stat().st_size for file in Path(_base_path(pilot)).glob("*.safetensors"))
+    told_all = {"right": right, "texts": told.texts, "one_by_one": len(some) / one.seconds}
+    return told_all | {"batched": len(data.test) / told.seconds, "bytes": size}
+
+
+def _base_path(pilot: Pilot) -> str:
+    return models.resolve(pilot.base_model, pilot.folder).path
+
+
+def _llama(
+    way: str, pilot: Pilot, data: Any, run: Run, adapter: Path, base: models.Base, room: int
+) -> dict[str, Any]:
+    requests = [record_request(pilot, row[pilot.text], room) for row in data.test]
+    jobs = [Job(way, request, own="-") for request in requests]
+    with served(way, adapter, base, run.path("served")) as engine:
+        replies = []
+        for request in requests:
+            replies += engine.answer([request])
+        loads = {}
+        for clients in CLIENTS if way in LOADED_WAYS else CLIENTS[:1]:
+            told = load(lambda job: engine.answer([dict(job.request)])[0], jobs, clients, MINUTE)
+            loads[str(clients)] = asdict(told) | {"per_second": told.per_second}
+    texts = [reply["text"] or "" for reply in replies]
+    right = scoring.score(pilot, data.test, texts).exact.tolist()
+    cell = {"right": right, "texts": texts, "loads": loads}
+    cell["one_by_one"] = loads["1"]["per_second"]
+    return cell | {"bytes": size_of(way, base, run.path("served"))}
+
+
+def size_of(way: str, base: models.Base, folder: Path) -> int:
+    """Bytes of the files that one way of serving reads."""
+    if SERVED[way]:
+        return (folder / f"{figures.arm_name(way)}.gguf").stat().st_size
+    assert base.gguf
+    return base.gguf.stat().st_size + (folder / "adapter.gguf").stat().st_size
+
+
+# One core, and memory ---------------------------------------------------------------------------
+
+
+def measure_device(
+    pilot: Pilot, data: Any, run: Run, say: Callable[[str], None] = print
+) -> list[dict[str, Any]]:
+    """Tokens a second on one core and memory of a process, for each way; in processes of its own.
+
+    Reads training rows. The last two cells are memory of three adapters and of three models.
+    """
+    adapter, cells = run.need("05", "adapter"), []
+    base, tokenizer = answers.open_base(pilot)
+    room = room_of(pilot, tokenizer, data.train)
+    requests = [record_request(pilot, row[pilot.text], room) for row in list(data.train)[:20]]
+    for way in SERVED:
+        cells.append({"arm": way} | _alone(_one_core, way, adapter, run.path("served"), requests))
+        one = cells[-1]
+        say(f"{way:16} one core {one['tokens_per_second']:.0f} tokens/s, {one['rss'] / 1e6:.0f} MB")
+    three = [str(place) for place in three_adapters(run).values()]
+    for arm in ("three adapters", "three models"):
+        cells.append({"arm": arm} | _alone(_three, arm, three, run.path("served")))
+        say(f"{arm}: {cells[-1]['rss'] / 1e6:.0f} MB")
+    return cells
+
+
+def _alone(task: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """What `task` returns in a fresh process that has one core."""
+    kept = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.apply(task, arguments)
+    finally:
+        if kept is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = kept
+
+
+def _rss() -> int:
+    return psutil.Process().memory_info().rss
+
+
+def _one_core(way: str, adapter: Path, folder: Path, requests: list[dict]) -> dict[str, Any]:
+    before = _rss()
+    with served(way, adapter, models.resolve(), folder) as engine:
+        engine.answer(requests[:1])
+        start, tokens = time.perf_counter(), 0
+        for request in requests:
+            tokens += engine.answer([request])[0]["tokens_out"]
+        seconds, memory = time.perf_counter() - start, _rss() - before
+    told = {"tokens_per_second": tokens / seconds, "rss": memory}
+    return told | {"messages_per_second": len(requests) / seconds}
+
+
+def _three(arm: str, adapters: list[str], folder: Path) -> dict[str, Any]:
+    """Memory with three adapters beside one base, or three merged models, all loaded."""
+    before, base = _rss(), models.resolve()
+    if arm == "three adapters":
+        named = {str(number): Path(one) for number, one in enumerate(adapters)}
+        with serve_adapters(named, base, folder) as together:
+            for name in named:
+                together.ask(name, {"prompt": "Hello", "seed": 0, "max_tokens": 4})
+            return {"rss": _rss() - before}
+    memory, running = 0, []
+    for number, adapter in enumerate(adapters):
+        target = folder / f"model_{number}.gguf"
+        write_merged_gguf(Path(adapter), Path(base.path), base.gguf, target, "Q8_0")
+        server = llama_server(target, PARALLEL)
+        running.append((server, server.__enter__()))
+        memory = _rss() - before
+    for server, _ in running:
+        server.__exit__(None, None, None)
+    return {"rss": memory}
+
+
+# Loads over three adapters -----------------------------------------------------------------------
+
+
+def three_adapters(run: Run) -> dict[str, Path]:
+    """Chapter 00's adapter, chapter 05's and the order desk's, all of the embedded model."""
+    named = {"first": ("00", "adapter"), "tuned": ("05", "adapter"), "desk": ("06", "player")}
+    return {name: run.need(*place) for name, place in named.items()}
+
+
+def measure_loads(
+    pilot: Pilot, data: Any, run: Run, say: Callable[[str], None] = print
+) -> list[dict[str, Any]]:
+    """Loads of a minute over three adapters: 1, 4 and 16 clients, and 16 without the mend."""
+    base, tokenizer = answers.open_base(pilot)
+    room, adapters, cells = room_of(pilot, tokenizer, data.train), three_adapters(run), []
+    messages = [row[pilot.text] for row in list(data.train)[:LOADED]]
+    for mended, clients in [*((True, number) for number in CLIENTS), (False, 1), (False, 16)]:
+        told = one_load(pilot, adapters, messages, base, run, room, mended, clients)
+        say(f"{'mended' if mended else 'as it comes'}: {told}")
+        cell = asdict(told) | {"per_second": told.per_second, "mended": mended}
+        cells.append({"arm": "load"} | cell)
+    return cells
+
+
+def one_load(
+    pilot: Pilot,
+    adapters: dict[str, Path],
+    messages: Sequence[str],
+    base: models.Base,
+    run: Run,
+    room: int,
+    mended: bool,
+    clients: int,
+) -> LoadResult:
+    """One load on a server of its own, after its cold answers."""
+    jobs = []
+    for name in adapters:
+        jobs += [Job(name, record_request(pilot, message, room)) for message in messages]
+    folder = run.path("served")
+    with serve_adapters(adapters, base, folder, PARALLEL, mended=mended) as together:
+        cold: Callable[[Job], Any] = lambda job: together.ask(  # noqa: E731
+            job.adapter, {**job.request, "cache_prompt": False}
+        )
+        ready = cold_answers(cold, jobs)
+        return load(lambda job: together.ask(job.adapter, job.request), ready, clients, MINUTE)
+
+
+# Figures ------------------------------------------------------------------------------------------
+
+
+def served_figures(cells: list[dict[str, Any]]) -> Iterator[figures.StudyFigure]:
+    """Exact record of each way, its distance from transformers, speeds, bytes."""
+    own = next(cell for cell in cells if cell["arm"] == "transformers")
+    for cell in cells:
+        name = figures.arm_name(cell["arm"])
+        exact = intervals.share(cell["right"])
+        yield figures.StudyFigure(f"served.{name}.exact", exact, "test, Wilson 95 %", [0])
+        speed, how = cell["one_by_one"], "one client, one message after the other"
+        yield figures.StudyFigure(f"served.{name}.messages_per_second", speed, how, [0], "1/s")
+        yield figures.StudyFigure(f"served.{name}.bytes", cell["bytes"], "files", [0], "bytes")
+        if cell is not own:
+            gap = intervals.compare(cell["right"], own["right"])
+            told = "minus transformers, paired bootstrap 95 %"
+            yield figures.StudyFigure(f"served.{name}.exact_difference", gap, told, [0])
+            times, told = speed / own["one_by_one"], "over transformers one by one"
+            yield figures.StudyFigure(f"served.{name}.speedup", times, told, [0], "times")
