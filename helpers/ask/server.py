@@ -43,6 +43,8 @@ def llama_server(
     settings.port, settings.verbosity = _free_port(port), -1
     settings.hostnames = [LOCAL]
     settings.n_parallel, settings.n_ctx = parallel, context * parallel
+    # a connected client keeps one; where all are taken, the next is turned away
+    settings.n_threads_http = 64
     # beside another busy process two threads mostly wait for each other: a reader may ask for one
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     threads = int(asked) if asked.isdigit() else os.cpu_count()

@@ -6,6 +6,7 @@ another end token. A figure made with such a model is no result, so it is refuse
 
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,16 +37,29 @@ def check_tokenizer(tokenizer: Any) -> None:
 
 def check_weights(model: Path) -> None:
     """Raise CourseError when the converted safetensors are not, bit for bit, the known weights."""
+    digest = weights_digest([model / "model.safetensors"])
+    _compare("hash over the weights", digest, known_answers()["weights_sha256"])
+
+
+def weights_digest(files: Sequence[Path]) -> str:
+    """Hex SHA-256 over names, number formats, shapes and bytes of tensors in safetensors files.
+
+    The same weights give the same digest, whatever wrote the files and however many there are.
+    """
     import torch
     from safetensors import safe_open
 
     digest = hashlib.sha256()
-    with safe_open(model / "model.safetensors", "pt") as file:
-        for name in sorted(file.keys()):
+    holders: dict[str, Path] = {}
+    for path in files:
+        with safe_open(path, "pt") as file:
+            holders |= dict.fromkeys(file.keys(), path)
+    for name, path in sorted(holders.items()):
+        with safe_open(path, "pt") as file:
             tensor = file.get_tensor(name)
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
-    _compare("hash over the weights", digest.hexdigest(), known_answers()["weights_sha256"])
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _compare(part: str, here: Any, wanted: Any) -> None:

@@ -44,6 +44,7 @@ PATH = {  # the chapters on the line, and beside them those that go deeper
     "05": "tune",
     "06": "act",
     "08": "good enough?",
+    "09": "ship",
     "10": "does it pay?",
 }
 DEEPER = {"05a": "speed", "08a": "outside check", "08b": "model as judge"}

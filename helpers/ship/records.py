@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from safetensors import SafetensorError
+
 from helpers import CourseError
-from helpers.choose import models
+from helpers.choose import known_answers, models
 from helpers.core.files import fingerprint, sha256
 
 WEIGHTS, SETTINGS, RECORD = "adapter_model.safetensors", "adapter_config.json", "record.json"
@@ -67,7 +69,7 @@ def base_folder(base: models.Base) -> Path:
 
 
 def weights_hash(base: models.Base) -> str:
-    """Hex SHA-256 of a base's safetensors; where there are several, of their hashes in a column.
+    """Hex SHA-256 over a base's weights, whatever program wrote its safetensors.
 
     Raises CourseError where there are none or they cannot be read.
     """
@@ -77,9 +79,11 @@ def weights_hash(base: models.Base) -> str:
     if not files:
         what = f"The base model {base.name} has no weights in safetensors"
         raise CourseError(f"{what}; name a folder that holds some, or save it in that format.")
-    with base.loading():
-        hashes = [sha256(file) for file in files]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    try:
+        return known_answers.weights_digest(files)
+    except (OSError, SafetensorError) as problem:
+        what = f"The weights of {base.name} cannot be read ({problem})"
+        raise CourseError(f"{what}; fetch or copy them again.") from None
 
 
 def record_of(adapter: Path, base: models.Base, about: Mapping[str, Any]) -> dict[str, Any]:

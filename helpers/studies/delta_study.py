@@ -35,6 +35,7 @@ from helpers.ship.deltas import (
     is_matrix,
 )
 from helpers.ship.distil import distilled_signs
+from helpers.ship.records import weights_hash
 from helpers.studies import study_figures as figures
 from helpers.studies.methods_study import METHODS
 from helpers.studies.recipe_study import recipe_job, recipe_rows
@@ -85,11 +86,11 @@ def _file(place: Path) -> Path:
 
 
 def base_weights(pilot: Pilot, run: Run) -> tuple[Any, str]:
-    """(the dense base in the machine's number format, the SHA-256 of its weights' file)."""
+    """(the dense base in the machine's number format, the hash of its weights)."""
     base, _ = answers.open_base(pilot)
     with base.loading():
         model = training.load_base(base.path, run.runtime, four_bit=False)
-    return model.eval(), sha256(Path(base.path) / "model.safetensors")
+    return model.eval(), weights_hash(base)
 
 
 def training_packs(pilot: Pilot, data: Any, run: Run, tokenizer: Any) -> list[list[int]]:

@@ -98,7 +98,7 @@ def record_study(number: str, run_folder: Path, pilot: Pilot) -> None:
     place = ROOT / "data/reference" / pilot.name / within
     place.mkdir(parents=True, exist_ok=True)
     for name in json.loads((run_folder / "manifest.json").read_text()):
-        if (run_folder / name).is_file() and (run_folder / name).stat().st_size < 1_500_000:
+        if (run_folder / name).is_file() and (run_folder / name).stat().st_size < 2_500_000:
             shutil.copy(run_folder / name, place / name)
 
 

@@ -8,18 +8,22 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from helpers.core.files import write_text
 from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
 from helpers.measure import intervals
+from helpers.ship.delta_files import write_delta
+from helpers.ship.deltas import delta_of
 from helpers.studies import delta_study, serving_study, two_adapters_study
 from helpers.studies import study_figures as figures
 from helpers.studies.methods_study import METHODS
 from helpers.studies.recipe_study import STEPS
 
 ONE = "model.layers.15.self_attn.o_proj.weight"  # the matrix that chapter 09 takes apart
+SMALL = "dare_99.safetensors"  # a delta that the page adds to the base
 PARTS = ("deltas", "combined", "served", "device", "loads")
 
 
@@ -41,17 +45,25 @@ def ship_all(
             write_text(kept, json.dumps(makers[part](pilot, data, run, say)))
         own = json.loads(kept.read_text(encoding="utf-8"))
         cells += [{"part": part} | cell for cell in own]
-    _keep_matrix(pilot, data, run)
+    _keep_files(pilot, data, run)
     return cells
 
 
-def _keep_matrix(pilot: Pilot, data: Any, run: Run) -> None:
-    """One matrix of the base and of the fine-tune, for the page that takes it apart."""
-    tuned = load_file(delta_study.full_tuned(pilot, data, run) / "model.safetensors")[ONE]
-    base = dict(delta_study.base_weights(pilot, run)[0].named_parameters())[ONE]
-    change = (tuned - base.detach().float()).half()
-    save_file({"base": base.detach().bfloat16(), "delta": change}, run.path("matrix.safetensors"))
+def _keep_files(pilot: Pilot, data: Any, run: Run) -> None:
+    """For the page: one matrix of the base and of the fine-tune, and the smallest delta as such."""
+    tuned = load_file(delta_study.full_tuned(pilot, data, run) / "model.safetensors")
+    model, digest = delta_study.base_weights(pilot, run)
+    delta = delta_of(dict(model.named_parameters()), tuned)
+    parts = {"base": tuned[ONE] - delta[ONE], "delta": delta[ONE]}
+    halves = {
+        name: part.to(torch.bfloat16 if name == "base" else torch.float16)
+        for name, part in parts.items()
+    }
+    save_file(halves, run.path("matrix.safetensors"))
+    way, embeddings = delta_study.PACKED["dare 99"]
+    write_delta(run.path(SMALL), delta, way, digest, embeddings)
     run.keep("matrix.safetensors", {"matrix": ONE})
+    run.keep(SMALL)
 
 
 def ship_figures(cells: list[dict[str, Any]]) -> Iterator[figures.StudyFigure]:
