@@ -16,11 +16,19 @@ from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
 from helpers.ship import delta_files, deltas
 from helpers.ship.delta_files import apply_delta, read_delta, write_delta
-from helpers.ship.deltas import Dropped, LowRank, Mixed, Signs, Ternary, Whole, delta_of
+from helpers.ship.deltas import Dropped, LowRank, Mixed, Rounded, Signs, Ternary, Whole, delta_of
 from helpers.ship.distil import distilled_signs
 from helpers.studies import delta_study
 
-WAYS = (Whole(), LowRank(4), Signs(), Mixed(((2, 8), (6, 4), (20, 2))), Dropped(0.9), Ternary(0.1))
+WAYS = (
+    Whole(),
+    LowRank(4),
+    Signs(),
+    Rounded(4),
+    Mixed(((2, 8), (6, 4), (20, 2))),
+    Dropped(0.9),
+    Ternary(0.1),
+)
 
 
 def kept(way, matrix: torch.Tensor) -> torch.Tensor:
@@ -53,6 +61,8 @@ def test_a_matrix_that_fits_a_way_comes_back(spectrum):
 
 def test_more_bytes_keep_more(spectrum):
     assert error(LowRank(16), spectrum) < error(LowRank(4), spectrum) < error(LowRank(1), spectrum)
+    assert error(Rounded(8), spectrum) < 0.02 < error(Rounded(4), spectrum) < 0.15
+    assert 0.2 < error(Rounded(2), spectrum) < error(Signs(), spectrum)
     best = error(LowRank(28), spectrum)
     mixed = Mixed(((2, 8), (6, 4), (20, 2)))
     assert best < error(mixed, spectrum) < error(LowRank(8), spectrum)
@@ -203,4 +213,5 @@ def test_every_way_of_the_study_is_measured_once(folder, tiny, two, tmp_path, mo
 
 def test_the_ways_are_all_that_there_are():
     assert set(deltas.WAYS.values()) == {type(way) for way in WAYS}
-    assert {type(way) for way, _ in delta_study.PACKED.values()} == set(deltas.WAYS.values())
+    used = [way for way, _ in delta_study.PACKED.values()] + [*delta_study.SQUEEZED.values()]
+    assert {type(way) for way in used} == set(deltas.WAYS.values())

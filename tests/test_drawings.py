@@ -43,6 +43,7 @@ MAKE = {
     "routing of many": lambda: drawings.routing(0.5, share(9_999, 50_000), share(10, 50_000)),
     "lora": lambda: drawings.lora((576, 1536), 16),
     "pack": lambda: drawings.pack(PACKS, 512),
+    "shared cache": lambda: drawings.shared_cache("first", "tuned"),
 }
 
 

@@ -18,6 +18,7 @@ from helpers.studies import (
     qlora_study,
     recipe_study,
     runner,
+    shipping_study,
     study_figures,
 )
 from helpers.tune import students
@@ -393,6 +394,8 @@ def test_the_recorded_students_give_the_published_figures(number):
     if number == "06":
         timed = json.loads((ROOT / f"data/reference/inbox/{place}/timed.json").read_text())
         figures = episodes_figures.play_figures(cells, timed)
+    elif number == "09":
+        figures = shipping_study.ship_figures(cells)
     else:
         figures = curation_study.curation_figures(pilot, data, cells)
     if number == "05":

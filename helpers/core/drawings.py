@@ -352,6 +352,29 @@ def episodes(played: int, kept: int) -> Drawing:
     return _finished(axes, 2.22 + 0.4 + MARGIN, alt)
 
 
+def shared_cache(one: str, other: str) -> Drawing:
+    """Three requests to a server of two adapters, and what its cache does with what was read."""
+    axes, width = _card("what was read is kept, not who read it"), (WIDTH - 2 * MARGIN - 0.6) / 3
+    lefts = [MARGIN + place * (width + 0.3) for place in range(3)]
+    for left, name in zip(lefts, ("request", "reads on from", "put aside")):
+        _text(axes, left + width / 2, 0.5, name, ha="center")
+    told = [(f"{one} reads message 1", "nothing", ""), (f"{other} reads message 2", "nothing", "1")]
+    told.append((f"{other} reads message 1", f"message 1, read by {one}", ""))
+    for number, (asked, start, aside) in enumerate(told):
+        level, wrong = 0.66 + 0.72 * number, start != "nothing"
+        _box(axes, lefts[0], level, width, 0.54, asked, PAPER)
+        _arrow(axes, (lefts[0] + width, level + 0.27), (lefts[1], level + 0.27))
+        _box(axes, lefts[1], level, width, 0.54, start, LIT if wrong else PAPER)
+        if aside:
+            _box(axes, lefts[2], level, width, 0.54, f"message {aside}, read by {one}", SOFT)
+            _arrow(axes, (lefts[2], level + 0.54), (lefts[1] + width, level + 0.85))
+    alt = (
+        f"{one} reads message 1. {other} reads message 2, and message 1 is put aside as {one} has "
+    )
+    alt += f"read it. {other} is asked about message 1 and goes on from there: a wrong answer."
+    return _finished(axes, 0.66 + 0.72 * 3 - 0.18 + MARGIN, alt)
+
+
 # Pieces of a drawing: places in inches from the upper left corner of the card --------------------
 
 

@@ -101,6 +101,22 @@ class Signs:
 
 
 @dataclass(frozen=True)
+class Rounded:
+    """Every number in 8, 4 or 2 `bits`, each row with a step of its own."""
+
+    bits: int
+
+    def pack(self, matrix: torch.Tensor) -> Parts:
+        """ "whole" numbers, packed, and a "steps" for each row, float16."""
+        steps, whole = rounded(matrix, self.bits)
+        return {"whole": whole, "steps": steps}
+
+    def unpack(self, parts: Mapping[str, torch.Tensor], shape: tuple[int, int]) -> torch.Tensor:
+        """The middle of each step."""
+        return unrounded(parts["whole"], parts["steps"], self.bits, shape[1])
+
+
+@dataclass(frozen=True)
 class Mixed:
     """Singular vectors with more bits for larger values: Delta-CoMe (arXiv 2406.08903).
 
@@ -189,7 +205,7 @@ class Ternary:
 
 
 WAYS: dict[str, Callable[..., Way]] = {
-    way.__name__: way for way in (Whole, LowRank, Signs, Mixed, Dropped, Ternary)
+    way.__name__: way for way in (Whole, LowRank, Signs, Rounded, Mixed, Dropped, Ternary)
 }
 
 

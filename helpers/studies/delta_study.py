@@ -27,6 +27,7 @@ from helpers.ship.deltas import (
     Dropped,
     LowRank,
     Mixed,
+    Rounded,
     Signs,
     Ternary,
     Way,
@@ -61,7 +62,12 @@ PACKED: dict[str, tuple[Way, bool]] = {
     "1 bit and embeddings": (Signs(), True),
 }
 DISTILLED, BASE, LORA = "1 bit, distilled", "base", "lora trained"
-SQUEEZED = {"lora ternary 20": Ternary(0.2), "lora ternary 5": Ternary(0.05)}  # of the LoRA's A, B
+SQUEEZED: dict[str, Way] = {  # of the LoRA's own matrices A and B
+    "lora ternary 20": Ternary(0.2),
+    "lora ternary 5": Ternary(0.05),
+    "lora 4 bits": Rounded(4),
+    "lora 2 bits": Rounded(2),
+}
 FREE = 100  # test rows that are answered without having to copy, for what is invented
 STEPS, PACK = 100, 256  # of the distillation; tokens of a step
 
