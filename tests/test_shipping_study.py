@@ -73,7 +73,8 @@ def test_every_way_of_serving_answers_the_same_rows(folder, tmp_path, monkeypatc
     by_arm = {cell["arm"]: cell for cell in cells}
     assert all(by_arm["adapter"]["right"]) and np.mean(by_arm["merged 4 bits"]["right"]) < 1
     assert (
-        set(by_arm["adapter"]["loads"]) == {"1", "4", "16"} and not by_arm["merged 4 bits"]["loads"]
+        set(by_arm["merged 8 bits"]["loads"]) == {"1", "4", "16"}
+        and not by_arm["merged 4 bits"]["loads"]
     )
     monkeypatch.setattr(serving_study, "served", None)
     assert serving_study.measure_served(pilot, data, run, lambda said: None) == cells
@@ -105,7 +106,14 @@ def test_a_part_that_is_finished_is_not_measured_again(folder, monkeypatch):
 
 def test_a_load_without_a_wrong_answer_says_how_many_there_may_be():
     cell = {"mended": True, "clients": 16, "seconds": 60.0, "requests": 300, "failed": {"x": 2}}
-    cell |= {"wrong_adapter": 0, "different": 4, "p50": 1.0, "p95": 2.0, "per_second": 5.0}
+    cell |= {
+        "telling": 300,
+        "wrong_adapter": 0,
+        "different": 4,
+        "p50": 1.0,
+        "p95": 2.0,
+        "per_second": 5.0,
+    }
     told = {figure.name: figure for figure in shipping_study._load_figures(cell)}
     assert told["load.mended.16.failed"].value == 2
     assert 0.009 < told["load.mended.16.wrong_adapter_at_most"].value < 0.011

@@ -78,4 +78,4 @@ def apply_delta(model: torch.nn.Module, delta: Mapping[str, torch.Tensor]) -> No
     with torch.no_grad():
         for name, change in delta.items():
             weight = weights[name]
-            weight.copy_(weight.float() + change)
+            weight.copy_(weight.float() + change.to(weight.device))

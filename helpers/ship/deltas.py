@@ -4,6 +4,7 @@ A delta is {weight's name: tuned minus base, float32}. Each way packs one matrix
 and unpacks them again; a file of them says which base it belongs to.
 """
 
+import hashlib
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ EMBEDDINGS = ("embed_tokens", "lm_head")  # one and the same where they are tied
 
 
 def delta_of(base: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor]) -> Delta:
-    """Tuned minus base for every weight, float32. CourseError where they are two kinds of model."""
+    """Tuned minus base for every weight, float32; CourseError where they are no such pair."""
     if base.keys() != tuned.keys():
         name = sorted(base.keys() ^ tuned.keys())[0]
         raise CourseError(f"Only one of the two models has {name}; compare a model with its base.")
@@ -29,7 +30,7 @@ def delta_of(base: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor]
         if weight.shape != base[name].shape:
             cure = "compare a model with its base"
             raise CourseError(f"{name} has another shape in the two models; {cure}.")
-        delta[name] = weight.detach().float() - base[name].detach().float()
+        delta[name] = weight.detach().cpu().float() - base[name].detach().cpu().float()
     return delta
 
 
@@ -155,25 +156,29 @@ class Mixed:
 class Dropped:
     """A random share is left out, the rest is scaled up to the same mean: DARE (arXiv 2311.03099).
 
-    Which ones are kept follows from `seed` and the place, so no list of places is shipped.
+    Which ones are kept follows from a number that is shipped, so no list of places is. That number
+    comes from `seed` and from the matrix: no two matrices are drawn alike.
     """
 
     share: float
     seed: int = 0
 
     def pack(self, matrix: torch.Tensor) -> Parts:
-        """The numbers that are kept, bfloat16, already scaled."""
-        return {"kept": (matrix[self._kept(matrix.shape)] / (1 - self.share)).bfloat16()}
+        """The numbers that are "kept", bfloat16, already scaled, and the "draw", one int64."""
+        digest = hashlib.sha256(f"{self.seed} ".encode() + matrix.contiguous().numpy().tobytes())
+        draw = int.from_bytes(digest.digest()[:7], "big")
+        kept = matrix[self._kept(draw, matrix.shape)] / (1 - self.share)
+        return {"kept": kept.bfloat16(), "draw": torch.tensor([draw])}
 
     def unpack(self, parts: Mapping[str, torch.Tensor], shape: tuple[int, int]) -> torch.Tensor:
         """Zero where nothing was kept."""
         matrix = torch.zeros(shape)
-        matrix[self._kept(shape)] = parts["kept"].float()
+        matrix[self._kept(int(parts["draw"]), shape)] = parts["kept"].float()
         return matrix
 
-    def _kept(self, shape: tuple[int, ...]) -> torch.Tensor:
+    def _kept(self, draw: int, shape: tuple[int, ...]) -> torch.Tensor:
         # the raw stream of a bit generator is the one that numpy promises not to change
-        drawn = np.random.Philox(self.seed).random_raw(int(np.prod(shape)))
+        drawn = np.random.Philox(draw).random_raw(int(np.prod(shape)))
         return torch.from_numpy(drawn >= np.uint64(self.share * 2**64)).reshape(tuple(shape))
 
 

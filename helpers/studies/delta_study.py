@@ -55,6 +55,8 @@ PACKED: dict[str, tuple[Way, bool]] = {
     "svd 64": (LowRank(64), False),
     "svd 4": (LowRank(4), False),
     "dare 99": (Dropped(0.99), False),
+    "dare 99, seed 1": (Dropped(0.99, 1), False),
+    "dare 99, seed 2": (Dropped(0.99, 2), False),
     "dare 90": (Dropped(0.9), False),
     "dare 50": (Dropped(0.5), False),
     "ternary 20": (Ternary(0.2), False),
@@ -150,7 +152,8 @@ def measure_deltas(
     place = full_tuned(pilot, data, run)
     cells, tuned = [], sha256(_file(place))
     for arm, make in _arms(pilot, data, run, place).items():
-        key = fingerprint(arm, tuned, [row[pilot.text] for row in data.test])
+        drawn = ["a draw for each matrix"] if arm.startswith("dare") else []
+        key = fingerprint(arm, tuned, [row[pilot.text] for row in data.test], *drawn)
         if journal.missing([key]):
             start = time.perf_counter()
             model, cell = make()
@@ -276,5 +279,8 @@ def delta_figures(cells: list[dict[str, Any]]) -> Iterator[figures.StudyFigure]:
             values = right.get(f"test.{what}", right.get(what))
             share = intervals.share(values)
             yield figures.StudyFigure(f"delta.{name}.{what}", share, "Wilson 95 %", [0])
+        if "error" in cell:
+            error, told = cell["error"], "of all matrices, relative to the delta's size"
+            yield figures.StudyFigure(f"delta.{name}.error", error, told, [0])
         seconds, told = cell["seconds"], "to read and add it"
         yield figures.StudyFigure(f"delta.{name}.seconds", seconds, told, [0], "s", 1)

@@ -4,6 +4,7 @@ Every way of serving answers the same test rows; loads of a minute over three ad
 without the mend. Nothing is chosen by what a test row says.
 """
 
+import contextlib
 import multiprocessing
 import os
 import time
@@ -27,7 +28,7 @@ from helpers.core.runs import Run
 from helpers.measure import intervals, scoring
 from helpers.ship.adapter_gguf import write_adapter_gguf, write_merged_gguf
 from helpers.ship.load_test import Job, LoadResult, cold_answers, load
-from helpers.ship.serve import record_request, serve_adapters
+from helpers.ship.serve import CONTEXT, record_request, serve_adapters
 from helpers.studies import study_figures as figures
 from helpers.tune.students import shipped
 
@@ -39,7 +40,7 @@ SERVED: dict[str, str | None] = {
     "merged 4 bits": "Q4_0",
 }
 PARALLEL, MINUTE, CLIENTS = 4, 60.0, (1, 4, 16)
-LOADED_WAYS = ("adapter", "merged 8 bits")  # by several clients, too
+LOADED_WAYS = ("merged 8 bits",)  # by several clients, too; the adapter is among the loads
 LOADED = 8  # messages of a load, each asked of every adapter
 ALONE = 40  # test rows that transformers answers one by one, for its speed
 
@@ -187,8 +188,11 @@ def _rss() -> int:
 
 
 def _one_core(way: str, adapter: Path, folder: Path, requests: list[dict]) -> dict[str, Any]:
+    base = models.resolve()
+    with served(way, adapter, base, folder):  # its files are written, its libraries loaded
+        pass
     before = _rss()
-    with served(way, adapter, models.resolve(), folder) as engine:
+    with served(way, adapter, base, folder) as engine:
         engine.answer(requests[:1])
         start, tokens = time.perf_counter(), 0
         for request in requests:
@@ -199,24 +203,31 @@ def _one_core(way: str, adapter: Path, folder: Path, requests: list[dict]) -> di
 
 
 def _three(arm: str, adapters: list[str], folder: Path) -> dict[str, Any]:
-    """Memory with three adapters beside one base, or three merged models, all loaded."""
-    before, base = _rss(), models.resolve()
-    if arm == "three adapters":
-        named = {str(number): Path(one) for number, one in enumerate(adapters)}
-        with serve_adapters(named, base, folder) as together:
+    """Memory with three adapters beside one base, or three merged models in four bits like it.
+
+    Both have answered the same request, with the same room for a prompt.
+    """
+    base, asked = models.resolve(), {"prompt": "Hello", "seed": 0, "max_tokens": 4}
+    named = {str(number): Path(one) for number, one in enumerate(adapters)}
+    with serve_adapters(named, base, folder, PARALLEL):  # as above
+        pass
+    teacher = teachers.Teacher(address="embedded", parallel=PARALLEL, licence="own")
+    with contextlib.ExitStack() as running:
+        if arm == "three adapters":
+            before = _rss()
+            together = running.enter_context(serve_adapters(named, base, folder, PARALLEL))
             for name in named:
-                together.ask(name, {"prompt": "Hello", "seed": 0, "max_tokens": 4})
-            return {"rss": _rss() - before}
-    memory, running = 0, []
-    for number, adapter in enumerate(adapters):
-        target = folder / f"model_{number}.gguf"
-        write_merged_gguf(Path(adapter), Path(base.path), base.gguf, target, "Q8_0")
-        server = llama_server(target, PARALLEL)
-        running.append((server, server.__enter__()))
-        memory = _rss() - before
-    for server, _ in running:
-        server.__exit__(None, None, None)
-    return {"rss": memory}
+                together.ask(name, asked)
+        else:
+            files = []
+            for name, adapter in named.items():
+                target = folder / f"model_{name}.gguf"
+                files.append(write_merged_gguf(adapter, Path(base.path), base.gguf, target, "Q4_0"))
+            before = _rss()
+            for file in files:
+                address = running.enter_context(llama_server(file, PARALLEL, CONTEXT))
+                engines.Server(teacher, address).answer([asked])
+        return {"rss": _rss() - before}
 
 
 # Loads over three adapters -----------------------------------------------------------------------

@@ -90,10 +90,11 @@ def _load_figures(cell: dict[str, Any]) -> Iterator[figures.StudyFigure]:
     for what, count in (("failed", failed), ("wrong_adapter", cell["wrong_adapter"])):
         yield figures.StudyFigure(f"{name}.{what}", count, how, [0], "count", n)
     if not cell["wrong_adapter"]:
-        most = intervals.highest_rate(0, n)
-        told = f"{how}, upper bound 95 %"
+        most = intervals.highest_rate(0, cell["telling"])
+        told = f"{how}, of telling answers, upper bound 95 %"
         yield figures.StudyFigure(f"{name}.wrong_adapter_at_most", most, told, [0], "share", n)
-    yield figures.StudyFigure(f"{name}.different", cell["different"], how, [0], "count", n)
+    for what in ("different", "telling"):
+        yield figures.StudyFigure(f"{name}.{what}", cell[what], how, [0], "count", n)
     for what in ("p50", "p95"):
         yield figures.StudyFigure(f"{name}.{what}", cell[what], how, [0], "s", n)
     yield figures.StudyFigure(f"{name}.per_second", cell["per_second"], how, [0], "1/s", n)
