@@ -81,6 +81,8 @@ def test_every_way_of_serving_answers_the_same_rows(folder, tmp_path, monkeypatc
     told = {figure.name: figure.value for figure in serving_study.served_figures(cells)}
     assert told["served.adapter.exact_difference"].difference == 0
     assert told["served.merged_4_bits.exact_difference"].only_b == 1
+    many = by_arm["merged 8 bits"]["loads"]["16"]["per_second"]
+    assert told["served.merged_8_bits.clients_16.speedup"] == many / 2.0
     assert told["served.adapter.speedup"] == by_arm["adapter"]["one_by_one"] / 2.0
 
 

@@ -279,7 +279,7 @@ def delta_figures(cells: list[dict[str, Any]]) -> Iterator[figures.StudyFigure]:
             values = right.get(f"test.{what}", right.get(what))
             share = intervals.share(values)
             yield figures.StudyFigure(f"delta.{name}.{what}", share, "Wilson 95 %", [0])
-        if "error" in cell:
+        if "error" in cell and cell["arm"] != DISTILLED:  # that has its own delta
             error, told = cell["error"], "of all matrices, relative to the delta's size"
             yield figures.StudyFigure(f"delta.{name}.error", error, told, [0])
         seconds, told = cell["seconds"], "to read and add it"

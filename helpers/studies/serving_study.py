@@ -27,7 +27,7 @@ from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
 from helpers.measure import intervals, scoring
 from helpers.ship.adapter_gguf import write_adapter_gguf, write_merged_gguf
-from helpers.ship.load_test import Job, LoadResult, cold_answers, load
+from helpers.ship.load_test import Job, cold_answers, load
 from helpers.ship.serve import CONTEXT, record_request, serve_adapters
 from helpers.studies import study_figures as figures
 from helpers.tune.students import shipped
@@ -39,9 +39,11 @@ SERVED: dict[str, str | None] = {
     "merged 8 bits": "Q8_0",
     "merged 4 bits": "Q4_0",
 }
-PARALLEL, MINUTE, CLIENTS = 4, 60.0, (1, 4, 16)
+PARALLEL, ROOM = 16, 1024  # requests at once; tokens of each
+TOGETHER = 4  # requests at once where several adapters are served: they are not read together
+MINUTE, CLIENTS = 60.0, (1, 4, 16)
 LOADED_WAYS = ("merged 8 bits",)  # by several clients, too; the adapter is among the loads
-LOADED = 8  # messages of a load, each asked of every adapter
+LOADED = 5  # messages of a load, each asked of every adapter
 ALONE = 40  # test rows that transformers answers one by one, for its speed
 
 
@@ -61,7 +63,7 @@ def served(way: str, adapter: Path, base: models.Base, folder: Path) -> Iterator
     else:
         laid_over = write_adapter_gguf(adapter, Path(base.path), folder / "adapter.gguf")
     teacher = teachers.Teacher(address="embedded", parallel=PARALLEL, licence="own")
-    with llama_server(gguf, PARALLEL, 2048, laid_over) as address:
+    with llama_server(gguf, PARALLEL, ROOM, laid_over) as address:
         engine = engines.Server(teacher, address)
         engine.identity = [way, sha256(gguf), sha256(laid_over) if laid_over else ""]
         yield engine
@@ -85,7 +87,8 @@ def measure_served(
     for way in SERVED:
         makers[way] = partial(_llama, way, pilot, data, run, adapter, base, room)
     for way, make in makers.items():
-        key = fingerprint(way, weights, texts, MINUTE, ALONE)
+        shape = [] if way == "transformers" else [PARALLEL, ROOM]
+        key = fingerprint(way, weights, texts, MINUTE, ALONE, *shape)
         if journal.missing([key]):
             start = time.perf_counter()
             cell = {"arm": way, "key": key, "machine": run.runtime.note} | make()
@@ -209,13 +212,13 @@ def _three(arm: str, adapters: list[str], folder: Path) -> dict[str, Any]:
     """
     base, asked = models.resolve(), {"prompt": "Hello", "seed": 0, "max_tokens": 4}
     named = {str(number): Path(one) for number, one in enumerate(adapters)}
-    with serve_adapters(named, base, folder, PARALLEL):  # as above
+    with serve_adapters(named, base, folder, TOGETHER):  # as above
         pass
     teacher = teachers.Teacher(address="embedded", parallel=PARALLEL, licence="own")
     with contextlib.ExitStack() as running:
         if arm == "three adapters":
             before = _rss()
-            together = running.enter_context(serve_adapters(named, base, folder, PARALLEL))
+            together = running.enter_context(serve_adapters(named, base, folder, TOGETHER))
             for name in named:
                 together.ask(name, asked)
         else:
@@ -225,7 +228,7 @@ def _three(arm: str, adapters: list[str], folder: Path) -> dict[str, Any]:
                 files.append(write_merged_gguf(adapter, Path(base.path), base.gguf, target, "Q4_0"))
             before = _rss()
             for file in files:
-                address = running.enter_context(llama_server(file, PARALLEL, CONTEXT))
+                address = running.enter_context(llama_server(file, TOGETHER, CONTEXT))
                 engines.Server(teacher, address).answer([asked])
         return {"rss": _rss() - before}
 
@@ -242,39 +245,31 @@ def three_adapters(run: Run) -> dict[str, Path]:
 def measure_loads(
     pilot: Pilot, data: Any, run: Run, say: Callable[[str], None] = print
 ) -> list[dict[str, Any]]:
-    """Loads of a minute over three adapters: 1, 4 and 16 clients, and 16 without the mend."""
+    """Loads of a minute over three adapters: 1, 4 and 16 clients, and 1 and 16 without the mend."""
     base, tokenizer = answers.open_base(pilot)
     room, adapters, cells = room_of(pilot, tokenizer, data.train), three_adapters(run), []
-    messages = [row[pilot.text] for row in list(data.train)[:LOADED]]
+    jobs: list[Job] = []
+    for name in adapters:
+        for row in list(data.train)[:LOADED]:
+            jobs.append(Job(name, record_request(pilot, row[pilot.text], room)))
+    ready: list[Job] = []
     for mended, clients in [*((True, number) for number in CLIENTS), (False, 1), (False, 16)]:
-        told = one_load(pilot, adapters, messages, base, run, room, mended, clients)
+        folder = run.path("served")
+        with serve_adapters(adapters, base, folder, TOGETHER, mended=mended) as together:
+            ready = ready or cold_answers(partial(_cold, together), jobs)
+            told = load(partial(_asked, together), ready, clients, MINUTE)
         say(f"{'mended' if mended else 'as it comes'}: {told}")
         cell = asdict(told) | {"per_second": told.per_second, "mended": mended}
         cells.append({"arm": "load"} | cell)
     return cells
 
 
-def one_load(
-    pilot: Pilot,
-    adapters: dict[str, Path],
-    messages: Sequence[str],
-    base: models.Base,
-    run: Run,
-    room: int,
-    mended: bool,
-    clients: int,
-) -> LoadResult:
-    """One load on a server of its own, after its cold answers."""
-    jobs = []
-    for name in adapters:
-        jobs += [Job(name, record_request(pilot, message, room)) for message in messages]
-    folder = run.path("served")
-    with serve_adapters(adapters, base, folder, PARALLEL, mended=mended) as together:
-        cold: Callable[[Job], Any] = lambda job: together.ask(  # noqa: E731
-            job.adapter, {**job.request, "cache_prompt": False}
-        )
-        ready = cold_answers(cold, jobs)
-        return load(lambda job: together.ask(job.adapter, job.request), ready, clients, MINUTE)
+def _cold(together: Any, job: Job) -> Any:
+    return together.ask(job.adapter, {**job.request, "cache_prompt": False})
+
+
+def _asked(together: Any, job: Job) -> Any:
+    return together.ask(job.adapter, job.request)
 
 
 # Figures ------------------------------------------------------------------------------------------
@@ -296,3 +291,19 @@ def served_figures(cells: list[dict[str, Any]]) -> Iterator[figures.StudyFigure]
             yield figures.StudyFigure(f"served.{name}.exact_difference", gap, told, [0])
             times, told = speed / own["one_by_one"], "over transformers one by one"
             yield figures.StudyFigure(f"served.{name}.speedup", times, told, [0], "times")
+        for clients, told in cell.get("loads", {}).items():
+            yield from _clients_figures(f"served.{name}.clients_{clients}", told, own)
+
+
+def _clients_figures(
+    name: str, told: dict[str, Any], own: dict[str, Any]
+) -> Iterator[figures.StudyFigure]:
+    """Speed of one way of serving under so many clients, and against transformers one by one."""
+    how, n = f"{told['seconds']:.0f} s, {PARALLEL} requests at once", told["requests"]
+    speed, failed = told["per_second"], sum(told["failed"].values())
+    yield figures.StudyFigure(f"{name}.messages_per_second", speed, how, [0], "1/s", n)
+    for what in ("p50", "p95"):
+        yield figures.StudyFigure(f"{name}.{what}", told[what], how, [0], "s", n)
+    yield figures.StudyFigure(f"{name}.failed", failed, how, [0], "count", n)
+    times, told_how = speed / own["one_by_one"], "over transformers one by one"
+    yield figures.StudyFigure(f"{name}.speedup", times, told_how, [0], "times", n)

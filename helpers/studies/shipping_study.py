@@ -114,5 +114,5 @@ def ship_settings(cells: list[dict[str, Any]]) -> dict[str, Any]:
         "combined": two_adapters_study.COMBINED,
         "cases": [two_adapters_study.CASES[0], two_adapters_study.CASES[-1]],
         "load_seconds": serving_study.MINUTE,
-        "parallel": serving_study.PARALLEL,
+        "parallel": [serving_study.PARALLEL, serving_study.TOGETHER],
     }
