@@ -204,7 +204,7 @@ def test_every_way_of_the_study_is_measured_once(folder, tiny, two, tmp_path, mo
     def never(*_, **__):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(delta_study, "measured", never)
+    monkeypatch.setattr(delta_study, "read_and_counted", never)
     assert delta_study.measure_deltas(pilot, data, run, said.append) == cells
     figures = {figure.name: figure for figure in delta_study.delta_figures(cells)}
     assert figures["delta.whole.exact_difference"].value.difference == 0

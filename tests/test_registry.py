@@ -455,7 +455,7 @@ def test_a_push_sweeps_what_the_dead_have_left(store, adapter, base):
 
 def test_the_commands(store, adapter, base, capsys):
     def said(*words: str) -> tuple[int, str, str]:
-        status = registry.main(["--folder", str(store.root), *words])
+        status = registry.registry_command(["--folder", str(store.root), *words])
         return status, *capsys.readouterr()
 
     status, out, problem = said("list")
@@ -547,7 +547,7 @@ def test_the_card_says_what_the_record_says(store, adapter, base):
             ABOUT | {"evaluation": evaluation, "seed": 3, "versions": {"torch": "2.13"}},
         )
     )
-    _, head, body = cards.model_card(record).split("---\n", 2)
+    _, head, body = cards.adapter_card(record).split("---\n", 2)
     assert yaml.safe_load(head) == {
         "base_model": "tiny",
         "library_name": "peft",
@@ -569,7 +569,7 @@ def test_the_card_says_what_the_record_says(store, adapter, base):
         ("unknown: read the licence", {"license": "unknown"}),
         ("qwen-research", {"license": "other", "license_name": "qwen-research"}),
     ):
-        other = cards.model_card(record | {"base": record["base"] | {"licence": licence}})
+        other = cards.adapter_card(record | {"base": record["base"] | {"licence": licence}})
         assert yaml.safe_load(other.split("---\n")[1]).items() >= known.items()
 
 

@@ -267,7 +267,7 @@ def test_a_load_of_switching_requests_finds_the_fault(small, adapters, tmp_path,
     jobs = [Job(name, asked(text)) for text in (MESSAGE, BETWEEN) for name in "ab"]
     with serve.serve_adapters(adapters, small, tmp_path, 1, mended) as both:
         ready = load_test.cold_answers(cold_of(both), jobs)
-        result = load_test.load(
+        result = load_test.run_load(
             lambda job: both.ask(job.adapter, job.request), ready, 1, 60, most=24
         )
     assert result.requests == result.telling == result.answered == 24
@@ -290,7 +290,9 @@ def test_the_mended_server_never_gives_another_adapters_answer(embedded, tmp_pat
     jobs = [Job(name, of(text)) for text in messages for name in RECORDED]
     with serve.serve_adapters(RECORDED, embedded, tmp_path, 1) as both:
         jobs = load_test.cold_answers(cold_of(both), jobs)
-        result = load_test.load(lambda job: both.ask(job.adapter, job.request), jobs, 1, 600, 0, 24)
+        result = load_test.run_load(
+            lambda job: both.ask(job.adapter, job.request), jobs, 1, 600, 0, 24
+        )
     assert result.telling >= 10 and not result.failed
     assert result.wrong_adapter == result.different == 0, str(result)
     wrong = []
@@ -341,7 +343,7 @@ def jobs_of(number=5, names=("a", "b")):
 @pytest.mark.parametrize("clients", [1, 4])
 def test_a_load_counts_what_a_liar_did(clients):
     liar = Liar(failing=(3, 4, 10), wrong=(0, 20, 21, 39), different=(7, 8))
-    result = load_test.load(liar.ask, jobs_of(), clients, 60, most=40)
+    result = load_test.run_load(liar.ask, jobs_of(), clients, 60, most=40)
     assert result.failed == {"hung up": 1, "status 503": 2} and result.requests == 40
     assert (result.wrong_adapter, result.different) == (4, 2)
     assert result.answered == result.telling == 37
@@ -358,7 +360,7 @@ def test_the_order_is_drawn_and_the_same_for_a_seed():
     orders = []
     for seed in (0, 0, 1):
         liar = Liar()
-        load_test.load(liar.ask, jobs_of(), 1, 60, seed, most=20)
+        load_test.run_load(liar.ask, jobs_of(), 1, 60, seed, most=20)
         orders.append(liar.order)
     assert orders[0] == orders[1] != orders[2]
     every = sorted((name, n) for n in range(5) for name in "ab")
@@ -367,9 +369,9 @@ def test_the_order_is_drawn_and_the_same_for_a_seed():
 
 
 def test_a_load_ends_when_its_time_is_over():
-    result = load_test.load(Liar().ask, jobs_of(), 2, 0.2)
+    result = load_test.run_load(Liar().ask, jobs_of(), 2, 0.2)
     assert 0.2 <= result.seconds < 5 and result.requests > 5
-    nothing = load_test.load(Liar(failing=range(9)).ask, jobs_of(), 1, 60, most=9)
+    nothing = load_test.run_load(Liar(failing=range(9)).ask, jobs_of(), 1, 60, most=9)
     assert nothing.answered == 0 and nothing.p50 != nothing.p50
     assert "0.00 messages a second" in str(nothing)
 
@@ -389,13 +391,13 @@ def test_cold_answers_are_asked_once_each_and_must_be_there():
         ("of b", ("of a",)),
         ("same", ("same",)),
     ]
-    result = load_test.load(told, ready, 1, 60, most=6)
+    result = load_test.run_load(told, ready, 1, 60, most=6)
     assert result.telling == 4 and result.wrong_adapter == result.different == 0
     with pytest.raises(CourseError, match=r"adapter a gave no answer .* \(gone\)"):
         load_test.cold_answers(lambda job: {"text": None, "reason": "gone"}, jobs)
     for bad in ([], jobs):
         with pytest.raises(CourseError, match="needs its cold answers"):
-            load_test.load(told, bad, 1, 1)
+            load_test.run_load(told, bad, 1, 1)
 
 
 # Other servers ---------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def write_adapter_gguf(adapter: Path, base: Path, target: Path) -> Path:
     adapter, base, target = Path(adapter), Path(base), Path(target)
     alpha = _alpha(read_settings(adapter))
     config = _served_config(base)
-    tensors = _renamed(read_pairs(adapter), config)
+    tensors = _renamed(lora_pairs(adapter), config)
     with _written(target) as half:
         writer = gguf.GGUFWriter(half, config.model_type)  # the name of the architecture as well
         writer.add_type(gguf.GGUFType.ADAPTER)
@@ -83,7 +83,7 @@ def write_merged_gguf(
     if base_gguf is None:
         raise CourseError(f"The base in {base.name}/ came without a GGUF file; let it answer here.")
     alpha, config = _alpha(read_settings(adapter)), _served_config(base)
-    sides = _renamed(read_pairs(adapter), config)
+    sides = _renamed(lora_pairs(adapter), config)
     number, file_type = KINDS[kind]
     with _written(target) as half:
         read = gguf.GGUFReader(str(base_gguf))
@@ -117,7 +117,7 @@ def check_adapter(adapter: Path, base: Path) -> None:
     That is one that cannot be read, that is of another shape, or that has numbers which are not
     finite; `adapter` and `base` as in write_adapter_gguf, a base of any kind.
     """
-    settings, pairs = read_settings(adapter), read_pairs(adapter)
+    settings, pairs = read_settings(adapter), lora_pairs(adapter)
     check_fit(pairs, read_config(base))
     for layer, pair in pairs.items():
         if not all(matrix.float().isfinite().all() for matrix in pair.values()):
@@ -194,7 +194,7 @@ def _served_config(base: Path) -> Any:
     return config
 
 
-def read_pairs(adapter: Path) -> dict[str, dict[str, torch.Tensor]]:
+def lora_pairs(adapter: Path) -> dict[str, dict[str, torch.Tensor]]:
     """{layer: {"A": shape (rank, inputs), "B": shape (outputs, rank)}} of the stored weights.
 
     Raises CourseError for weights that cannot be read, and for any that are no plain LoRA.
@@ -235,7 +235,7 @@ def _renamed(pairs: Mapping[str, Mapping[str, torch.Tensor]], config: Any) -> di
 
 
 def check_fit(pairs: Mapping[str, Mapping[str, torch.Tensor]], config: Any) -> None:
-    """Raise CourseError for a layer of `read_pairs` that the base does not have in that shape."""
+    """Raise CourseError for a layer of `lora_pairs` that the base does not have in that shape."""
     try:
         with torch.device("meta"):  # shapes without weights
             shapes = AutoModelForCausalLM.from_config(config).state_dict()

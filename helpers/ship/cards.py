@@ -26,7 +26,7 @@ ON_THE_HUB = {  # names of licences that the hub knows; every other one is "othe
 MARKS = re.compile(r"([\\`*_\[\]<>|&$~#])")  # what Markdown, HTML in it or MathJax would not show
 
 
-def model_card(record: Mapping[str, Any]) -> str:
+def adapter_card(record: Mapping[str, Any]) -> str:
     """A record of the registry as Markdown, with the YAML head that the hub reads."""
     base = record["base"]
     head: dict[str, Any] = {"base_model": base["name"], "library_name": "peft"}

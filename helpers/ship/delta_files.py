@@ -10,11 +10,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from helpers import CourseError
-from helpers.ship.deltas import WAYS, Delta, Parts, Way, Whole, is_matrix
+from helpers.ship.deltas import WAYS, Delta, Packing, Parts, Whole, is_matrix
 
 
 def write_delta(
-    path: str | Path, delta: Mapping[str, torch.Tensor], way: Way, base: str, embeddings: bool
+    path: str | Path, delta: Mapping[str, torch.Tensor], way: Packing, base: str, embeddings: bool
 ) -> int:
     """Write a delta packed by `way` as safetensors, in one step; returns its size in bytes.
 
@@ -65,7 +65,7 @@ def read_delta(path: str | Path, base: str) -> Delta:
     return delta
 
 
-def _way(name: str, settings: Mapping[str, Any]) -> Way:
+def _way(name: str, settings: Mapping[str, Any]) -> Packing:
     values = dict(settings)
     if "groups" in values:  # JSON has no tuples
         values["groups"] = tuple(map(tuple, values["groups"]))

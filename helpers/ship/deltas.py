@@ -42,7 +42,7 @@ def is_matrix(name: str, weight: torch.Tensor) -> bool:
 # Ways to pack one matrix ------------------------------------------------------------------------
 
 
-class Way(Protocol):
+class Packing(Protocol):
     """Packs a matrix of shape (outputs, inputs), and unpacks it as nearly as it can."""
 
     def pack(self, matrix: torch.Tensor) -> Parts:
@@ -209,7 +209,7 @@ class Ternary:
         return matrix
 
 
-WAYS: dict[str, Callable[..., Way]] = {
+WAYS: dict[str, Callable[..., Packing]] = {
     way.__name__: way for way in (Whole, LowRank, Signs, Rounded, Mixed, Dropped, Ternary)
 }
 

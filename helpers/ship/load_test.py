@@ -104,7 +104,7 @@ def _cold(ask_cold: Ask, job: Job) -> str:
     return str(reply["text"])
 
 
-def load(
+def run_load(
     ask: Ask,
     jobs: Sequence[Job],
     clients: int,

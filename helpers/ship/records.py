@@ -86,7 +86,7 @@ def weights_hash(base: models.Base) -> str:
         raise CourseError(f"{what}; fetch or copy them again.") from None
 
 
-def record_of(adapter: Path, base: models.Base, about: Mapping[str, Any]) -> dict[str, Any]:
+def adapter_record(adapter: Path, base: models.Base, about: Mapping[str, Any]) -> dict[str, Any]:
     """The record of an adapter that may be stored; arguments and errors as in Registry.push."""
     check_about(about)
     base_hash = weights_hash(base)
@@ -94,7 +94,7 @@ def record_of(adapter: Path, base: models.Base, about: Mapping[str, Any]) -> dic
         what = f"base_sha256 is not the hash of the weights of {base.name}"
         raise CourseError(f"{what}; push with the base that the adapter was trained on.")
     files = _checked_files(adapter, base)
-    whole = content_hash(files[WEIGHTS], adapter, base_hash)
+    whole = content_digest(files[WEIGHTS], adapter, base_hash)
     record: dict[str, Any] = {"hash": whole[:12], "sha256": whole}
     record["date"] = now()
     record["bytes"] = sum((adapter / file).stat().st_size for file in files)
@@ -128,7 +128,7 @@ def refuse_pickles(folder: Path) -> None:
             raise CourseError(f"{folder.name}/ holds {path.name}: {why}.")
 
 
-def content_hash(weights: str, adapter: Path, base: str) -> str:
+def content_digest(weights: str, adapter: Path, base: str) -> str:
     """Hex SHA-256 of what shapes an answer: the hashes of the weights and the base, the settings.
 
     `adapter`: the folder in which adapter_config.json was read before.
@@ -150,7 +150,7 @@ def adapter_name(adapter: Path, base: models.Base) -> str:
     """
     try:
         weights = sha256(adapter / WEIGHTS)
-        return content_hash(weights, adapter, weights_hash(base))[:12]
+        return content_digest(weights, adapter, weights_hash(base))[:12]
     except (OSError, ValueError):
         what = f"{adapter.name}/ has no {WEIGHTS} and {SETTINGS} that can be read"
         raise CourseError(f"{what}; name the folder of a trained adapter.") from None
@@ -199,7 +199,7 @@ def faults(folder: Path) -> list[str]:
         if found != known:
             wrong.append(f"objects/{folder.name}/{file} is not as it was pushed; {AGAIN}.")
     if not wrong:
-        whole = content_hash(record["files"][WEIGHTS], folder, record["base"]["sha256"])
+        whole = content_digest(record["files"][WEIGHTS], folder, record["base"]["sha256"])
         if (record["sha256"], folder.name) != (whole, whole[:12]):
             wrong.append(f"objects/{folder.name} holds the adapter {whole[:12]}; name it so.")
     return wrong

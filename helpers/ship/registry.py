@@ -47,7 +47,7 @@ class Registry:
         record stays. Raises CourseError for pickled weights, for an adapter that cannot be read, is
         not finite or does not fit `base`, and where nothing can be written.
         """
-        record = records.record_of(Path(adapter), base, about)
+        record = records.adapter_record(Path(adapter), base, about)
         place = self._place(record["hash"])
         with self._changing() as staged:
             self.sweep()
@@ -278,7 +278,7 @@ def _said(registry: Registry, command: str, names: list[str], reason: str) -> li
     return lines
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def registry_command(arguments: Sequence[str] | None = None) -> int:
     """Run one command of a registry; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m helpers.ship.registry", description=__doc__)
     parser.add_argument("--folder", type=Path, default="registry")
@@ -297,4 +297,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(registry_command())

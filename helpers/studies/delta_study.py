@@ -27,10 +27,10 @@ from helpers.ship.deltas import (
     Dropped,
     LowRank,
     Mixed,
+    Packing,
     Rounded,
     Signs,
     Ternary,
-    Way,
     Whole,
     delta_of,
     is_matrix,
@@ -44,7 +44,7 @@ from helpers.tune import examples, training
 from helpers.tune.students import InventingPilot, merged, scored_answers, train_student
 
 # {name: (how a matrix is packed, are the embeddings shipped)}
-PACKED: dict[str, tuple[Way, bool]] = {
+PACKED: dict[str, tuple[Packing, bool]] = {
     "whole": (Whole(), True),
     "1 bit": (Signs(), False),
     "svd 16": (LowRank(16), False),
@@ -64,7 +64,7 @@ PACKED: dict[str, tuple[Way, bool]] = {
     "1 bit and embeddings": (Signs(), True),
 }
 DISTILLED, BASE, LORA = "1 bit, distilled", "base", "lora trained"
-SQUEEZED: dict[str, Way] = {  # of the LoRA's own matrices A and B
+SQUEEZED: dict[str, Packing] = {  # of the LoRA's own matrices A and B
     "lora ternary 20": Ternary(0.2),
     "lora ternary 5": Ternary(0.05),
     "lora 4 bits": Rounded(4),
@@ -113,7 +113,7 @@ def training_packs(pilot: Pilot, data: Any, run: Run, tokenizer: Any) -> list[li
     return (packs[:-1] * (1 + STEPS // max(1, len(packs) - 1)))[:STEPS]
 
 
-def squeezed_lora(adapter: Path, way: Way, place: Path) -> tuple[dict[str, torch.Tensor], int]:
+def squeezed_lora(adapter: Path, way: Packing, place: Path) -> tuple[dict[str, torch.Tensor], int]:
     """(a LoRA's own matrices after packing and unpacking, the bytes they take): ComPEFT."""
     stored = load_file(adapter / "adapter_model.safetensors")
     shipped = {name: weight.float() for name, weight in stored.items()}
@@ -126,7 +126,7 @@ def squeezed_lora(adapter: Path, way: Way, place: Path) -> tuple[dict[str, torch
 # Measuring -------------------------------------------------------------------------------------
 
 
-def measured(
+def read_and_counted(
     pilot: Pilot, model: Any, tokenizer: Any, data: Any, run: Run, at: Path
 ) -> dict[str, list[bool]]:
     """{what: bools}: exact record and fields of the test rows, invented values, general answers."""
@@ -159,7 +159,9 @@ def measure_deltas(
             model, cell = make()
             cell = {"arm": arm, "seed": 0, "key": key} | cell
             _, tokenizer = answers.open_base(pilot)
-            cell["right"] = measured(pilot, model, tokenizer, data, run, run.path(f"told/{key}"))
+            cell["right"] = read_and_counted(
+                pilot, model, tokenizer, data, run, run.path(f"told/{key}")
+            )
             cell |= {"machine": run.runtime.note, "versions": _versions()}
             journal.add({key: cell}, time.perf_counter() - start)
             del model
@@ -188,7 +190,7 @@ def _arms(pilot: Pilot, data: Any, run: Run, place: Path) -> dict[str, Callable[
     def plain() -> tuple[Any, dict[str, Any]]:
         return base_weights(pilot, run)[0], {"bytes": 0, "seconds": 0.0}
 
-    def packed(way: Way, embeddings: bool, name: str) -> tuple[Any, dict[str, Any]]:
+    def packed(way: Packing, embeddings: bool, name: str) -> tuple[Any, dict[str, Any]]:
         model, digest = base_weights(pilot, run)
         delta, file = _delta(model, place), run.path(f"packed/{figures.arm_name(name)}.safetensors")
         return _applied(model, digest, delta, way, embeddings, file)
@@ -202,7 +204,7 @@ def _arms(pilot: Pilot, data: Any, run: Run, place: Path) -> dict[str, Callable[
         file = run.path("packed/distilled.safetensors")
         return _applied(model, digest, delta, Signs(), False, file)
 
-    def lora(way: Way | None) -> tuple[Any, dict[str, Any]]:
+    def lora(way: Packing | None) -> tuple[Any, dict[str, Any]]:
         base, _ = answers.open_base(pilot)
         start = time.perf_counter()
         if way is None:
@@ -236,7 +238,7 @@ def _delta(model: Any, place: Path) -> Delta:
 
 
 def _applied(
-    model: Any, digest: str, delta: Delta, way: Way, embeddings: bool, file: Path
+    model: Any, digest: str, delta: Delta, way: Packing, embeddings: bool, file: Path
 ) -> tuple[Any, dict[str, Any]]:
     """(the model with what is left of a delta, its bytes, seconds to read and add it)."""
     size = write_delta(file, delta, way, digest, embeddings)

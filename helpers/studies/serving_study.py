@@ -27,7 +27,7 @@ from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
 from helpers.measure import intervals, scoring
 from helpers.ship.adapter_gguf import write_adapter_gguf, write_merged_gguf
-from helpers.ship.load_test import Job, cold_answers, load
+from helpers.ship.load_test import Job, cold_answers, run_load
 from helpers.ship.serve import CONTEXT, record_request, serve_adapters
 from helpers.studies import study_figures as figures
 from helpers.tune.students import shipped
@@ -130,7 +130,9 @@ def _llama(
         speed = len(requests) / (time.perf_counter() - start)
         loads = {}
         for clients in CLIENTS if way in LOADED_WAYS else ():
-            told = load(lambda job: engine.answer([dict(job.request)])[0], jobs, clients, MINUTE)
+            told = run_load(
+                lambda job: engine.answer([dict(job.request)])[0], jobs, clients, MINUTE
+            )
             loads[str(clients)] = asdict(told) | {"per_second": told.per_second}
     texts = [reply["text"] or "" for reply in replies]
     right = scoring.score(pilot, data.test, texts).exact.tolist()
@@ -257,7 +259,7 @@ def measure_loads(
         folder = run.path("served")
         with serve_adapters(adapters, base, folder, TOGETHER, mended=mended) as together:
             ready = ready or cold_answers(partial(_cold, together), jobs)
-            told = load(partial(_asked, together), ready, clients, MINUTE)
+            told = run_load(partial(_asked, together), ready, clients, MINUTE)
         say(f"{'mended' if mended else 'as it comes'}: {told}")
         cell = asdict(told) | {"per_second": told.per_second, "mended": mended}
         cells.append({"arm": "load"} | cell)
