@@ -1,5 +1,6 @@
 """Who answers at work: the system that chapter 08 chooses for a pilot, or one way of reading."""
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +26,10 @@ from helpers.tune import students
 Read = Callable[[Sequence[str]], Reading]
 
 TUNED = "tuned"
-UNSEEN = {"studies/recipe": "unseen", "00": "unseen"}  # as chapter 08 takes them
+# as chapters 08 and 11 take them
+UNSEEN = {"studies/recipe": "unseen", "11": "unseen", "00": "unseen"}
 FIRST = "The tuned model is that of chapter 00, of labelled rows alone; chapter 05 makes a better."
+CHEAP_ONLY = "Chapter 11 decided for the cheap ways: no model is loaded."
 OTHER = (
     "How far the tuned model is trusted, and who checks, was settled on readings of another model "
     "than the one that answers now; chapter 08 says which."
@@ -164,15 +167,19 @@ def open_system(
 ) -> PilotSystem:
     """The system that chapter 08 chooses for this pilot, ready to be asked.
 
-    Nothing is trained: it needs what chapter 05 or 00 has made. Raises CourseError without it.
+    Nothing is trained: it needs what chapter 05, 11 or 00 has made; no model where chapter 11
+    decided for the cheap ways. Raises CourseError without it.
     """
     here = here or runtime.detect()
     data = rows.load(pilot, here.profile)
     run, train = Run(pilot, "08", here), list(data.train)
-    unseen, costs = unseen_readings(run, train), error_costs_of(run, say)
+    with_model = asks_a_model(run)
+    if not with_model:
+        say(CHEAP_ONLY)
+    unseen, costs = unseen_readings(run, train, with_model), error_costs_of(run, say)
     chosen = system.choose_system(pilot, train, unseen)
     review = reviews.choose_review(chosen, train, unseen, costs)
-    known = [*baselines.ways_for(pilot, train), TUNED]
+    known = [*baselines.ways_for(pilot, train), *([TUNED] if with_model else [])]
     ways: dict[str, Read] = {}
     is_cut, adapter = None, ""
     for way in ways_needed(review, known):
@@ -200,10 +207,21 @@ def open_system(
     return PilotSystem(review, ways, is_cut or (lambda message: False), made_from)
 
 
-def unseen_readings(run: Run, train: list[dict]) -> dict[str, Reading]:
+def asks_a_model(run: Run) -> bool:
+    """Whether the way of use that chapter 11 decided for has a model; True before it decided."""
+    try:
+        decided = run.need("11", "decision.json")
+    except CourseError:
+        return True
+    return bool(json.loads(decided.read_text(encoding="utf-8"))["model"])
+
+
+def unseen_readings(run: Run, train: list[dict], with_model: bool = True) -> dict[str, Reading]:
     """{way: what it reads in training rows that it did not learn from}."""
     pilot, texts = run.pilot, [row[run.pilot.text] for row in train]
     unseen = system.unseen_cheap_readings(pilot, train, baselines.folds(pilot, train, 3, 0))
+    if not with_model:
+        return unseen
     unseen[TUNED] = system.stored_reading(run, UNSEEN, texts)
     for field in pilot.fields:
         _refuse_other_fields(pilot, field, unseen[TUNED])
@@ -242,15 +260,14 @@ def _open_model(
 ) -> tuple[Read, Callable[[str], bool], Path]:
     """(the tuned model's read, does it leave out the end of a message, the adapter's file)."""
     pilot, here, weights = run.pilot, run.runtime, "adapter/adapter_model.safetensors"
-    try:
-        file = run.need("05", weights)
-    except CourseError:
-        file = run.need("00", weights)
-        say(FIRST)
-        _, tokenizer, model = students.load_student(pilot, file.parent, here)
-    else:
+    chapter, file = _adapter_of(run, weights)
+    if chapter == "05":
         _, tokenizer = answers.open_base(pilot)
         model = students.shipped(pilot, file.parent, here)
+    else:
+        if chapter == "00":
+            say(FIRST)
+        _, tokenizer, model = students.load_student(pilot, file.parent, here)
     length = here.profile.max_length
 
     def is_cut(message: str) -> bool:
@@ -260,6 +277,16 @@ def _open_model(
         return whole != answers.prompt(pilot, tokenizer, message, full=False, max_length=length)
 
     return tuned_read(model, tokenizer, pilot, train, here), is_cut, file
+
+
+def _adapter_of(run: Run, weights: str) -> tuple[str, Path]:
+    """(chapter, file) of the best adapter that there is; CourseError where there is none."""
+    for chapter in ("05", "11"):
+        try:
+            return chapter, run.need(chapter, weights)
+        except CourseError:
+            continue
+    return "00", run.need("00", weights)
 
 
 def rules_in_words(pilot: Pilot) -> str:

@@ -46,7 +46,9 @@ PATH = {  # the chapters on the line, and beside them those that go deeper
     "08": "good enough?",
     "09": "ship",
     "10": "does it pay?",
+    "11": "your pilot",
 }
+PER_ROW = 4  # chapters that stand beside each other
 DEEPER = {"05a": "speed", "08a": "outside check", "08b": "model as judge"}
 
 
@@ -78,30 +80,34 @@ def path(chapter: str) -> Drawing:
         known = ", ".join(sorted(names))
         raise CourseError(f"There is no chapter {chapter!r} to light: take one of {known}.")
     axes = _card("the path of the course")
-    gap, top = 0.16, 0.45
-    row = -(-len(PATH) // 2)  # two rows, the first the longer one
-    width, height = (WIDTH - 2 * MARGIN - (row - 1) * gap) / row, 0.62
-    second = top + height + 0.32  # where the second row begins
-    for place, number in enumerate(PATH):
-        left = MARGIN + place % row * (width + gap)
-        level = top if place < row else second
-        _chapter(axes, left, level, width, height, number, number == chapter)
-        if place % row:
-            _arrow(axes, (left - gap, level + height / 2), (left, level + height / 2))
-        under = level + height
-        for deeper in (name for name in DEEPER if name[:2] == number):
-            _line(axes, [(left + width / 2, under), (left + width / 2, under + 0.1)])
-            _chapter(axes, left, under + 0.1, width, height, deeper, deeper == chapter)
-            under += height + 0.1
-    first, last = MARGIN + width / 2, WIDTH - MARGIN - width / 2
-    between = top + height + 0.14
-    _line(axes, [(last, top + height), (last, between), (first, between)])
-    _arrow(axes, (first, between), (first, second))
+    gap, aside, height, level = 0.2, 0.12, 0.62, 0.45  # aside: where a line goes down to a next row
+    width = (WIDTH - 2 * MARGIN - aside - (PER_ROW - 1) * gap) / PER_ROW
+    numbers = list(PATH)
+    rows = [numbers[first : first + PER_ROW] for first in range(0, len(numbers), PER_ROW)]
+    for row in rows:
+        lowest = level + height
+        for place, number in enumerate(row):
+            left = MARGIN + place * (width + gap)
+            _chapter(axes, left, level, width, height, number, number == chapter)
+            if place:
+                _arrow(axes, (left - gap, level + height / 2), (left, level + height / 2))
+            under = level + height
+            for deeper in (name for name in DEEPER if name[:2] == number):
+                _line(axes, [(left + width / 2, under), (left + width / 2, under + 0.1)])
+                _chapter(axes, left, under + 0.1, width, height, deeper, deeper == chapter)
+                under += height + 0.1
+            lowest = max(lowest, under)
+        if row is not rows[-1]:
+            right, first, middle = WIDTH - MARGIN, MARGIN + width / 2, level + height / 2
+            between, level = lowest + 0.12, lowest + 0.3
+            way = [(right - aside, middle), (right, middle), (right, between), (first, between)]
+            _line(axes, way)
+            _arrow(axes, (first, between), (first, level))
     steps = ", ".join(f"{number} {name}" for number, name in PATH.items())
     beside = ", ".join(f"{number} {name}" for number, name in DEEPER.items())
     alt = f"The path of the course: {steps}; deeper: {beside}. "
     alt += f"Lit is this chapter, {chapter} {names[chapter]}."
-    return _finished(axes, second + height + 2 * (height + 0.1) + MARGIN, alt)
+    return _finished(axes, lowest + MARGIN, alt)
 
 
 def message_to_record(

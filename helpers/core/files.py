@@ -126,7 +126,11 @@ def _read_text(
             guess = f", it looks like {NAMES[encoding]}" if encoding else ""
             raise CourseError(f"{path.name} is not UTF-8 (line {line}){guess}; {cure}.") from None
     if encoding:
-        text = data.decode(encoding).removeprefix("\ufeff")
+        try:
+            text = data.decode(encoding).removeprefix("\ufeff")
+        except UnicodeDecodeError:
+            what = f"{path.name} looks like {NAMES[encoding]} and ends within a letter"
+            raise CourseError(f"{what}; {cure}.") from None
         if notes is not None:
             words = re.findall(r"\w*[^\W\x00-\x7f]\w*", text)
             shown = f", for example {', '.join(word[:20] for word in words[:3])}" if words else ""

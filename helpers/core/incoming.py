@@ -73,7 +73,7 @@ class Incoming:
         _refuse_kind(path)
         found = cls(path, column)
         if path.suffix.lower() == ".xlsx":
-            found = replace(found, notes=_other_sheets(path))
+            found = replace(found, notes=other_sheets(path))
         else:
             found = found._with_encoding()
         number, with_column = 0, False
@@ -90,7 +90,7 @@ class Incoming:
         if kind in LINES:
             yield from self._from_lines()
         elif kind == ".xlsx":
-            yield from self._from_table(_sheet(self.path))
+            yield from self._from_table(sheet_rows(self.path))
         else:
             yield from self._from_table(self._records())
 
@@ -237,7 +237,7 @@ def _is_utf_8(path: Path) -> bool:
     return True
 
 
-def _sheet(path: Path) -> Iterator[list[Any]]:
+def sheet_rows(path: Path) -> Iterator[list[Any]]:
     """The rows of the first sheet of a workbook, as long as its header; formulas as last computed.
 
     Raises CourseError for what is no workbook.
@@ -255,7 +255,7 @@ def _sheet(path: Path) -> Iterator[list[Any]]:
             yield cells + [None] * (width - len(cells)) if cells else []
 
 
-def _other_sheets(path: Path) -> tuple[str, ...]:
+def other_sheets(path: Path) -> tuple[str, ...]:
     """A note where a workbook has more sheets than the one that is read."""
     with _book(path) as book:
         names = book.sheetnames

@@ -21,13 +21,15 @@ from helpers.studies import (
     episodes_figures,
     episodes_study,
     methods_study,
+    pilots_study,
     qlora_study,
     recipe_study,
     shipping_study,
 )
 from helpers.tune.students import train_students
 
-STUDIES = ("04", "05", "recipe", "methods", "06", "09")  # 06 asks a model that is fetched
+# 06 asks a model that is fetched, 11 reads files that are
+STUDIES = ("04", "05", "recipe", "methods", "06", "09", "11")
 
 
 def run_study(
@@ -51,6 +53,8 @@ def run_study(
         episodes_study.keep_recordings(run)
     elif number == "09":
         cells = shipping_study.ship_all(pilot, data, run, say)
+    elif number == "11":
+        cells = pilots_study.measure_pilots(run, say)
     else:
         prepare_jobs = curation_study.curation_jobs if number == "04" else qlora_study.qlora_jobs
         jobs = prepare_jobs(pilot, data, run, say)
@@ -71,6 +75,9 @@ def run_study(
     elif number == "09":
         figures = shipping_study.ship_figures(cells)
         settings = shipping_study.ship_settings(cells)
+    elif number == "11":
+        figures = pilots_study.pilot_figures(cells)
+        settings = pilots_study.pilot_settings(cells)
     elif number == "methods":
         figures = methods_study.method_figures(pilot, cells)
         settings = methods_study.method_settings(pilot, cells)

@@ -1,0 +1,1 @@
+"""From a file of messages to a decision: the steps of chapter 11."""
