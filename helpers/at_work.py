@@ -11,16 +11,19 @@ import numpy as np
 
 from helpers import CourseError, probe
 from helpers.agree.bar import Bar
+from helpers.agree.wish import WISH_FILE, Wish
 from helpers.ask import answers
 from helpers.ask.file_answers import Answer
 from helpers.ask.likelihood import log_likelihoods
+from helpers.choose import models
 from helpers.core import rows, runtime
 from helpers.core.files import fingerprint, sha256
 from helpers.core.pilot import Pilot
 from helpers.core.runs import Run
-from helpers.measure import baselines, confidence, error_costs, readers, reviews, scoring, system
+from helpers.measure import baselines, confidence, readers, reviews, scoring, system
 from helpers.measure.error_costs import Costs
 from helpers.measure.system import Reading
+from helpers.ship.registry import Registry
 from helpers.tune import students
 
 Read = Callable[[Sequence[str]], Reading]
@@ -30,6 +33,7 @@ TUNED = "tuned"
 UNSEEN = {"studies/recipe": "unseen", "11": "unseen", "00": "unseen"}
 FIRST = "The tuned model is that of chapter 00, of labelled rows alone; chapter 05 makes a better."
 CHEAP_ONLY = "Chapter 11 decided for the cheap ways: no model is loaded."
+NOT_YET = "Chapter 11 did not say GO: let these answers run in the shadow, and use none."
 OTHER = (
     "How far the tuned model is trusted, and who checks, was settled on readings of another model "
     "than the one that answers now; chapter 08 says which."
@@ -171,11 +175,16 @@ def open_system(
     decided for the cheap ways. Raises CourseError without it.
     """
     here = here or runtime.detect()
-    data = rows.load(pilot, here.profile)
-    run, train = Run(pilot, "08", here), list(data.train)
-    with_model = asks_a_model(run)
+    run = Run(pilot, "08", here)
+    decided = decision_of(run)
+    with_model = decided.get("model", True)
     if not with_model:
         say(CHEAP_ONLY)
+    if decided and decided["answer"] != "GO":
+        say(NOT_YET)
+    # the profile has fewer rows for the model's sake: cheap ways alone learn from all
+    data = rows.load(pilot, here.profile if with_model else None)
+    train = list(data.train)
     unseen, costs = unseen_readings(run, train, with_model), error_costs_of(run, say)
     chosen = system.choose_system(pilot, train, unseen)
     review = reviews.choose_review(chosen, train, unseen, costs)
@@ -207,13 +216,13 @@ def open_system(
     return PilotSystem(review, ways, is_cut or (lambda message: False), made_from)
 
 
-def asks_a_model(run: Run) -> bool:
-    """Whether the way of use that chapter 11 decided for has a model; True before it decided."""
+def decision_of(run: Run) -> dict[str, Any]:
+    """What chapter 11 decided: answer, way, model (is one asked?); {} before it has."""
     try:
         decided = run.need("11", "decision.json")
     except CourseError:
-        return True
-    return bool(json.loads(decided.read_text(encoding="utf-8"))["model"])
+        return {}
+    return dict(json.loads(decided.read_text(encoding="utf-8")))
 
 
 def unseen_readings(run: Run, train: list[dict], with_model: bool = True) -> dict[str, Reading]:
@@ -229,12 +238,15 @@ def unseen_readings(run: Run, train: list[dict], with_model: bool = True) -> dic
 
 
 def error_costs_of(run: Run, say: Callable[[str], None]) -> Costs:
-    """The prices on the bar; without one, said to be assumed."""
+    """The prices on the bar; without one those of the wish, said to be assumed."""
     try:
         return Bar.load(run.pilot, run.runtime.profile).costs
     except CourseError as missing:
-        say(f"{missing} Until then the prices behind 'check' are assumed from the field types.")
-    return error_costs.check_costs(run.pilot, error_costs.default_costs(run.pilot))
+        whose = "assumed from the field types"
+        if (run.pilot.folder / WISH_FILE).is_file():
+            whose = f"those of {WISH_FILE}"
+        say(f"{missing} Until then the prices behind 'check' are {whose}.")
+    return Wish.load(run.pilot).costs
 
 
 def _refuse_other_fields(pilot: Pilot, field: str, reading: Reading) -> None:
@@ -280,7 +292,16 @@ def _open_model(
 
 
 def _adapter_of(run: Run, weights: str) -> tuple[str, Path]:
-    """(chapter, file) of the best adapter that there is; CourseError where there is none."""
+    """(chapter, file) of the adapter in use; CourseError where there is none.
+
+    The one that chapter 11's registry has promoted, so that a rollback is followed; else the best.
+    """
+    store = Registry(run.folder.parent / "11/registry")
+    current = store.current()
+    if current:
+        chapter = str(store.record(current).get("chapter", "11"))
+        base = models.resolve(run.pilot.base_model, run.pilot.folder)
+        return chapter, store.open(None, base) / weights.split("/")[-1]
     for chapter in ("05", "11"):
         try:
             return chapter, run.need(chapter, weights)

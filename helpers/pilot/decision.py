@@ -17,6 +17,7 @@ from helpers.pay.error_prices import Costs
 GO, NO_GO, MORE = "GO", "NO-GO", "LABEL MORE ROWS"
 FEWEST_TO_DECIDE = 50  # test rows; below, no answer but "label more"
 MOST_TO_ASK = 2_000  # rows; more to label is a no
+POWER = ((1.96 + 0.84) / 1.96) ** 2  # times the rows: from one case in two to four in five
 LEAST_RIGHT = 0.5  # share of exact records; below, a check means to read the message anew
 
 
@@ -59,6 +60,7 @@ def decide_use(
     *,
     verdict: BarVerdict | None = None,
     judged: str = "",
+    labels_hold: bool = True,
     seed: int = 0,
 ) -> Decision:
     """A Decision from `uses` {way: WayOfUse}, the simplest first, on the same labelled test `rows`.
@@ -66,9 +68,10 @@ def decide_use(
     A way takes the place of a simpler one only where it is shown to cost less in use (paired
     bootstrap, 95 %). A way with fewer than LEAST_RIGHT of its records right is not considered: the
     prices hold for a check, not for a message that must be read anew. GO where the interval of its
-    cost lies below what people cost today, NO-GO where it does not reach below; else as many rows
-    as would settle it, if the cost stays what it is. With the `verdict` of a frozen bar on the way
-    `judged` that verdict decides. Raises CourseError without a way, or without rows.
+    cost lies below what people cost today, NO-GO where the cost itself does not; else as many new
+    rows as would show it in four of five cases, if the cost stays what it is. With the `verdict` of
+    a frozen bar on the way `judged` that verdict decides. NO-GO where labels do not hold. Raises
+    CourseError without a way, or without rows.
     """
     if not uses or not len(rows):
         raise CourseError("A decision needs at least one way of use and labelled test rows.")
@@ -86,9 +89,13 @@ def decide_use(
         way, why = _choose(pilot, rows, useful or uses, costs, seed)
         why += _left_out(exact, useful)
         answer, more, reason = _against_people(in_use[way], costs)
-        why.append(reason)
         if not useful and len(rows) >= FEWEST_TO_DECIDE:
             answer, more = NO_GO, 0
+        else:
+            why.append(reason)
+    if not labels_hold:
+        answer, more = NO_GO, 0
+        why.insert(0, "The labels do not hold, so training and this test mean nothing yet.")
     unchecked = _unchecked_wrong(uses[way])
     why.append(_unchecked_in_words(unchecked))
     return Decision(answer, way, more, why, in_use, exact, costs.people, unchecked)
@@ -112,9 +119,7 @@ def _choose(
             why.append(f"{name} costs less in use than {best}: {what}.")
             best = name
         else:
-            why.append(
-                f"{name} is not shown to cost less in use than {best} ({what}), which is simpler."
-            )
+            why.append(f"{best} is simpler and stays: {name} is not shown to cost less ({what}).")
     return best, why
 
 
@@ -137,10 +142,10 @@ def _against_people(cost: CostOfUse, costs: Costs) -> tuple[str, int, str]:
         return MORE, more, f"{words}; fewer than {FEWEST_TO_DECIDE} test rows decide nothing."
     if cost.high < people:
         return GO, 0, f"{words}: the whole interval is cheaper."
-    if cost.low > people or cost.value >= people:
-        return NO_GO, 0, f"{words}: no cheaper."
+    if cost.value >= people:
+        return NO_GO, 0, f"{words}: not cheaper."
     # an interval shrinks with the root of the rows
-    enough = math.ceil(cost.n * ((cost.high - cost.value) / (people - cost.value)) ** 2)
+    enough = math.ceil(cost.n * POWER * ((cost.high - cost.value) / (people - cost.value)) ** 2)
     more = max(1, enough - cost.n)
     if more > MOST_TO_ASK:
         return NO_GO, 0, f"{words}: so small a saving would take {more:,} more rows to show."
@@ -158,6 +163,6 @@ def _unchecked_in_words(unchecked: tuple[int, int, float]) -> str:
     if not number:
         return "A person checks every record."
     return (
-        f"Nobody checks {number} of these records; {wrong} of them are wrong, and up to "
-        f"{highest:.0%} may be among many such."
+        f"Nobody checks {number} of these records; {wrong} of them are wrong, and of many such "
+        f"up to {highest:.0%} may be."
     )

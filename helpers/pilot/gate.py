@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from helpers import CourseError
 from helpers.core.pilot import Pilot
 from helpers.core.rows import read
 from helpers.measure import baselines
@@ -25,13 +26,15 @@ FEW_ROWS = 100  # below, that nothing tells the labels apart is not shown
 class Gate:
     """What the gate says and why; prints as lines.
 
-    `cheap`, `common`: the best cheap way and the commonest record on training rows that they did
-    not learn from. `way_of`: {field: cheap way}. `prompted`: the Share of a model with worked
-    examples, None where none was asked. `why`: sentences, what decides first.
+    `labels_hold`: nothing speaks against the labels themselves. `cheap`, `common`: the best cheap
+    way and the commonest record on training rows that they did not learn from. `way_of`: {field:
+    cheap way}. `prompted`: the Share of a model with worked examples, None where none was asked.
+    `why`: sentences, what decides first.
     """
 
     verdict: str
     why: list[str]
+    labels_hold: bool
     cheap: Scored
     common: Scored
     way_of: dict[str, str]
@@ -75,8 +78,13 @@ def gate_before_training(
 
     quarrels = _quarrels(agreements or {}, NO_AGREEMENT)
     repairs = _quarrels(agreements or {}, SOUND) + _contradictions(contradicted, len(train))
-    repairs += _unlearnable(gaps, len(train))
-    enough = _enough(cheap.share, good_enough)
+    sound = [n for n, one in (agreements or {}).items() if one.low is not None and one.low >= SOUND]
+    # where two people agree, that no cheap way tells the labels is a task for a model
+    told = {name: gap for name, gap in gaps.items() if name not in sound}
+    repairs += _unlearnable(told, len(train))
+    enough = _enough("best cheap way", cheap.share, good_enough)
+    if asked is not None:
+        enough += _enough("prompted model", asked, good_enough)
     if quarrels:
         verdict, why = DO_NOT, [*quarrels, "Write what each label means, then label anew."]
     elif repairs:
@@ -85,19 +93,31 @@ def gate_before_training(
         verdict, why = DO_NOT, enough
     else:
         verdict, why = PROCEED, [_room(cheap.share, good_enough)]
-    return Gate(verdict, why, cheap, common, way_of, asked, gaps)
+    hold = not quarrels and not repairs
+    return Gate(verdict, why, hold, cheap, common, way_of, asked, gaps)
 
 
 def second_reading(pilot: Pilot, train: baselines.Rows) -> dict[str, Agreement]:
-    """{label: Agreement} of the labels with SECOND beside them, the same ids; {} without one."""
+    """{label: Agreement} of the labels with SECOND beside them, the same ids; {} without one.
+
+    A cell that is still empty is no answer, unless the field is optional. Raises CourseError for a
+    file without the columns id and those of the labels.
+    """
     path = pilot.folder / SECOND
     if pilot.source or not path.is_file():
         return {}
-    theirs = {str(row["id"]): row for row in read(path)}
+    second = read(path)
+    missing = [name for name in ("id", *pilot.labels) if second and name not in second[0]]
+    if missing:
+        what = f"{SECOND} has no column {missing[0]!r}"
+        raise CourseError(f"{what}; it needs id and {', '.join(pilot.labels)}.")
+    theirs = {str(row["id"]): row for row in second}
     both = [(row, theirs[row["id"]]) for row in train if row["id"] in theirs]
     agreements = {}
     for name in pilot.labels:
-        pairs = [(one[name], other.get(name) or None) for one, other in both]
+        pairs = [(one[name], other[name] or None) for one, other in both]
+        if not pilot.fields[name].optional:
+            pairs = [pair for pair in pairs if pair[1] is not None]
         if pairs:
             agreements[name] = kappa([one for one, _ in pairs], [other for _, other in pairs])
     return agreements
@@ -133,15 +153,16 @@ def _unlearnable(gaps: Mapping[str, Comparison], rows: int) -> list[str]:
     return said
 
 
-def _enough(cheap: Share, good_enough: float) -> list[str]:
-    if cheap.low < good_enough:
+def _enough(way: str, right: Share, good_enough: float) -> list[str]:
+    if right.low < good_enough:
         return []
-    what = (
-        f"The best cheap way has {cheap.value:.1%} of the records right, at least {cheap.low:.1%}"
-    )
+    what = f"The {way} has {right.value:.1%} of the records right, at least {right.low:.1%}"
     return [f"{what}: {good_enough:.0%} is enough, use it."]
 
 
 def _room(cheap: Share, good_enough: float) -> str:
     what = f"The best cheap way has {cheap.value:.1%} of the records right"
+    if cheap.value >= good_enough:
+        few = f"at least {cheap.low:.1%} on {cheap.n} rows"
+        return f"{what}, {few}: more labelled rows may be all it takes to show {good_enough:.0%}."
     return f"{what}, not shown to reach {good_enough:.0%}: a tuned model has something to win."

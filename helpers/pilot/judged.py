@@ -14,7 +14,7 @@ from helpers.agree.verdict import BarVerdict
 from helpers.agree.wish import WISH_FILE, Wish
 from helpers.core.files import read_entries, write_text
 from helpers.core.pilot import Pilot
-from helpers.core.rows import Rows
+from helpers.core.rows import Rows, load_new
 from helpers.core.runs import Run
 from helpers.core.runtime import Profile
 from helpers.measure import baselines, reviews, scoring, system
@@ -93,34 +93,38 @@ def _alone(pilot: Pilot, train: list[dict], texts: list[str], seed: int) -> dict
 
 
 def agreed_costs(pilot: Pilot, profile: Profile) -> tuple[Costs, Bar | None, str]:
-    """(prices, the frozen bar they stand on or None, a sentence about whose they are)."""
-    try:
-        bar = Bar.load(pilot, profile)
-    except CourseError as missing:
+    """(prices, the frozen bar they stand on or None, a sentence about whose they are).
+
+    Raises CourseError for a bar that was edited, or whose rows were.
+    """
+    if sealed.place_of_bar(pilot, profile) is None:
         whose = "assumptions from the types of the fields"
         if (pilot.folder / WISH_FILE).is_file():
             whose = f"those of {WISH_FILE}"
-        return Wish.load(pilot).costs, None, f"{missing} Until then prices are {whose}."
+        return Wish.load(pilot).costs, None, f"No bar is frozen for this pilot: prices are {whose}."
+    bar = Bar.load(pilot, profile)
     return bar.costs, bar, f"Prices are those of the {bar}."
 
 
 def by_the_bar(
     run: Run, data: Rows, judged: Judged, bar: Bar | None
 ) -> tuple[Judged, BarVerdict | None]:
-    """(what was judged on the rows of a frozen bar, its verdict), from chapter 08's decisions.
+    """(what was judged on the rows of a frozen bar, its verdict); (`judged`, None) without a bar.
 
-    Those records were written down once, on rows that nobody had read, and are not made again, so
-    this is no further look. Without a bar, or its decisions: (`judged`, None).
+    From the decisions of chapter 08, where it has run: they were written down once, on rows that
+    nobody had read, and are not made again, so this is no further look. Else the test rows of
+    `judged`. Raises CourseError for new rows that chapter 08 has not opened yet.
     """
     pilot = run.pilot
-    try:
-        lines = [line for line in read_entries(run.need("08", "decisions.jsonl")) if line["judged"]]
-    except CourseError:
+    if bar is None or SYSTEM_USE not in judged.uses:
         return judged, None
     rows = sealed.judged_rows(pilot)
-    by_id = {line["id"]: line for line in lines}
-    if bar is None or {row["id"] for row in rows} != set(by_id):
-        return judged, None
+    by_id = _decisions(run)
+    if {row["id"] for row in rows} != set(by_id):
+        if load_new(pilot) is not None:
+            what = "The bar is frozen on new rows, which nobody has opened"
+            raise CourseError(f"{what}: run chapter 08 first, it opens them once.")
+        return judged, _on_test_rows(pilot, data, judged, bar)
     ordered = [by_id[row["id"]] for row in rows]
     texts = [row[pilot.text] for row in rows]
     rival = baselines.LADDER[bar.baseline](pilot, list(data.train), texts)
@@ -134,6 +138,22 @@ def by_the_bar(
     }
     verdict = bar.verdict(scored["system"], scored[bar.baseline], rows, reviewed=checked)
     return Judged(rows, scored, uses, judged.reviews, judged.unseen), verdict
+
+
+def _decisions(run: Run) -> dict[str, dict]:
+    """{id: the judged line} of what chapter 08 has decided; {} where it has not run."""
+    try:
+        lines = read_entries(run.need("08", "decisions.jsonl"))
+    except CourseError:
+        return {}
+    return {line["id"]: line for line in lines if line["judged"]}
+
+
+def _on_test_rows(pilot: Pilot, data: Rows, judged: Judged, bar: Bar) -> BarVerdict:
+    texts = [row[pilot.text] for row in judged.rows]
+    rival = baselines.LADDER[bar.baseline](pilot, list(data.train), texts)
+    use, rows = judged.uses[SYSTEM_USE], judged.rows
+    return bar.verdict(use.scored, scoring.score(pilot, rows, rival), rows, reviewed=use.checked)
 
 
 def keep_decision(path: str | Path, answer: str, way: str, facts: Mapping[str, object]) -> None:

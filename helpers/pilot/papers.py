@@ -1,6 +1,7 @@
 """What is stored with a decision: adapters in a registry, cards, a bill of materials."""
 
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from helpers.core.pilot import Pilot
 from helpers.core.rows import Rows
 from helpers.core.runs import Run
 from helpers.core.runtime import versions
+from helpers.measure.intervals import Share
 from helpers.pilot import documents
 from helpers.pilot.documents import Evidence
 from helpers.pilot.tuned import ADAPTER, TunedReadings
@@ -29,44 +31,51 @@ def base_and_licence(
     `made_by`: {teacher: licence} of made rows that the tuned model learnt, as made_rows_of has it.
     """
     base = models.resolve(run.pilot.base_model, run.pilot.folder)
-    verdict = licensing.gate(base.name, teachers=list(made_by or {}), data=("own",))
+    # by its name in the catalogue, else by what the pilot calls it
+    verdict = licensing.gate(run.pilot.base_model, teachers=list(made_by or {}), data=("own",))
     return base.name, verdict
 
 
-def made_rows_of(run: Run, model: TunedReadings | None) -> dict[str, str]:
-    """{teacher: licence} of the made rows that the tuned model learnt; {} where it learnt none."""
-    if model is None or model.trained_here:
-        return {}
+def made_rows_of(run: Run, model: TunedReadings | None) -> tuple[int, dict[str, str]]:
+    """(number of made rows that the tuned model learnt, {teacher: licence} of those who wrote)."""
+    if model is None or model.chapter != "05":
+        return 0, {}
     try:
         rows = read_entries(run.need("04", "curated.jsonl"))
     except CourseError:
-        return {}
-    return {row["teacher"]: row["licence"] for row in rows if row.get("teacher")}
+        return 0, {}
+    written = [row for row in rows if row.get("teacher") not in (None, "", "none")]
+    return len(rows), {row["teacher"]: row["licence"] for row in written}
 
 
 def store_adapters(
-    run: Run, data: Rows, model: TunedReadings, exact: float, rows: int, licence: str
+    run: Run, data: Rows, model: TunedReadings, alone: Share, licence: str, promote: bool
 ) -> tuple[Registry, str]:
     """(the pilot's registry, the hash of this model in it); the first pilot's stands before it.
 
-    `exact` of `rows` messages is what the promotion says. Raises CourseError as Registry does.
+    `data`: the rows that were taught; `alone`: what the model by itself has right. `promote`: put
+    it into use, which is for a decision to say. Raises CourseError as Registry does.
     """
     store, base = (
         Registry(run.path("registry")),
         models.resolve(run.pilot.base_model, run.pilot.folder),
     )
     about = {**_made_from(run.pilot, data), "licence": licence, "versions": versions()}
-    if not store.history():
+    if promote and not store.history():
         try:
             first = run.need("00", f"adapter/{ADAPTER}").parent
         except CourseError:
             first = None
         if first and first.resolve() != model.adapter.resolve():
-            name = store.push(first, base, {**about, "evaluation": {"chapter": "00"}})
+            name = store.push(
+                first, base, {**about, "chapter": "00", "evaluation": {"said by": "chapter 00"}}
+            )
             store.promote(name, "the first pilot")
-    name = store.push(model.adapter, base, {**about, "evaluation": {"exact": exact, "rows": rows}})
-    if store.current() != name:
-        store.promote(name, f"{exact:.1%} of {rows} judged records right")
+    told = {"exact": round(alone.value, 4), "rows": alone.n}
+    about |= {"chapter": model.chapter, "evaluation": told}
+    name = store.push(model.adapter, base, about)
+    if promote and store.current() != name:
+        store.promote(name, f"the decision of {date.today().isoformat()}: {alone.value:.1%} alone")
     return store, name
 
 

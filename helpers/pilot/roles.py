@@ -35,7 +35,7 @@ class Choices:
         return [*filter(None, single), *self.labels, *self.spans, *self.drop]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Roles:
     """What each column is for; prints as a line a column.
 
@@ -73,6 +73,8 @@ class Roles:
 
     def __str__(self) -> str:
         return narrow(*self.lines())
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{html.escape(line)}</li>" for line in self.lines())

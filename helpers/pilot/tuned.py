@@ -25,13 +25,18 @@ ADAPTER = "adapter_model.safetensors"
 class TunedReadings:
     """What a tuned model reads: `unseen` training rows by students that did not learn them, `test`.
 
-    `adapter`: the folder of the adapter that read the test rows; `trained_here`: by this chapter.
+    `adapter`: the folder of the adapter that read the test rows, made by `chapter`.
     """
 
     unseen: Reading
     test: Reading
     adapter: Path
-    trained_here: bool
+    chapter: str
+
+    @property
+    def trained_here(self) -> bool:
+        """Whether chapter 11 has tuned it."""
+        return self.chapter == "11"
 
 
 def stored_tuned(run: Run, data: Rows) -> TunedReadings | None:
@@ -44,7 +49,7 @@ def stored_tuned(run: Run, data: Rows) -> TunedReadings | None:
         adapter = run.need(chapter, f"adapter/{ADAPTER}").parent
     except CourseError:
         return None
-    return TunedReadings(unseen, test, adapter, chapter == run.chapter)
+    return TunedReadings(unseen, test, adapter, chapter)
 
 
 def train_tuned(run: Run, data: Rows, watched: bool = False) -> TunedReadings:
