@@ -183,7 +183,8 @@ def pilot_figures(cells: list[dict[str, Any]]) -> Iterator[figures.StudyFigure]:
                     pair = f"{figures.arm_name(way)}_minus_{figures.arm_name(other)}"
                     yield figures.StudyFigure(f"{name}.{pair}", gap, "paired, bootstrap 95 %", [0])
         minutes = cell["seconds"] / 60
-        yield figures.StudyFigure(f"{name}.minutes", minutes, "file to decision", [0], "minutes")
+        how = "file to decision, beside other work on the same two cores"
+        yield figures.StudyFigure(f"{name}.minutes", minutes, how, [0], "minutes")
         lines = cell["yaml_lines"]
         yield figures.StudyFigure(f"{name}.yaml_lines", lines, "written by `new`", [0], "count")
 
