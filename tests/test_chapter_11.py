@@ -12,6 +12,7 @@ from test_notebooks import label_pilot
 from helpers import answer, at_work, course
 from helpers.core import rows, runs, runtime
 from helpers.core.pilot import Pilot
+from helpers.measure import intervals
 from helpers.pilot import judged, papers, tuned
 from helpers.pilot.new_pilot import new_pilot
 
@@ -50,7 +51,7 @@ def test_from_a_japanese_file_to_an_answer_without_a_model(tmp_path, capsys, mon
     page = (folder / "decision.html").read_text(encoding="utf-8")
     assert "90% is enough, use it" in page and "written for the course" not in page
     assert str(tmp_path) not in page + (folder / "runbook.md").read_text(encoding="utf-8")
-    log = b"".join(path.read_bytes() for path in (folder / "shadow").glob("*.jsonl"))
+    log = b"".join(path.read_bytes() for path in (folder / "shadow").rglob("*.jsonl"))
     assert b"course.label" in log and "個".encode() not in log, "a message stands in the log"
     # and tomorrow's file is answered by what was decided
     monkeypatch.setenv("COURSE_PROFILE", "smoke")
@@ -74,11 +75,17 @@ def test_a_model_tuned_here_is_the_one_that_answers(tmp_path, tiny):
     system = at_work.open_system(pilot, here, say=lambda line: None)
     asked = [row[pilot.text] for row in data.test]
     assert len(system.answers(asked)) == len(asked)
-    store, name = papers.store_adapters(run, data, found, 0.5, len(data.test), "allowed")
-    assert store.current() == name and store.verify() == []
+    alone = intervals.share([True, False] * 6)
+    store, name = papers.store_adapters(run, data, found, alone, "allowed", promote=False)
+    assert store.current() is None and store.verify() == []
+    store, name = papers.store_adapters(run, data, found, alone, "allowed", promote=True)
     # the same model pushed again is no second promotion
-    papers.store_adapters(run, data, found, 0.5, len(data.test), "allowed")
-    assert len(store.history()) == 1
+    papers.store_adapters(run, data, found, alone, "allowed", promote=True)
+    assert store.current() == name and len(store.history()) == 1
+    assert store.record(name)["evaluation"] == {"exact": 0.5, "rows": 12}
+    # what is promoted is what answers
+    again = at_work.open_system(pilot, here, say=lambda line: None)
+    assert again.answers(asked) == system.answers(asked)
 
 
 def test_what_the_gate_stopped_is_not_loaded(tmp_path, tiny):

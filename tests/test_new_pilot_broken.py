@@ -128,7 +128,7 @@ CASES = {
     "utf-16 cut in a letter": (
         "m.csv",
         GOOD.encode("utf-16-le")[:-1],
-        "is cut off in the middle",
+        "ends within a letter",
         {},
     ),
     "cp1252": ("m.csv", table(WESTERN).encode("cp1252"), None, {}),

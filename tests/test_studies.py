@@ -15,6 +15,7 @@ from helpers.studies import (
     curation_study,
     episodes_figures,
     methods_study,
+    pilots_study,
     qlora_study,
     recipe_study,
     runner,
@@ -396,6 +397,8 @@ def test_the_recorded_students_give_the_published_figures(number):
         figures = episodes_figures.play_figures(cells, timed)
     elif number == "09":
         figures = shipping_study.ship_figures(cells)
+    elif number == "11":
+        figures = pilots_study.pilot_figures(cells)
     else:
         figures = curation_study.curation_figures(pilot, data, cells)
     if number == "05":

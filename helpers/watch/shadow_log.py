@@ -7,6 +7,7 @@ generative AI (gen_ai.*) and, under course.*, what they have no name for.
 import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -95,6 +96,8 @@ class ShadowLog:
         Half a line that a kill left is cut off first. Raises CourseError where nothing can be
         written, and for lines that the disk did not take; those before stay.
         """
+        if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+            raise CourseError("OTEL_SDK_DISABLED switches the log off; unset it, and run again.")
         with contextlib.ExitStack() as stack:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
