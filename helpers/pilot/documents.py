@@ -131,7 +131,7 @@ def _facts(e: Evidence) -> dict[str, Any]:
         "train_rows": f"{len(e.data.train)} labelled and {e.made} made"
         if e.made
         else len(e.data.train),
-        "base": e.base if decision.way == SYSTEM_USE else f"none in use ({e.base} was tried)",
+        "base": e.base if decision.way == SYSTEM_USE else "none in use",
         "run": e.run,
         "data_hash": rows_hash_of(e),
     }
