@@ -7,15 +7,20 @@ import numpy as np
 import pytest
 
 from helpers import CourseError
+from helpers.agree import sealed
+from helpers.agree.bar import Bar
 from helpers.choose.licensing import UNKNOWN, LicenceVerdict
 from helpers.core.pilot import Pilot
 from helpers.core.rows import Rows
+from helpers.core.rows import load as load_rows
+from helpers.core.runs import Run
+from helpers.core.runtime import detect
 from helpers.measure.agreement import kappa
 from helpers.measure.scoring import score
 from helpers.pay.error_prices import check_costs, default_costs
 from helpers.pilot import decision, documents, gate, run_log
 from helpers.pilot.decision import GO, MORE, NO_GO, WayOfUse, decide_use
-from helpers.pilot.judged import CHEAP_USE, SYSTEM_USE, Judged
+from helpers.pilot.judged import CHEAP_USE, SYSTEM_USE, Judged, agreed_costs, by_the_bar
 
 WORDS = {"order": "please send ten boxes", "quote": "what is the price of it"}
 
@@ -299,3 +304,43 @@ def test_a_run_without_levers_is_refused(tmp_path):
 
 def test_least_right_is_what_the_page_says():
     assert decision.LEAST_RIGHT == 0.5
+
+
+# The bar --------------------------------------------------------------------------------------
+
+
+def a_judged_pilot(folder):
+    """The small pilot with the right records for its test rows, as if a system had read them."""
+    pilot = Pilot.load(folder)
+    data = load_rows(pilot)
+    rows = [dict(row) for row in data.test]
+    records = [{name: row[name] for name in pilot.fields} for row in rows]
+    use = WayOfUse(score(pilot, rows, records), np.zeros(len(rows), bool))
+    return pilot, data, Judged(rows, {"system": use.scored}, {SYSTEM_USE: use}, {})
+
+
+def test_a_frozen_bar_is_applied_without_chapter_08(folder):
+    pilot, data, judged = a_judged_pilot(folder)
+    run, costs = Run(pilot, "11", detect("smoke")), default_costs(pilot)
+    assert by_the_bar(run, data, judged, None) == (judged, None)
+    asked = {"baseline": "rules", "margin": 0.1, "rows": 12, "costs": costs}
+    bar = Bar.freeze(pilot, run.runtime.profile, **asked)
+    _, verdict = by_the_bar(run, data, judged, bar)
+    assert verdict is not None and verdict.n == 12
+    (folder / "new.csv").write_text(
+        "id,message,intent,product,order_id\nn1,Something quite new about a hose,order,hose,\n"
+    )
+    with pytest.raises(CourseError, match="run chapter 08 first"):
+        by_the_bar(run, data, judged, bar)
+
+
+def test_an_edited_bar_stops_the_chapter(folder):
+    pilot = Pilot.load(folder)
+    profile = detect("smoke").profile
+    assert agreed_costs(pilot, profile)[1] is None
+    asked = {"baseline": "rules", "margin": 0.1, "rows": 12, "costs": default_costs(pilot)}
+    Bar.freeze(pilot, profile, **asked)
+    path = sealed.place_of_bar(pilot, profile) / sealed.FILE
+    path.write_text(path.read_text().replace("margin: 0.1", "margin: 0.01"))
+    with pytest.raises(CourseError):
+        agreed_costs(pilot, profile)

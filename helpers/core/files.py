@@ -256,7 +256,7 @@ def _jsonl_rows(name: str, text: str) -> list[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, object_pairs_hook=_once)
+            row = json.loads(line, object_pairs_hook=each_key_once)
         except ValueError as problem:
             raise CourseError(f"{name} line {number} is not JSON: {problem}.") from None
         if not isinstance(row, dict):
@@ -266,7 +266,8 @@ def _jsonl_rows(name: str, text: str) -> list[tuple[int, dict[str, Any]]]:
     return rows
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object for object_pairs_hook, texts normalised; ValueError for a repeated key."""
     content: dict[str, Any] = {}
     for key, value in pairs:
         if key in content:

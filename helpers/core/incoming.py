@@ -18,7 +18,7 @@ import openpyxl
 
 from helpers import CourseError
 from helpers.core.encodings import NAMES, told_encoding, utf_16
-from helpers.core.files import FORMULA, WORKBOOKS
+from helpers.core.files import FORMULA, WORKBOOKS, each_key_once
 from helpers.core.text import CONTROL, HIDDEN, cleaned, did_you_mean, normalised
 
 SAMPLE = 4_000_000  # bytes from whose letters an encoding is told
@@ -186,7 +186,7 @@ class Incoming:
     def _row_of_line(self, number: int, line: str) -> Arrival:
         own, shown = str(number), cleaned(line.rstrip("\r\n"))
         try:
-            row = json.loads(line.lstrip("\ufeff"), object_pairs_hook=_each_key_once)
+            row = json.loads(line.lstrip("\ufeff"), object_pairs_hook=each_key_once)
         except (ValueError, RecursionError):
             return Arrival(number, own, shown, "not JSON", has_column=False)
         if not isinstance(row, dict):
@@ -280,10 +280,3 @@ def _book(path: Path) -> Iterator[Any]:
 
 def _unescaped(text: str) -> str:
     return ESCAPED.sub(lambda code: chr(int(code[1], 16)), text)
-
-
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        raise ValueError("a key stands there twice")
-    return row

@@ -10,7 +10,7 @@ from typing import Any
 import openpyxl
 
 from helpers import CourseError
-from helpers.core.files import numbered_rows
+from helpers.core.files import each_key_once, numbered_rows
 from helpers.core.incoming import other_sheets, sheet_rows
 from helpers.core.text import CONTROL, cleaned, normalised
 from helpers.pilot import file_kinds
@@ -202,19 +202,10 @@ def _uncomputed_formulas(path: Path) -> int:
     return lost
 
 
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {key!r} stands there twice in one object")
-        found[key] = value
-    return found
-
-
 def _from_json(path: Path, notes: list[str]) -> Numbered:
     """A list of objects, an object with one such list in it, or one object on each line."""
     try:
-        content = json.loads(path.read_bytes(), object_pairs_hook=_each_key_once)
+        content = json.loads(path.read_bytes(), object_pairs_hook=each_key_once)
     except UnicodeDecodeError:
         raise CourseError(f"{path.name} is not UTF-8, as JSON must be; save it as UTF-8.") from None
     except RecursionError:
