@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-__version__ = "0.12.0"
+__version__ = "0.13.0"
 ROOT = Path(__file__).resolve().parent.parent  # the folder of the course
 
 

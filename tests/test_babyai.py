@@ -367,3 +367,12 @@ def test_what_cannot_be_made_is_said_in_a_sentence(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(CourseError, match="do not support on Windows"):
         BabyAI()
+
+
+def test_the_picture_of_a_room_changes_when_somebody_moves():
+    room = BabyAI("GoToLocal")
+    room.reset(5)
+    before = room.picture()
+    room.step("left")
+    assert before.shape == (192, 192, 3) and before.dtype == "uint8"
+    assert (before != room.picture()).any()

@@ -57,7 +57,7 @@ def test_the_log_is_of_the_desk_and_its_outcomes_are_the_worlds():
 
 
 def test_the_ratio_of_the_page_is_that_of_the_timed_cases():
-    timed = json.loads((RECORDED / "timed.json").read_text())
+    timed = json.loads((RECORDED / "timed.json").read_text())["desk"]
     large, student = timed["large"], timed["student"]
     assert len(large["success"]) == len(student["success"]) == len(student["seconds"])
     each = [sum(way["seconds"]) / sum(way["success"]) for way in (large, student)]
@@ -72,7 +72,7 @@ def test_the_ratio_of_the_page_is_that_of_the_timed_cases():
     trained = {
         c["arm"]: c["seconds"] for c in map(json.loads, cells) if c.get("seconds") and not c["seed"]
     }
-    spent = trained["curated"] + trained["round 2"] + 500 * np.mean(student["seconds"])
+    spent = trained["curated, two cores"] + trained["round 2"] + 500 * np.mean(student["seconds"])
     for log in ("log_large", "log_hinted"):
         lines = (RECORDED / f"{log}.jsonl").read_text(encoding="utf-8").splitlines()
         spent += len(lines) * np.mean(large["seconds"])

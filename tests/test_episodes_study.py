@@ -198,17 +198,21 @@ def test_the_whole_study_runs_and_says_that_nothing_is_missing(small, tmp_path, 
     monkeypatch.setattr(episodes_study, "STUDENT", episodes_study.STUDENT | changed)
     monkeypatch.setattr(episodes_study, "NUMBERS", {"desk": (), "babyai": (1,)})
     monkeypatch.setattr(episodes_study, "ROUND_STEPS", 1)
+    many = {"tasks": range(30, 36), "episodes": 1, "steps": 1}
+    monkeypatch.setattr(episodes_study, "MANY", many)
     monkeypatch.setattr(episodes_study, "SEEDS", (0,))
     monkeypatch.setenv("COURSE_RUNS", str(tmp_path))
     run = Run(Pilot.load(ROOT / "data/inbox"), "studies/06", runtime.detect("smoke"))
     said = []
     cells = episodes_study.play_all(run, said.append)
     assert "large, desk, first: 3 of 6" in said and "large, desk, hinted: 3 of 3" in said
-    assert "student: 3 of 3" in said and episodes_figures.play_settings(cells)["unfinished"] == []
+    assert "desk, student: 3 of 3" in said
+    assert episodes_figures.play_settings(cells)["unfinished"] == []
     assert json.loads(run.path("injected.json").read_text())["cases"] == 6
     timed = json.loads(run.path("timed.json").read_text())
-    for told in timed.values():
-        told["seconds"] = [1.0] * 3  # a script answers in no time at all
+    assert set(timed) == {"desk", "babyai"} and "student_4_bits" not in timed["babyai"]
+    for told in (way for ways_of_it in timed.values() for way in ways_of_it.values()):
+        told["seconds"] = [1.0] * len(told["success"])  # a script answers in no time at all
     figures = {f.name: f.value for f in episodes_figures.play_figures(cells, timed)}
     assert {"pass1.large", "cost_per_success.ratio", "general.desk.round_2_minus_base"} <= set(
         figures

@@ -105,6 +105,26 @@ def test_a_bootstrap_of_two_columns_keeps_their_rows_together():
     assert intervals.bootstrap_interval([0.5] * 10) == (0.5, 0.5)
 
 
+def test_an_interval_over_students_and_tasks_is_as_wide_as_the_students_differ():
+    draw = np.random.default_rng(1)
+    tasks = draw.random(200) < 0.5
+    alike = np.array([tasks, tasks, tasks])
+    same = intervals.over_seeds_and_tasks(alike)
+    low, high = intervals.bootstrap_interval(tasks)
+    assert same.value == tasks.mean() and (same.low, same.high) == pytest.approx(
+        (low, high), abs=0.01
+    )
+    apart = np.array([np.ones(200), np.zeros(200), tasks])
+    wide = intervals.over_seeds_and_tasks(apart)
+    assert wide.low < 0.2 and wide.high > 0.8 and wide.n == 200
+    # tasks are shared: what is right in both arms alike cannot widen their difference
+    paired = intervals.over_seeds_and_tasks(alike, alike[:1])
+    assert (paired.value, paired.low, paired.high) == pytest.approx((0, 0, 0), abs=1e-9)
+    for wrong in ((apart, apart[:, :9]), (apart[:, :0],), (apart[:0],)):
+        with pytest.raises(CourseError, match="same number"):
+            intervals.over_seeds_and_tasks(*wrong)
+
+
 # Where none has it: how often the 95 % interval covers the truth ---------------------------------------------
 
 

@@ -145,11 +145,12 @@ def refuse_unlicensed_teacher(teacher: Teacher, verdict: Callable[[Teacher], str
 
 @contextmanager
 def opened(
-    teacher: Teacher, verdict: Callable[[Teacher], str] = stated
+    teacher: Teacher, verdict: Callable[[Teacher], str] = stated, context: int = 2048
 ) -> Iterator[engines.Batches | engines.Absent | engines.Server]:
     """The engine of a teacher, after its licence was checked: this process, llama.cpp, a server.
 
-    A larger model that was not fetched has its recorded answers, and nothing fetches it here.
+    `context`: tokens that llama.cpp keeps for each request. A larger model that was not fetched
+    has its recorded answers, and nothing fetches it here.
     """
     refuse_unlicensed_teacher(teacher, verdict)
     if not is_here(teacher):
@@ -161,7 +162,7 @@ def opened(
         if gguf is None:
             cure = "leave the address out to run it in this process"
             raise CourseError(f"{teacher.name} has no GGUF file for llama.cpp; {cure}.")
-        with llama_server(gguf, teacher.parallel) as address:
+        with llama_server(gguf, teacher.parallel, context) as address:
             yield engines.Server(teacher, address)
     else:
         yield engines.Server(teacher)

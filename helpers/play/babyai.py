@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from helpers import CourseError
 from helpers.play.worlds import Step
 
@@ -123,6 +125,10 @@ Sides that a mission names are those at the start."""
     def success(self) -> bool:
         """Whether the mission is done, as minigrid judges it."""
         return self._success
+
+    def picture(self) -> np.ndarray:
+        """The room from above as minigrid draws it, bytes of shape (height, width, 3)."""
+        return self._env.get_frame(tile_size=24)
 
     def bot_actions(self, seed: int) -> list[str]:
         """What minigrid's expert does in the episode of this seed; plays it to its end."""

@@ -10,6 +10,7 @@ from helpers.play.episodes import Episode, acted
 from helpers.play.order_desk import OrderDesk
 from helpers.play.rollouts import Way, play_timed
 
+CONTEXT = 4096  # tokens: rules, worked episodes and 25 turns in a room full of things
 SHOWN = 900_000  # seeds of the worked episodes in a prompt begin here
 
 
@@ -46,5 +47,6 @@ def play_with_teacher(
     teacher = teachers.of(pilot)
     if not teachers.is_here(teacher):
         return []
-    with teachers.opened(teacher, teachers.catalogue_verdict(pilot, "internal")) as engine:
+    verdict = teachers.catalogue_verdict(pilot, "internal")
+    with teachers.opened(teacher, verdict, CONTEXT) as engine:
         return play_timed(make_world, seeds, prompted(make_world, teacher.name), engine, folder)

@@ -12,7 +12,7 @@ from helpers.studies import episodes_study as study
 from helpers.studies import episodes_ways as ways
 from helpers.studies.study_figures import StudyFigure, arm_name
 
-HOW = "unseen tasks, seeds averaged, bootstrap 95 % over tasks"
+HOW = "unseen tasks; bootstrap 95 %, students and tasks drawn again"
 
 
 def of_arm(cells: Sequence[Mapping[str, Any]], world: str, arm: str, asked: str = "") -> np.ndarray:
@@ -24,18 +24,12 @@ def of_arm(cells: Sequence[Mapping[str, Any]], world: str, arm: str, asked: str 
     return np.array(told, float)
 
 
-def task_share(right: np.ndarray) -> intervals.Share:
-    """Mean over seeds of each task, with its bootstrap 95 % interval over the tasks."""
-    means = right.mean(axis=0)
-    return intervals.Share(float(means.mean()), *intervals.bootstrap_interval(means), len(means))
-
-
 def play_figures(
     cells: Sequence[Mapping[str, Any]], timed: Mapping[str, Any]
 ) -> Iterator[StudyFigure]:
     """pass1 of each arm in and out of domain, curated - uncurated, pass^5, the timed ways.
 
-    `timed`: what episodes_served.timed_ways returns; {} where nothing was timed.
+    `timed`: {world: what episodes_served.timed_ways returns}; {} where nothing was timed.
     """
     for world in ("desk", "babyai"):
         for arm in dict.fromkeys(cell["arm"] for cell in cells if cell["world"] == world):
@@ -44,7 +38,7 @@ def play_figures(
                 right = of_arm(cells, world, arm, asked)
                 if right.size:
                     name = f"pass1.{asked}.{arm_name(arm)}"
-                    yield StudyFigure(name, task_share(right), HOW, seeds)
+                    yield StudyFigure(name, intervals.over_seeds_and_tasks(right), HOW, seeds)
             yield from general_figures(cells, world, arm)
             tries = of_arm(cells, world, arm, f"{world}_tries")
             if tries.size:
@@ -52,13 +46,32 @@ def play_figures(
                 how = f"{ways.TIMES} tries a task at temperature {ways.WARM}"
                 name = f"pass{ways.TIMES}.{world}.{arm_name(arm)}"
                 yield StudyFigure(name, value, how, seeds, n=tries.shape[1])
-        pair = [of_arm(cells, world, arm) for arm in ("curated", "uncurated")]
-        if pair[0].size and pair[1].size:
-            gap = task_mean(pair[0].mean(axis=0) - pair[1].mean(axis=0))
-            name = f"pass1.{world}.curated_minus_uncurated"
-            how = f"equal number of episodes and of steps, {HOW}"
-            yield StudyFigure(name, gap, how, study.SEEDS, "difference")
-    yield from timed_figures(timed)
+        for machine in ("", ", two cores"):
+            yield from filter_figures(cells, world, machine)
+    for world, ways_of_it in timed.items():
+        yield from timed_figures(ways_of_it, "" if world == "desk" else f"{world}.")
+
+
+def filter_figures(
+    cells: Sequence[Mapping[str, Any]], world: str, machine: str = ""
+) -> Iterator[StudyFigure]:
+    """What the filter brings: curated - uncurated, success at one try and at all of five.
+
+    `machine`: what the names of the arms end with where another machine made the same students.
+    """
+    arms = [f"{arm}{machine}" for arm in ("curated", "uncurated")]
+    seeds = [c["seed"] for c in cells if (c["world"], c["arm"]) == (world, arms[0])]
+    end = f"{world}.{arm_name(f'curated_minus_uncurated{machine}')}"
+    how = f"equal number of episodes and of steps, {HOW}"
+    curated, uncurated = (of_arm(cells, world, arm) for arm in arms)
+    if curated.size and uncurated.size:
+        gap = intervals.over_seeds_and_tasks(curated, uncurated)
+        yield StudyFigure(f"pass1.{end}", gap, how, seeds, "difference")
+    curated, uncurated = (of_arm(cells, world, arm, f"{world}_tries") for arm in arms)
+    if curated.size and uncurated.size:  # a task counts where the least of its tries is a success
+        gap = intervals.over_seeds_and_tasks(curated.min(axis=-1), uncurated.min(axis=-1))
+        about = f"all of {ways.TIMES} tries at temperature {ways.WARM}, {how}"
+        yield StudyFigure(f"pass{ways.TIMES}.{end}", gap, about, seeds, "difference")
 
 
 def general_figures(
@@ -74,39 +87,38 @@ def general_figures(
         yield StudyFigure("general.base", intervals.share(own[0]), how)
         return
     right = np.array(own, float)
-    yield StudyFigure(f"general.{world}.{arm_name(arm)}", task_share(right), how)
+    share = intervals.over_seeds_and_tasks(right)
+    yield StudyFigure(f"general.{world}.{arm_name(arm)}", share, how)
     if base:
-        gap = task_mean(right.mean(axis=0) - np.array(base[0], float))
+        gap = intervals.over_seeds_and_tasks(right, np.array(base, float))
         name = f"general.{world}.{arm_name(arm)}_minus_base"
-        yield StudyFigure(name, gap, f"{how}, paired, bootstrap 95 %", None, "difference")
+        yield StudyFigure(name, gap, f"{how}, paired; {HOW}", None, "difference")
 
 
-def task_mean(values: np.ndarray) -> intervals.Share:
-    """A mean over tasks with its bootstrap 95 % interval."""
-    low, high = intervals.bootstrap_interval(values)
-    return intervals.Share(float(values.mean()), low, high, len(values))
+def timed_figures(timed: Mapping[str, Any], world: str = "") -> Iterator[StudyFigure]:
+    """The ways on one machine: success, seconds and tokens of a task, cost ratios.
 
-
-def timed_figures(timed: Mapping[str, Any]) -> Iterator[StudyFigure]:
-    """The ways on one machine: success, seconds and tokens of a task, cost ratios."""
+    `world`: what the names begin with, "" for the desk.
+    """
     how = "the same tasks one after the other, llama.cpp, the same machine"
     for way, told in timed.items():
         tasks = len(told["success"])
-        yield StudyFigure(f"pass1.{way}", intervals.share(told["success"]), how)
+        yield StudyFigure(f"{world}pass1.{way}", intervals.share(told["success"]), how)
         for what in ("seconds", "tokens_in", "tokens_out", "turns"):
             value = float(np.mean(told[what]))
-            yield StudyFigure(f"{what}.{way}", value, f"{how}, mean of a task", None, what, tasks)
+            name = f"{world}{what}.{way}"
+            yield StudyFigure(name, value, f"{how}, mean of a task", None, what, tasks)
     for way in [way for way in timed if not way.startswith("student")]:
         dear, student = timed[way], timed["student"]
         if any(dear["success"]) and any(student["success"]):
             columns = (dear["seconds"], dear["success"], student["seconds"], student["success"])
             ratio = costs.cost_ratio(*columns)
-            name = "cost_per_success.ratio" if way == "large" else f"cost_per_success.{way}"
+            name = f"{world}cost_per_success.{'ratio' if way == 'large' else way}"
             yield StudyFigure(name, ratio, f"seconds, {way} over student; {how}", None, "times")
     if "large" in timed:
         gap = intervals.compare(timed["student"]["success"], timed["large"]["success"])
         about = f"paired difference; {how}"
-        yield StudyFigure("pass1.student_minus_large", gap, about, None, "difference")
+        yield StudyFigure(f"{world}pass1.student_minus_large", gap, about, None, "difference")
 
 
 def play_settings(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -118,7 +130,7 @@ def play_settings(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for arm in study.MAIN
         for seed in study.SEEDS
     ]
-    others = {"desk": ("distinct", "hinted"), "babyai": ("alone 1", "alone 2", "alone 3")}
+    others = {"desk": ("distinct", "hinted"), "babyai": ("many", "alone 1", "alone 2", "alone 3")}
     wanted += [(world, arm, 0) for world, arms in others.items() for arm in arms]
     for world, numbers in study.NUMBERS.items():
         wanted += [(world, f"curated {number}", 0) for number in numbers]

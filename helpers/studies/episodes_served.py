@@ -12,7 +12,7 @@ from helpers.choose import gguf_parts, models
 from helpers.core.runs import Run
 from helpers.play.episodes import Episode, Move
 from helpers.play.order_desk import ACTION, OrderDesk
-from helpers.play.prompted import prompted
+from helpers.play.prompted import CONTEXT, prompted
 from helpers.play.rollouts import Way, play_timed
 from helpers.play.students import BASE, SERVED, student_engine, student_way
 from helpers.studies.episodes_ways import (
@@ -73,7 +73,7 @@ def slipped_through(move: Move, number: int) -> bool:
 def embedded(model: str) -> Iterator[Any]:
     """The engine of a model that llama.cpp serves here, one request at a time."""
     own = teachers.Teacher(model=model, address="embedded", parallel=1, licence="own")
-    with teachers.opened(own) as engine:
+    with teachers.opened(own, context=CONTEXT) as engine:
         yield engine
 
 
@@ -110,26 +110,28 @@ def _prompted_episodes(
 
 
 def timed_ways(
-    run: Run, adapter: Path, say: Callable[[str], None] = print
+    run: Run, adapter: Path, world: str = "desk", say: Callable[[str], None] = print
 ) -> dict[str, dict[str, Any]]:
-    """{way: summary with seconds of each task}: every way on the same tasks of the desk.
+    """{way: summary with seconds of each task}: every way on the same tasks of a world.
 
     All are served by llama.cpp, a task after the other: the prompted models with rules and worked
-    episodes, the student with neither, its weights in eight bits and in four. What prompted_cells
-    has played is not played again.
+    episodes, the student with neither, its weights in eight bits and on the desk in four, too. What
+    prompted_cells has played is not played again.
     """
-    tasks, told = MEASURED[: ASKED["desk"]], {}
+    tasks, told = MEASURED[: ASKED[world]], {}
     for name, model in prompted_here().items():
         with embedded(model) as engine:
-            told[name] = timed(run, "desk", prompted(WORLDS["desk"], name), engine, tasks)
-    for name, kind in (("student", SERVED), ("student_4_bits", "Q4_0")):
-        with student_engine(adapter, run.path(f"timed/{name}.gguf"), kind=kind) as engine:
-            told[name] = timed(run, "desk", student_way(), engine, tasks)
+            told[name] = timed(run, world, prompted(WORLDS[world], name), engine, tasks)
+    kinds = {"student": SERVED} | ({"student_4_bits": "Q4_0"} if world == "desk" else {})
+    for name, kind in kinds.items():
+        gguf = run.path(f"timed/{world}_{name}.gguf")
+        with student_engine(adapter, gguf, kind=kind) as engine:
+            told[name] = timed(run, world, student_way(), engine, tasks)
     kept = {}
     for name, pairs in told.items():
         log = [episode for episode, _ in pairs]
         kept[name] = summary(log) | {"seconds": [seconds for _, seconds in pairs]}
-        say(f"{name}: {sum(kept[name]['success'])} of {len(tasks)}")
+        say(f"{world}, {name}: {sum(kept[name]['success'])} of {len(tasks)}")
     return kept
 
 

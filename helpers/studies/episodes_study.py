@@ -44,10 +44,12 @@ from helpers.tune.students import merged
 SEEDS = (0, 1, 2)
 MAIN = ("curated", "uncurated", "random")  # compared at equal number, with every seed
 STUDENT: dict[str, Any] = students.STUDENT | {
-    "steps": {"desk": 120, "babyai": 200},
+    "steps": {"desk": 120, "babyai": 400},
     "episodes": {"desk": 100, "babyai": 200},  # of each arm, the same number
 }
 NUMBERS = {"desk": (25, 50), "babyai": (50, 100)}  # other numbers of curated episodes
+# an expert that is a program costs nothing more for a thousand: its tasks, successes, steps
+MANY: dict[str, Any] = {"tasks": range(2_000, 3_500), "episodes": 1_000, "steps": 1_000}
 FEW, DISTINCT = 3, 12  # episodes of each shape of path: in one log, in all rounds
 ROUND_STEPS = 240  # of a student that learns from its own successes, too
 
@@ -78,7 +80,13 @@ def pools(run: Run, world: str) -> dict[str, list[Episode]]:
     if world == "babyai":
         made = WORLDS[world]()
         log = [slipping_expert(made, seed) for seed in LEARNT[world]]
-        return {"curated": episode_filter.successes(log), "uncurated": log, "random": walker}
+        many = [slipping_expert(made, seed) for seed in MANY["tasks"]]
+        return {
+            "curated": episode_filter.successes(log),
+            "uncurated": log,
+            "random": walker,
+            "many": episode_filter.successes(many),
+        }
     log = read_episodes(run.path("episodes/desk_first.jsonl"))
     hinted = read_episodes(run.path("episodes/desk_hinted.jsonl"))
     kept = episode_filter.successes(log)
@@ -110,6 +118,9 @@ def jobs_of(world: str, arms: Mapping[str, Sequence[Episode]]) -> list[PlayJob]:
     number, steps = STUDENT["episodes"][world], STUDENT["steps"][world]
     jobs = []
     for arm, pool in arms.items():
+        if arm == "many":
+            jobs.append(PlayJob(world, arm, 0, MANY["episodes"], MANY["steps"]))
+            continue
         seeds = SEEDS if arm in MAIN else SEEDS[:1]
         for seed in seeds:
             jobs.append(PlayJob(world, arm, seed, min(number, len(pool)), steps))
@@ -266,16 +277,19 @@ def play_all(run: Run, say: Callable[[str], None] = print, n_jobs: int = 1) -> l
         cells += measure_others(world)
         cells += train_players(run, world, say, n_jobs)
     cells += without_a_teacher(run, say=say)
-    chosen = ("desk", "curated", 0)
-    first = next(c for c in cells if (c["world"], c["arm"], c["seed"]) == chosen)
-    cells += further_rounds(run, first, say)
-    best = run.path("players") / cells[-1]["key"] / "adapter"
-    # alone on the machine: these are timed
-    for world in ("desk", "babyai"):
+    first = {(cell["world"], cell["arm"], cell["seed"]): cell for cell in cells}
+    cells += further_rounds(run, first["desk", "curated", 0], say)
+    best = {"desk": cells[-1], "babyai": first["babyai", "curated", 0]}
+    timed, players = {}, run.path("players")
+    for world, cell in best.items():  # alone on the machine: these are timed
         cells += served.prompted_cells(run, world, say)
-    timed = served.timed_ways(run, best, say)
+        adapter = players / cell["key"] / "adapter"
+        timed[world] = served.timed_ways(run, adapter, world, say)
     write_text(run.path("timed.json"), json.dumps(timed))
-    write_text(run.path("injected.json"), json.dumps(served.injected(run, best)))
+    write_text(
+        run.path("injected.json"),
+        json.dumps(served.injected(run, players / best["desk"]["key"] / "adapter")),
+    )
     return cells
 
 
