@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -214,6 +215,23 @@ def test_the_page_says_what_was_decided_and_what_was_not_shown():
         assert "no adapter is in use" in paper
         assert "Wrong records that leave the desk" in paper
     assert "That the prices are yours" not in documents.decision_page(some_evidence(agreed=True))[0]
+
+
+def test_after_a_no_the_page_says_what_to_try_and_after_a_go_it_does_not():
+    assert "What to try next" not in documents.decision_page(some_evidence())[0]
+    rows = some_rows(120)
+    use = a_use(rows, 0.3, 1)
+    right = {"intent": np.ones(120, bool), "product": np.arange(120) < 36}  # 30 % right
+    use = replace(use, scored=replace(use.scored, right=right))
+    costs = check_costs(a_pilot(), default_costs(a_pilot()))
+    found = decide_use(a_pilot(), rows, {SYSTEM_USE: use}, costs)
+    judged = Judged(rows, {"system": use.scored}, {SYSTEM_USE: use}, {})
+    for language in ("en", "ja"):
+        given = {"pilot": a_pilot(language=language), "decision": found, "judged": judged}
+        for paper in documents.decision_page(some_evidence(**given)):
+            assert "What to try next" in paper and "product is wrong most often" in paper
+            assert "right in 30%" in paper and "Without product 100%" in paper
+            assert ("reads English best" in paper) == (language == "ja")
 
 
 def test_nothing_goes_before_its_licence_is_settled():

@@ -67,8 +67,10 @@ class Evidence:
 
 def sections_of(e: Evidence) -> dict[str, Section]:
     """{heading: Section} of the page, in order."""
+    after = {"What to try next": Section(_what_next(e))} if e.decision.answer == NO_GO else {}
     return {
         "What that means": Section(_meaning(e)),
+        **after,
         "How often a record is right": _exact_table(e),
         "What each way costs in use": _cost_table(e),
         "Each field, in the way that is judged": _field_table(e),
@@ -129,6 +131,30 @@ def _meaning(e: Evidence) -> list[str]:
     said += [*_tipping(e, use), e.barred]
     said.append("This page holds for three months from its date, or until the alarm rings.")
     return [line for line in said if line]
+
+
+def _what_next(e: Evidence) -> list[str]:
+    """After a no: the field that fails most, what the others give, more rows, another base."""
+    right = e.judged.uses[e.decision.way].scored.right
+    worst = min(right, key=lambda name: right[name].mean())
+    said = [f"{worst} is wrong most often: it is right in {right[worst].mean():.0%} of messages."]
+    others = [one for name, one in right.items() if name != worst]
+    if others:
+        share = np.all(others, axis=0).mean()
+        said.append(
+            f"Without {worst} {share:.0%} of the records would be right. If the others are of use "
+            "alone, take it out of pilot.yaml and judge that on rows labelled anew."
+        )
+    said.append(
+        f"{len(e.data.train)} labelled rows were there to learn from. python -m helpers.pilot "
+        "new names those that are worth labelling next."
+    )
+    if e.pilot.base_model == "embedded" and e.pilot.language != "en":
+        said.append(
+            "The embedded model reads English best. Fetch a larger one (python -m "
+            "helpers.choose.models qwen2.5-coder-0.5b) and name it as base_model in pilot.yaml."
+        )
+    return said
 
 
 def _tipping(e: Evidence, use: WayOfUse) -> list[str]:
@@ -206,7 +232,7 @@ def _risks(e: Evidence) -> list[str]:
             f"Were {highest:.0%} of the unchecked records wrong in the dearest way, which these "
             f"rows leave open: {worst:,.0f} {e.costs.currency} more per 1,000."
         )
-    people = _peoplefound_in_messages(e)
+    people = _kinds_of_personal_data(e)
     if people:
         said.append(f"Personal data in the messages ({people}): it is in the training rows, too.")
     said.append("A message is a stranger's text: it fills fields and sets nothing in motion.")
@@ -260,12 +286,12 @@ def found_in_messages(e: Evidence) -> list[str]:
     lines = [
         f"Half of the messages have {middle} characters or fewer, the longest {lengths.max()}."
     ]
-    people = _peoplefound_in_messages(e)
+    people = _kinds_of_personal_data(e)
     lines.append(f"Personal data by form: {people or 'none was found'}.")
     return [*lines, *e.data.notes]
 
 
-def _peoplefound_in_messages(e: Evidence) -> str:
+def _kinds_of_personal_data(e: Evidence) -> str:
     kinds = Counter[str]()
     for row in e.data.train:
         kinds.update({kind for _, _, kind in personal(row[e.pilot.text])})

@@ -109,7 +109,8 @@ def timed_figures(timed: Mapping[str, Any], world: str = "") -> Iterator[StudyFi
             name = f"{world}{what}.{way}"
             yield StudyFigure(name, value, f"{how}, mean of a task", None, what, tasks)
     for way in [way for way in timed if not way.startswith("student")]:
-        dear, student = timed[way], timed["student"]
+        dear, tasks = timed[way], len(timed[way]["success"])  # fewer, where a way is very dear
+        student = {what: timed["student"][what][:tasks] for what in ("seconds", "success")}
         if any(dear["success"]) and any(student["success"]):
             columns = (dear["seconds"], dear["success"], student["seconds"], student["success"])
             ratio = costs.cost_ratio(*columns)
@@ -154,6 +155,7 @@ def play_settings(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "measured": _ends(ways.MEASURED),
             "outside": _ends(ways.OUTSIDE),
             "tried": ways.TRIED,
+            "voted": [ways.VOTES, ways.VOTED],
             "asked": ways.ASKED,
         },
         "machines": machines,

@@ -21,6 +21,8 @@ from helpers.studies.episodes_ways import (
     MEASURED,
     MEDIUM,
     TIMES,
+    VOTED,
+    VOTES,
     WARM,
     WORLDS,
     on_unseen_tasks,
@@ -115,13 +117,18 @@ def timed_ways(
     """{way: summary with seconds of each task}: every way on the same tasks of a world.
 
     All are served by llama.cpp, a task after the other: the prompted models with rules and worked
-    episodes, the student with neither, its weights in eight bits and on the desk in four, too. What
-    prompted_cells has played is not played again.
+    episodes, the student with neither, its weights in eight bits and on the desk in four, too. The
+    large model also votes there, on the first tasks: of several draws a step the majority acts.
+    What prompted_cells has played is not played again.
     """
     tasks, told = MEASURED[: ASKED[world]], {}
     for name, model in prompted_here().items():
         with embedded(model) as engine:
             told[name] = timed(run, world, prompted(WORLDS[world], name), engine, tasks)
+    if world == "desk" and "large" in told:
+        way = prompted(WORLDS[world], "large_voting", samples=VOTES, temperature=WARM)
+        with embedded(LARGE) as engine:
+            told[way.name] = timed(run, world, way, engine, tasks[:VOTED])
     kinds = {"student": SERVED} | ({"student_4_bits": "Q4_0"} if world == "desk" else {})
     for name, kind in kinds.items():
         gguf = run.path(f"timed/{world}_{name}.gguf")
@@ -131,7 +138,7 @@ def timed_ways(
     for name, pairs in told.items():
         log = [episode for episode, _ in pairs]
         kept[name] = summary(log) | {"seconds": [seconds for _, seconds in pairs]}
-        say(f"{world}, {name}: {sum(kept[name]['success'])} of {len(tasks)}")
+        say(f"{world}, {name}: {sum(kept[name]['success'])} of {len(log)}")
     return kept
 
 
