@@ -114,6 +114,9 @@ def test_an_interval_over_students_and_tasks_is_as_wide_as_the_students_differ()
     assert same.value == tasks.mean() and (same.low, same.high) == pytest.approx(
         (low, high), abs=0.01
     )
+    one, never = (intervals.over_seeds_and_tasks(arm) for arm in (alike[:1], 0 * alike))
+    assert str(one) == str(intervals.share(tasks)) and (never.low, never.n) == (0, 200)
+    assert never.high == pytest.approx(0.0188, abs=1e-3), "nobody ever: still no certainty"
     apart = np.array([np.ones(200), np.zeros(200), tasks])
     wide = intervals.over_seeds_and_tasks(apart)
     assert wide.low < 0.2 and wide.high > 0.8 and wide.n == 200

@@ -93,13 +93,16 @@ def over_seeds_and_tasks(
     """Mean of `first`, less that of `second` on the same tasks; bootstrap 95 % over both axes.
 
     Shape (students, tasks) each; the number of students may differ. Students and tasks are drawn
-    again (Owen 2007, doi 10.1214/07-AOAS122), so three students who differ widen the interval.
+    again (Owen 2007, doi 10.1214/07-AOAS122), so three students who differ widen the interval. One
+    student alone, or students who all do the same everywhere, have Wilson's interval over tasks.
     Raises CourseError without a value, or when the tasks are not the same.
     """
     arms = [np.atleast_2d(np.asarray(arm, float)) for arm in (first, second) if arm is not None]
     if not all(arm.size for arm in arms) or len({arm.shape[1] for arm in arms}) != 1:
         shapes = " and ".join(str(arm.shape) for arm in arms)
         raise CourseError(f"Students and tasks of the same number are needed, not {shapes}.")
+    if second is None and (len(arms[0]) == 1 or np.ptp(arms[0]) == 0):
+        return share(arms[0][0])
     rng, tasks = np.random.default_rng(0), arms[0].shape[1]
     drawn = rng.multinomial(tasks, np.full(tasks, 1 / tasks), draws) / tasks
     value, means = 0.0, np.zeros(draws)

@@ -12,7 +12,7 @@ from helpers.studies import episodes_study as study
 from helpers.studies import episodes_ways as ways
 from helpers.studies.study_figures import StudyFigure, arm_name
 
-HOW = "unseen tasks; bootstrap 95 %, students and tasks drawn again"
+HOW = "unseen tasks; 95 %: students and tasks drawn again, one student alone Wilson"
 
 
 def of_arm(cells: Sequence[Mapping[str, Any]], world: str, arm: str, asked: str = "") -> np.ndarray:
