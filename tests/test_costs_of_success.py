@@ -25,6 +25,14 @@ def test_no_success_has_no_price():
         costs.cost_ratio([1.0], [True], [1.0, 2.0], [True, True])
 
 
+def test_a_handful_of_successes_gives_no_upper_end():
+    few, many = [n < 2 for n in range(40)], [n < 30 for n in range(40)]
+    told = costs.cost_per_success([1.0] * 40, few)
+    assert told.value == 20.0 and told.low < 20.0 and told.high == np.inf
+    assert costs.cost_ratio([1.0] * 40, few, [1.0] * 40, many).high == np.inf
+    assert costs.cost_ratio([1.0] * 40, many, [1.0] * 40, many).high < 2
+
+
 def test_the_ratio_is_of_prices_for_success():
     draws = np.random.default_rng(0)
     dear, cheap = draws.uniform(8, 12, 200), draws.uniform(0.4, 0.6, 200)

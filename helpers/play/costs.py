@@ -1,5 +1,6 @@
 """What a success costs: the price of every try, over the tries that succeed."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,13 +16,19 @@ def _price(costs: np.ndarray, right: np.ndarray) -> float:
 def cost_per_success(costs: Sequence[float], right: Sequence[bool]) -> intervals.Share:
     """Sum of `costs` (any unit) over the number of successes; bootstrap 95 % over the tasks.
 
-    A failed try is paid for as well. Raises CourseError without a success: then no number is right.
+    A failed try is paid for as well. With a handful of successes the interval has no upper end
+    (inf). Raises CourseError without a success: then no number is right.
     """
     if not any(right):
         raise CourseError(f"None of {len(right)} tasks succeeded: a success has no finite price.")
     columns = np.array([costs, right], float)
     low, high = intervals.bootstrap_interval(columns, statistic=_price)
-    return intervals.Share(_price(*columns), low, high, len(right))
+    return _with_an_end(_price(*columns), low, high, len(right))
+
+
+def _with_an_end(value: float, low: float, high: float, tasks: int) -> intervals.Share:
+    """A price whose upper end is infinite where one draw in forty held no success at all."""
+    return intervals.Share(value, low, high if high < 1e6 * value else math.inf, tasks)
 
 
 def cost_ratio(
@@ -32,6 +39,7 @@ def cost_ratio(
 ) -> intervals.Share:
     """Cost per success of the first way over that of the second, on the same tasks, paired.
 
+    The upper end is inf where the first way succeeds a handful of times, as in cost_per_success.
     Raises CourseError where the tasks differ in number, one of the two never succeeds, or a task of
     the second one costs nothing.
     """
@@ -48,7 +56,7 @@ def cost_ratio(
 
     table = np.array(columns, float)
     low, high = intervals.bootstrap_interval(table, statistic=ratio)
-    return intervals.Share(ratio(*table), low, high, len(right))
+    return _with_an_end(ratio(*table), low, high, len(right))
 
 
 def pass_k(right: Sequence[Sequence[bool]], k: int) -> float:

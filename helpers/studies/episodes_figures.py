@@ -1,5 +1,6 @@
 """Figures of study 06: success of each arm in each world, what the filter brings, what it costs."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -114,6 +115,8 @@ def timed_figures(timed: Mapping[str, Any], world: str = "") -> Iterator[StudyFi
         if any(dear["success"]) and any(student["success"]):
             columns = (dear["seconds"], dear["success"], student["seconds"], student["success"])
             ratio = costs.cost_ratio(*columns)
+            if not math.isfinite(ratio.high):
+                continue  # a handful of successes: such a price has no upper end
             name = f"{world}cost_per_success.{'ratio' if way == 'large' else way}"
             yield StudyFigure(name, ratio, f"seconds, {way} over student; {how}", None, "times")
     if "large" in timed:

@@ -30,7 +30,7 @@ LARGE, MEDIUM = "qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b"
 SLIP = 0.25  # of the expert of BabyAI: a quarter of its episodes fail
 WARM = 0.7  # the temperature of every draw
 TIMES, TRIED = 5, 20  # tries at each of so many measured tasks, for pass^5
-VOTES, VOTED = 5, 50  # draws of the large model at each step, and tasks on which it votes
+VOTES, VOTED = 5, 30  # draws of the large model at each step, and tasks on which it votes
 ASKED = {"desk": 100, "babyai": 40}  # measured tasks that the dear ways are given
 
 
