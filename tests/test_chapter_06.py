@@ -36,7 +36,12 @@ def test_chapter_06_on_a_pilot_of_ones_own(tmp_path, tiny, capsys):
         assert figures["world.desk.steps_per_second"] > 100
         assert 0 <= figures["pass1.mine"] <= 1 and figures["training.seconds"] > 0
         pictures = {path.name for path in folder.glob("*.png")}
-        assert pictures == {"1_success_and_cost.png", "2_loss.png", "3_ratios.png"}
+        assert pictures == {
+            "1_success_and_cost.png",
+            "2_loss.png",
+            "3_ratios.png",
+            "4_episodes.png",
+        }
     notebook = nbformat.read(folder / "06_episodes.ipynb", as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     printed = " ".join(output.get("text", "") for cell in code for output in cell.outputs)
