@@ -21,6 +21,8 @@ def test_no_success_has_no_price():
         costs.cost_ratio([1.0, 1.0], [True, True], [1.0, 0.0], [True, True])
     with pytest.raises(CourseError, match="never succeeds"):
         costs.cost_ratio([1.0], [True], [1.0], [False])
+    with pytest.raises(CourseError, match="at least two rows"):
+        costs.cost_ratio([1.0], [True], [1.0], [True])
     with pytest.raises(CourseError, match="same tasks"):
         costs.cost_ratio([1.0], [True], [1.0, 2.0], [True, True])
 

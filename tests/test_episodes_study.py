@@ -193,7 +193,7 @@ def test_the_whole_study_runs_and_says_that_nothing_is_missing(small, tmp_path, 
     for place in (episodes_ways, episodes_study):
         monkeypatch.setattr(place, "LEARNT", {"desk": range(6), "babyai": range(12)})
         monkeypatch.setattr(place, "OWN", {2: range(20, 22)})
-    monkeypatch.setattr(episodes_served, "ASKED", {"desk": 3, "babyai": 1})
+    monkeypatch.setattr(episodes_served, "ASKED", {"desk": 3, "babyai": 2})
     changed = {"steps": shorter, "episodes": {"desk": 2, "babyai": 2}}
     monkeypatch.setattr(episodes_study, "STUDENT", episodes_study.STUDENT | changed)
     monkeypatch.setattr(episodes_study, "NUMBERS", {"desk": (), "babyai": (1,)})
@@ -213,6 +213,9 @@ def test_the_whole_study_runs_and_says_that_nothing_is_missing(small, tmp_path, 
     assert set(timed) == {"desk", "babyai"} and "student_4_bits" not in timed["babyai"]
     for told in (way for ways_of_it in timed.values() for way in ways_of_it.values()):
         told["seconds"] = [1.0] * len(told["success"])  # a script answers in no time at all
+    figures = {f.name: f.value for f in episodes_figures.play_figures(cells, timed)}
+    assert "cost_per_success.ratio" not in figures, "two successes of three: no upper end"
+    timed["desk"]["large"]["success"] = [True] * 3
     figures = {f.name: f.value for f in episodes_figures.play_figures(cells, timed)}
     assert {"pass1.large", "cost_per_success.ratio", "general.desk.round_2_minus_base"} <= set(
         figures

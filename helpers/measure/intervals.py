@@ -68,12 +68,15 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """(low, high) of a statistic over rows drawn again and again, percentiles at 1 - alpha.
 
-    `samples` has shape (rows,), or (columns, rows) for a statistic of several columns.
+    `samples` has shape (rows,), or (columns, rows) for a statistic of several columns. Raises
+    CourseError for several columns of fewer than two rows.
     """
     samples = np.atleast_2d(np.asarray(samples, float))
     value = float(statistic(*samples))
     if len(samples) == 1 and samples.std() == 0:
         return value, value  # every draw would be the same
+    if samples.shape[1] < 2:
+        raise CourseError("An interval needs at least two rows; there is one.")
     result = bootstrap(
         tuple(samples),
         statistic,
