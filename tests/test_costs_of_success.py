@@ -31,6 +31,7 @@ def test_a_handful_of_successes_gives_no_upper_end():
     few, many = [n < 2 for n in range(40)], [n < 30 for n in range(40)]
     told = costs.cost_per_success([1.0] * 40, few)
     assert told.value == 20.0 and told.low < 20.0 and told.high == np.inf
+    assert costs.cost_per_success([0.0] * 40, many).high == 0, "what costs nothing"
     assert costs.cost_ratio([1.0] * 40, few, [1.0] * 40, many).high == np.inf
     assert costs.cost_ratio([1.0] * 40, many, [1.0] * 40, many).high < 2
 

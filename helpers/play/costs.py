@@ -28,7 +28,7 @@ def cost_per_success(costs: Sequence[float], right: Sequence[bool]) -> intervals
 
 def _with_an_end(value: float, low: float, high: float, tasks: int) -> intervals.Share:
     """A price whose upper end is infinite where one draw in forty held no success at all."""
-    return intervals.Share(value, low, high if high < 1e6 * value else math.inf, tasks)
+    return intervals.Share(value, low, high if high <= 1e6 * value else math.inf, tasks)
 
 
 def cost_ratio(

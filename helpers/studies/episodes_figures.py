@@ -147,6 +147,7 @@ def play_settings(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "lead": [f"{len(have)} students and ways"],
         "student": study.STUDENT,
+        "many": {name: study.MANY[name] for name in ("episodes", "steps")},
         "round": {"steps": study.ROUND_STEPS, "most_of_a_shape": study.DISTINCT},
         "served": study.students.SERVED,
         "temperature_of_draws": ways.WARM,
@@ -158,6 +159,7 @@ def play_settings(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "measured": _ends(ways.MEASURED),
             "outside": _ends(ways.OUTSIDE),
             "tried": ways.TRIED,
+            "many": _ends(study.MANY["tasks"]),
             "voted": [ways.VOTES, ways.VOTED],
             "asked": ways.ASKED,
         },
